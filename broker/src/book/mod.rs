@@ -1,0 +1,7 @@
+//! The durable ledger on this machine's disk.
+//!
+//! **Invariant:** bytes only. Nothing in this room knows an event, a grant or a party.
+
+pub mod disk;
+pub mod keyring;
+pub mod wal;

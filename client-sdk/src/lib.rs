@@ -1,0 +1,4 @@
+//! Anteroom's Rust SDK.
+
+#[cfg(feature = "connector")]
+pub mod connector;
