@@ -5,11 +5,15 @@
 //! **Invariant:** a [`VerifiedCheckpoint`] exists only after [`LogTrust::open`] found the log's signature, the quorum of witnesses,
 //! and no failing signature by either. Everything here is a text's one spelling.
 
+mod trust;
+
 use std::fmt;
+
+pub use trust::{LogTrust, TrustError, VerifiedCheckpoint};
 
 use super::note::{
     Algorithm, Ed25519Signer, KeyError, KeyName, Note, NoteError, NoteSignature, NoteSigner,
-    SEED_BYTES, SignedBy, TIMED_SIGNATURE_BYTES, VerifierKey, VerifyError, cosigned_message,
+    SEED_BYTES, TIMED_SIGNATURE_BYTES, VerifierKey, VerifyError, cosigned_message,
 };
 use super::text;
 use super::tree::{EMPTY_ROOT, Hash, HashError, TREE_SIZE_MAX};
@@ -139,9 +143,10 @@ impl Cosigner {
     /// States that at `time`, in seconds since 1970, this checkpoint is the largest seen of its log and extends all seen before.
     /// Nothing if the time is beyond 2^63−1.
     ///
-    /// Whoever calls this has verified the log's signature and the consistency, and has stored the checkpoint durably.
-    pub fn cosign(&self, checkpoint: &Checkpoint, time: u64) -> Option<NoteSignature> {
-        let message = cosigned_message(time, &checkpoint.encode())?;
+    /// The checkpoint is one whose log signature was verified; that it extends the last one, and is stored durably before the
+    /// cosignature leaves, is the caller's to see to.
+    pub fn cosign(&self, verified: &VerifiedCheckpoint, time: u64) -> Option<NoteSignature> {
+        let message = cosigned_message(time, &verified.checkpoint().encode())?;
         let mut bytes = Vec::with_capacity(TIMED_SIGNATURE_BYTES);
         bytes.extend(time.to_be_bytes());
         bytes.extend(self.0.sign(message.as_bytes()));
@@ -155,155 +160,13 @@ impl fmt::Debug for Cosigner {
     }
 }
 
-/// Whom a reader believes about one log: the log's key, its witnesses, and how many of these must have cosigned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogTrust {
-    log: VerifierKey,
-    witnesses: Vec<VerifierKey>,
-    quorum: usize,
-}
-
-/// Why keys cannot be trusted together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TrustError {
-    /// The log's key is a cosigner's.
-    #[error("the key of log `{0}` is not a plain Ed25519 key")]
-    LogAlgorithm(KeyName),
-    /// A witness's key is not a cosigner's.
-    #[error("the key of witness `{0}` is not a `cosignature/v1` key")]
-    WitnessAlgorithm(KeyName),
-    /// Two of the names stand for the same public key, so that one party would count twice.
-    #[error("`{0}` and `{1}` share a key")]
-    Shared(KeyName, KeyName),
-    /// More witnesses are demanded than listed.
-    #[error("{quorum} of {witnesses} witnesses cannot cosign")]
-    Quorum {
-        /// How many must cosign.
-        quorum: usize,
-        /// How many there are.
-        witnesses: usize,
-    },
-}
-
-impl LogTrust {
-    /// Trust in a log's key, and in at least `quorum` of these witnesses.
-    pub fn new(
-        log: VerifierKey,
-        witnesses: Vec<VerifierKey>,
-        quorum: usize,
-    ) -> Result<Self, TrustError> {
-        if log.algorithm() != Algorithm::Ed25519 {
-            return Err(TrustError::LogAlgorithm(log.name().clone()));
-        }
-        if let Some(plain) = witnesses
-            .iter()
-            .find(|key| key.algorithm() != Algorithm::CosignatureV1)
-        {
-            return Err(TrustError::WitnessAlgorithm(plain.name().clone()));
-        }
-        let mut others = witnesses.as_slice();
-        let mut key = &log;
-        while let Some((next, rest)) = others.split_first() {
-            if let Some(same) = others.iter().find(|other| other.public() == key.public()) {
-                return Err(TrustError::Shared(key.name().clone(), same.name().clone()));
-            }
-            (key, others) = (next, rest);
-        }
-        if quorum > witnesses.len() {
-            return Err(TrustError::Quorum {
-                quorum,
-                witnesses: witnesses.len(),
-            });
-        }
-        Ok(Self {
-            log,
-            witnesses,
-            quorum,
-        })
-    }
-
-    /// Trust in a log's key alone.
-    pub fn log_only(log: VerifierKey) -> Result<Self, TrustError> {
-        Self::new(log, Vec::new(), 0)
-    }
-
-    /// The log's key.
-    pub const fn log(&self) -> &VerifierKey {
-        &self.log
-    }
-
-    /// The known witnesses' keys.
-    pub fn witnesses(&self) -> &[VerifierKey] {
-        &self.witnesses
-    }
-
-    /// How many witnesses must have cosigned.
-    pub const fn quorum(&self) -> usize {
-        self.quorum
-    }
-
-    /// Reads and verifies a signed checkpoint.
-    pub fn open(&self, bytes: &[u8]) -> Result<VerifiedCheckpoint, CheckpointError> {
-        self.verify(Note::parse(bytes)?)
-    }
-
-    /// Verifies a signed checkpoint.
-    pub fn verify(&self, note: Note) -> Result<VerifiedCheckpoint, CheckpointError> {
-        let mut signers = note.verify(std::slice::from_ref(&self.log), &self.witnesses)?;
-        signers.retain(|signer| signer.key().algorithm() == Algorithm::CosignatureV1);
-        if signers.len() < self.quorum {
-            return Err(CheckpointError::Quorum {
-                quorum: self.quorum,
-                found: signers.len(),
-            });
-        }
-        let checkpoint = Checkpoint::parse(note.text())?;
-        if checkpoint.origin != *self.log.name() {
-            return Err(CheckpointError::OtherLog {
-                expected: self.log.name().clone(),
-                found: checkpoint.origin,
-            });
-        }
-        Ok(VerifiedCheckpoint {
-            checkpoint,
-            note,
-            cosigners: signers,
-        })
-    }
-}
-
-/// A checkpoint that the pinned log signed and the demanded quorum of witnesses cosigned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct VerifiedCheckpoint {
-    checkpoint: Checkpoint,
-    note: Note,
-    cosigners: Vec<SignedBy>,
-}
-
-impl VerifiedCheckpoint {
-    /// What the log commits to.
-    pub const fn checkpoint(&self) -> &Checkpoint {
-        &self.checkpoint
-    }
-
-    /// The signed note, with lines by unknown keys too.
-    pub const fn note(&self) -> &Note {
-        &self.note
-    }
-
-    /// The known witnesses that cosigned, with the times they state.
-    pub fn cosigners(&self) -> &[SignedBy] {
-        &self.cosigners
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
     use serde::Deserialize;
 
+    use super::super::note::SignedBy;
     use super::super::tree::{Tree, leaf_hash, verify_consistency};
     use super::*;
 
@@ -336,6 +199,12 @@ mod tests {
 
     fn checkpoint() -> Checkpoint {
         Checkpoint::new(name("example.com/log"), 7, leaf_hash(b"root")).unwrap()
+    }
+
+    fn signed(checkpoint: &Checkpoint) -> VerifiedCheckpoint {
+        trust(&[], 0)
+            .verify(checkpoint.sign(&log()).unwrap())
+            .unwrap()
     }
 
     fn trust(witnesses: &[&Cosigner], quorum: usize) -> LogTrust {
@@ -435,8 +304,12 @@ mod tests {
     fn every_altered_byte_of_a_witnessed_checkpoint_is_found() {
         let witness = witness(1);
         let mut note = checkpoint().sign(&log()).unwrap();
-        note.add(witness.cosign(&checkpoint(), 1_679_315_147).unwrap())
-            .unwrap();
+        note.add(
+            witness
+                .cosign(&signed(&checkpoint()), 1_679_315_147)
+                .unwrap(),
+        )
+        .unwrap();
         let (bytes, trust) = (note.encode().into_bytes(), trust(&[&witness], 1));
         let verified = trust.open(&bytes).unwrap();
         assert_eq!(
@@ -457,16 +330,7 @@ mod tests {
         let (a, b, c) = (witness(1), witness(2), witness(3));
         let trust = trust(&[&a, &b, &c], 2);
         let mut note = checkpoint().sign(&log()).unwrap();
-        note.add(a.cosign(&checkpoint(), 5).unwrap()).unwrap();
-        assert_eq!(
-            trust.verify(note.clone()),
-            Err(CheckpointError::Quorum {
-                quorum: 2,
-                found: 1
-            })
-        );
-        note.add(a.cosign(&checkpoint(), 6).unwrap()).unwrap();
-        note.add(witness(4).cosign(&checkpoint(), 6).unwrap())
+        note.add(a.cosign(&signed(&checkpoint()), 5).unwrap())
             .unwrap();
         assert_eq!(
             trust.verify(note.clone()),
@@ -475,7 +339,19 @@ mod tests {
                 found: 1
             })
         );
-        note.add(c.cosign(&checkpoint(), 7).unwrap()).unwrap();
+        note.add(a.cosign(&signed(&checkpoint()), 6).unwrap())
+            .unwrap();
+        note.add(witness(4).cosign(&signed(&checkpoint()), 6).unwrap())
+            .unwrap();
+        assert_eq!(
+            trust.verify(note.clone()),
+            Err(CheckpointError::Quorum {
+                quorum: 2,
+                found: 1
+            })
+        );
+        note.add(c.cosign(&signed(&checkpoint()), 7).unwrap())
+            .unwrap();
         let verified = trust.verify(note.clone()).unwrap();
         let times: Vec<_> = verified
             .cosigners()
@@ -484,7 +360,7 @@ mod tests {
             .collect();
         assert_eq!(times, [("w1.example", Some(6)), ("w3.example", Some(7))]);
         let other = Checkpoint::new(name("example.com/log"), 8, leaf_hash(b"root")).unwrap();
-        note.add(b.cosign(&other, 8).unwrap()).unwrap();
+        note.add(b.cosign(&signed(&other), 8).unwrap()).unwrap();
         assert!(matches!(
             trust.verify(note),
             Err(CheckpointError::Verify(VerifyError::Failed { .. }))
@@ -496,7 +372,7 @@ mod tests {
         let a = witness(1);
         let note = Note::new(
             checkpoint().encode(),
-            vec![a.cosign(&checkpoint(), 5).unwrap()],
+            vec![a.cosign(&signed(&checkpoint()), 5).unwrap()],
         )
         .unwrap();
         assert!(matches!(
@@ -508,7 +384,7 @@ mod tests {
     #[test]
     fn a_cosignature_commits_to_its_time() {
         let a = witness(1);
-        let line = a.cosign(&checkpoint(), 5).unwrap();
+        let line = a.cosign(&signed(&checkpoint()), 5).unwrap();
         let mut bytes = line.bytes().to_vec();
         assert_eq!(
             (bytes.len(), bytes.get(..8)),
@@ -519,7 +395,7 @@ mod tests {
         note.add(NoteSignature::made_by(a.verifier(), bytes))
             .unwrap();
         assert!(trust(&[&a], 0).verify(note).is_err());
-        assert_eq!(a.cosign(&checkpoint(), 1 << 63), None);
+        assert_eq!(a.cosign(&signed(&checkpoint()), 1 << 63), None);
     }
 
     /// The message that C2SP's `tlog-cosignature` gives as its example.
@@ -542,39 +418,5 @@ mod tests {
         assert_eq!(other.sign(&log()), Err(expected.clone()));
         let note = Note::sign(other.encode(), &log()).unwrap();
         assert_eq!(trust(&[], 0).verify(note), Err(expected));
-    }
-
-    #[test]
-    fn keys_that_must_not_stand_together_are_refused() {
-        let (log, a) = (log().verifier().clone(), witness(1).verifier().clone());
-        let renamed =
-            VerifierKey::new(name("other.example"), Algorithm::CosignatureV1, *a.public());
-        let as_log = VerifierKey::new(name("w.example"), Algorithm::CosignatureV1, *log.public());
-        assert_eq!(
-            LogTrust::new(log.clone(), vec![a.clone(), renamed.clone()], 1),
-            Err(TrustError::Shared(a.name().clone(), renamed.name().clone()))
-        );
-        assert_eq!(
-            LogTrust::new(log.clone(), vec![a.clone(), as_log.clone()], 1),
-            Err(TrustError::Shared(
-                log.name().clone(),
-                as_log.name().clone()
-            ))
-        );
-        assert_eq!(
-            LogTrust::new(a.clone(), vec![], 0),
-            Err(TrustError::LogAlgorithm(a.name().clone()))
-        );
-        assert_eq!(
-            LogTrust::new(log.clone(), vec![log.clone()], 0),
-            Err(TrustError::WitnessAlgorithm(log.name().clone()))
-        );
-        assert_eq!(
-            LogTrust::new(log, vec![a], 2),
-            Err(TrustError::Quorum {
-                quorum: 2,
-                witnesses: 1
-            })
-        );
     }
 }
