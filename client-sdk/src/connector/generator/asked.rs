@@ -12,6 +12,8 @@ use super::{MODEL, SYSTEM_FINGERPRINT};
 pub(super) const WORDS_MAX: u64 = 4096;
 /// The most answers to one request, over all its prompts.
 const ANSWERS_MAX: usize = 128;
+/// The most words of all answers to one request that sets a limit.
+const WORDS_TOGETHER_MAX: u64 = 1 << 14;
 /// The most alternatives beside a token.
 const TOP_MAX: u64 = 20;
 const MODEL_BYTES_MAX: usize = 256;
@@ -48,7 +50,12 @@ impl Asked {
     pub(super) fn chat(body: &Value) -> Result<Self, Bad> {
         let messages = match body.get("messages").map(Value::as_array) {
             Some(Some(messages)) if !messages.is_empty() => messages,
-            _ => return Err(Bad::field("messages", "has to be a list with a message in it")),
+            _ => {
+                return Err(Bad::field(
+                    "messages",
+                    "has to be a list with a message in it",
+                ));
+            }
         };
         let mut words = Vec::new();
         for message in messages {
@@ -83,9 +90,15 @@ impl Asked {
         logprobs: Option<usize>,
     ) -> Result<Self, Bad> {
         let n = small(number(body, "n", 1, 16)?.unwrap_or(1));
-        if prompts.len().saturating_mul(n) > ANSWERS_MAX {
-            return Err(Bad::field("n", "asks for more than 128 answers over all prompts"));
+        let answers = prompts.len().saturating_mul(n);
+        if answers > ANSWERS_MAX {
+            return Err(Bad::field(
+                "n",
+                "asks for more than 128 answers over all prompts",
+            ));
         }
+        let share = WORDS_TOGETHER_MAX.checked_div(u64::try_from(answers).unwrap_or(u64::MAX));
+        let words_each = share.unwrap_or(WORDS_MAX).min(WORDS_MAX);
         let include_usage = match body.get("stream_options") {
             None | Some(Value::Null) => false,
             Some(options) => flag(options, "include_usage")?,
@@ -95,7 +108,7 @@ impl Asked {
             model: model(body)?,
             prompts,
             n,
-            words_max: longest.map(|words| words.min(WORDS_MAX)),
+            words_max: longest.map(|words| words.min(words_each)),
             seed: seed(body)?,
             stop: stops(body)?,
             stream: flag(body, "stream")?,
@@ -111,7 +124,10 @@ impl Asked {
             Kind::Chat => "chatcmpl",
             Kind::Completion => "cmpl",
         };
-        let id = self.prompts.iter().fold(self.seed.unwrap_or(0), |id, prompt| prose::hash(id, prompt));
+        let id = self
+            .prompts
+            .iter()
+            .fold(self.seed.unwrap_or(0), |id, prompt| prose::hash(id, prompt));
         json!({
             "id": format!("{prefix}-{id:016x}"),
             "object": object,
@@ -131,8 +147,16 @@ pub(super) struct Bad {
 }
 
 impl Bad {
-    pub(super) fn new(status: StatusCode, field: Option<&'static str>, message: &'static str) -> Self {
-        Self { status, field, message }
+    pub(super) fn new(
+        status: StatusCode,
+        field: Option<&'static str>,
+        message: &'static str,
+    ) -> Self {
+        Self {
+            status,
+            field,
+            message,
+        }
     }
 
     pub(super) fn field(field: &'static str, message: &'static str) -> Self {
@@ -165,12 +189,20 @@ pub(super) fn model(body: &Value) -> Result<String, Bad> {
 
 /// One text or many, each as a string or as a list of token numbers, as lists of words.
 pub(super) fn texts(value: Option<&Value>, field: &'static str) -> Result<Vec<Vec<String>>, Bad> {
-    let bad = || Bad::field(field, "has to be a text, a list of token numbers, or a list of either");
+    let bad = || {
+        Bad::field(
+            field,
+            "has to be a text, a list of token numbers, or a list of either",
+        )
+    };
     match value {
         Some(Value::String(text)) => Ok(vec![words(text)]),
         Some(Value::Array(items)) if !items.is_empty() => {
             if items.len() <= ANSWERS_MAX && !items.iter().any(Value::is_number) {
-                return items.iter().map(|item| one_text(item).ok_or_else(bad)).collect();
+                return items
+                    .iter()
+                    .map(|item| one_text(item).ok_or_else(bad))
+                    .collect();
             }
             tokens(items).map(|words| vec![words]).ok_or_else(bad)
         }
@@ -187,7 +219,10 @@ fn one_text(item: &Value) -> Option<Vec<String>> {
 
 /// A token number stands for a word of the corpus, so that counts come out as the client expects.
 fn tokens(items: &[Value]) -> Option<Vec<String>> {
-    items.iter().map(|item| Some(prose::word(item.as_u64()?).to_owned())).collect()
+    items
+        .iter()
+        .map(|item| Some(prose::word(item.as_u64()?).to_owned()))
+        .collect()
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -213,12 +248,23 @@ fn flag(body: &Value, field: &'static str) -> Result<bool, Bad> {
     }
 }
 
-pub(super) fn number(body: &Value, field: &'static str, least: u64, most: u64) -> Result<Option<u64>, Bad> {
+pub(super) fn number(
+    body: &Value,
+    field: &'static str,
+    least: u64,
+    most: u64,
+) -> Result<Option<u64>, Bad> {
     match body.get(field) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_u64().filter(|number| (least..=most).contains(number)) {
+        Some(value) => match value
+            .as_u64()
+            .filter(|number| (least..=most).contains(number))
+        {
             Some(number) => Ok(Some(number)),
-            None => Err(Bad::field(field, "is not a number this server can work with")),
+            None => Err(Bad::field(
+                field,
+                "is not a number this server can work with",
+            )),
         },
     }
 }

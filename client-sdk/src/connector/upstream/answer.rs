@@ -52,12 +52,18 @@ impl Answer {
         let body = Timed::new(body, deadline, limits);
         if !head.status.is_success() {
             let body = body.up_to(ERROR_BODY_BYTES_MAX).await?;
-            return Ok(Self::Whole { status: head.status, body });
+            return Ok(Self::Whole {
+                status: head.status,
+                body,
+            });
         }
         if stream && is_event_stream(&head.headers) {
             return Ok(Self::Events(Events::new(body, limits.event_bytes_max)));
         }
-        Ok(Self::Whole { status: head.status, body: body.whole().await? })
+        Ok(Self::Whole {
+            status: head.status,
+            body: body.whole().await?,
+        })
     }
 }
 
@@ -65,7 +71,7 @@ impl Answer {
 /// ends the body; behind an error there is nothing. Dropping it closes the connection.
 pub struct Events {
     /// `None` once the stream is over.
-    body: Option<Timed>,
+    body: Option<Box<Timed>>,
     splitter: SseSplitter,
     chunk: Bytes,
     /// `[DONE]` has been given out.
@@ -75,13 +81,20 @@ pub struct Events {
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The buffers hold what the model said, which belongs in no log.
-        f.debug_struct("Events").field("over", &self.body.is_none()).finish_non_exhaustive()
+        f.debug_struct("Events")
+            .field("over", &self.body.is_none())
+            .finish_non_exhaustive()
     }
 }
 
 impl Events {
     fn new(body: Timed, event_bytes_max: usize) -> Self {
-        Self { body: Some(body), splitter: SseSplitter::new(event_bytes_max), chunk: Bytes::new(), done: false }
+        Self {
+            body: Some(Box::new(body)),
+            splitter: SseSplitter::new(event_bytes_max),
+            chunk: Bytes::new(),
+            done: false,
+        }
     }
 
     /// The next event; `None` at the end. The [`Stream`] of the same name, without an import.
@@ -89,7 +102,10 @@ impl Events {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<SseEvent, UpstreamError>>> {
+    fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<SseEvent, UpstreamError>>> {
         while let Some(body) = &mut self.body {
             if self.done {
                 // Waiting for the end of the body lets the connection go back to the pool. What a server
@@ -151,7 +167,14 @@ struct Timed {
 impl Timed {
     fn new(body: Incoming, first_byte: Instant, limits: UpstreamLimits) -> Self {
         let alarm = Box::pin(sleep_until(first_byte));
-        Self { body, alarm, armed: true, begun: false, received: 0, limits }
+        Self {
+            body,
+            alarm,
+            armed: true,
+            begun: false,
+            received: 0,
+            limits,
+        }
     }
 
     /// The answer is complete: from here on only a short silence is waited through.
@@ -164,7 +187,9 @@ impl Timed {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers carry nothing that is passed on.
-                    let Ok(chunk) = frame.into_data() else { continue };
+                    let Ok(chunk) = frame.into_data() else {
+                        continue;
+                    };
                     self.armed = false;
                     self.begun = true;
                     self.received = self.received.saturating_add(chunk.len());
@@ -174,7 +199,9 @@ impl Timed {
                     }
                     return Poll::Ready(Some(Ok(chunk)));
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(UpstreamError::Body(error)))),
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Some(Err(UpstreamError::Body(error))));
+                }
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => {}
             }
