@@ -143,7 +143,7 @@ impl Chain {
         let places = match (one, two) {
             (None, _) => &self.starts,
             // With two words of memory alone the chain would recite the corpus.
-            (Some(one), Some(two)) if two.len() > 1 || dice.below(3) > 0 || one.len() == 1 => two,
+            (Some(one), Some(two)) if two.len() > 1 || dice.below(6) > 0 || one.len() == 1 => two,
             (Some(one), _) => one,
         };
         let place = pick(places, dice.roll()).copied().unwrap_or(0);
