@@ -1,0 +1,618 @@
+//! What a grant rests on, checked without asking anybody: terms, both consents, both key sets, the roster, the credentials.
+//!
+//! The fingerprints of both organisations' key sets were compared out of band and are pinned here; everything else follows from
+//! signatures. So a broker that accepts in an agency's name, adds a person or lets its own key make calls is found out.
+//!
+//! **Invariant:** a [`VerifiedDossier`] exists only after all of that held. What it cannot know is what is newest: an operator
+//! can withhold a key-set version or a lock, and whoever reads the organisations' scopes finds that.
+
+use anteroom_proto::{
+    ledger::scope::{Scope, TagKey},
+    names::{Digest, GrantId, ModelLine, OrgId},
+    rpc::{CallClaim, Dossier, GrantSummary, OutcomeClaim, SignedStatement},
+    statement::{
+        StatementError,
+        acts::{Acceptance, CREDENTIAL_MS_MAX, Offer, RunCredential},
+        envelope,
+        key::Algorithm,
+        key_set::{self, KeyRole, KeySet, OrgKind},
+        model::Manifest,
+        roster::{Person, Roster},
+        terms::{Party, Terms},
+    },
+    time::{At, Window},
+};
+
+/// Most key-set versions that are followed.
+pub const VERSIONS_MAX: usize = 256;
+/// Most run credentials in a dossier.
+pub const CREDENTIALS_MAX: usize = 4_096;
+
+/// The fingerprints a verifier compared out of band.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pins {
+    /// Of the lab's key set, at any version up to the one that the terms name.
+    pub lab: Digest,
+    /// Of the agency's key set, at any version up to the one that the terms name.
+    pub agency: Digest,
+}
+
+/// A side of a grant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// The lending side.
+    Lab,
+    /// The using side.
+    Agency,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Lab => "lab",
+            Self::Agency => "agency",
+        })
+    }
+}
+
+/// Why a dossier does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DossierError {
+    /// The terms cannot be read or are out of bounds.
+    #[error("the terms do not hold: {0}")]
+    Terms(StatementError),
+    /// A side's key sets do not lead from the pinned fingerprint.
+    #[error("the {side}'s key set does not hold: {why}")]
+    Keys {
+        /// Whose.
+        side: Side,
+        /// What is wrong.
+        why: StatementError,
+    },
+    /// More versions than are followed.
+    #[error("the {0} has more than {VERSIONS_MAX} versions of its key set")]
+    Versions(Side),
+    /// The terms name a fingerprint that the pinned key set does not lead to.
+    #[error(
+        "the terms name `{named}` as the {side}'s key set, which does not follow from the pinned one; compare fingerprints out of band"
+    )]
+    Fingerprint {
+        /// Whose.
+        side: Side,
+        /// The fingerprint in the terms.
+        named: Digest,
+    },
+    /// A key set is another organisation's than the terms name, or of another kind.
+    #[error("the {0}'s key set belongs to another organisation or kind of organisation")]
+    Organisation(Side),
+    /// The offer is absent.
+    #[error("there is no offer")]
+    NoOffer,
+    /// The offer does not hold.
+    #[error("the offer does not hold: {0}")]
+    Offer(StatementError),
+    /// The offer names something else than the terms do.
+    #[error("the offer's `{0}` is not what the terms say")]
+    OfferMismatch(&'static str),
+    /// The agency has not accepted.
+    #[error("the agency has not accepted the offer")]
+    NotAccepted,
+    /// The acceptance does not hold.
+    #[error("the acceptance does not hold: {0}")]
+    Acceptance(StatementError),
+    /// The acceptance names something else than the terms and offer do.
+    #[error("the acceptance's `{0}` is not what the terms and the offer say")]
+    AcceptanceMismatch(&'static str),
+    /// The roster is absent or not the one the terms name by digest.
+    #[error("the roster is not the one that the terms name")]
+    OtherRoster,
+    /// The roster does not hold.
+    #[error("the roster does not hold: {0}")]
+    Roster(StatementError),
+    /// More credentials than are read.
+    #[error("the dossier has {0} run credentials, more than {CREDENTIALS_MAX}")]
+    Credentials(usize),
+    /// A run credential does not hold.
+    #[error("run credential `{digest}` does not hold: {why}")]
+    Credential {
+        /// Digest of its payload.
+        digest: Digest,
+        /// What is wrong.
+        why: CredentialFault,
+    },
+    /// A manifest is of no build that the terms name, or cannot be read.
+    #[error("a manifest is of no build that the terms name, or cannot be read")]
+    Manifest,
+    /// The window the broker states is not one that the terms allow.
+    #[error("the window that the broker states is not one that the terms allow")]
+    Window,
+}
+
+/// What is wrong with a run credential.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialFault {
+    /// It cannot be read, or the person did not sign it.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// It is for another grant or another agency.
+    #[error("it is for another grant or agency")]
+    OtherGrant,
+    /// The terms plan no such run.
+    #[error("the terms plan no such run")]
+    NoRun,
+    /// The roster names no such person.
+    #[error("the roster names no such person")]
+    NoPerson,
+    /// It lasts longer than 72 hours or not at all.
+    #[error("it lasts more than 72 hours or not at all")]
+    Length,
+    /// Its key is of another kind than workloads use, or a person's.
+    #[error("its key is not Ed25519 or ECDSA P-256, or stands on the roster")]
+    Key,
+}
+
+/// Why a call's claim or a call's outcome does not hold against a dossier.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// It cannot be read, or the expected key did not sign it.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// It is for another grant.
+    #[error("it is for another grant")]
+    OtherGrant,
+    /// It is of another call.
+    #[error("it is of another call")]
+    OtherCall,
+    /// The dossier has no such run credential.
+    #[error("no run credential of digest `{0}` is at hand")]
+    NoCredential(String),
+    /// It names another run than its credential.
+    #[error("it names another run than its credential")]
+    OtherRun,
+    /// The credential does not cover the instant.
+    #[error("its run credential does not cover `{0}`")]
+    Credential(At),
+    /// The person's engagement or training does not cover the instant.
+    #[error("the person's engagement or training does not cover `{0}`")]
+    Person(At),
+    /// The build that answered is not one that the terms name.
+    #[error("build `{0}` is none that the terms name")]
+    Build(String),
+}
+
+/// An organisation's key sets from the pinned version on.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    versions: Vec<(Digest, KeySet)>,
+    named: usize,
+}
+
+impl Keys {
+    /// The newest version at hand.
+    #[must_use]
+    pub fn newest(&self) -> &KeySet {
+        // The vector is never empty; the named version stands in it.
+        self.versions.last().map_or(self.named(), |(_, set)| set)
+    }
+
+    /// The version that the terms name.
+    #[expect(clippy::indexing_slicing, reason = "the position was found in this very vector, which nothing changes")]
+    #[must_use]
+    pub fn named(&self) -> &KeySet {
+        &self.versions[self.named].1
+    }
+
+    /// Checks a signature by one key in `role` of any version from the named one on.
+    fn demand_since(&self, statement: &SignedStatement, role: KeyRole) -> Result<(), StatementError> {
+        let mut first = None;
+        for (_, set) in self.versions.iter().skip(self.named) {
+            match set.demand(statement, role) {
+                Ok(()) => return Ok(()),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or(StatementError::Signature))
+    }
+
+    fn follow(side: Side, statements: &[SignedStatement], pinned: Digest, party: &Party) -> Result<Self, DossierError> {
+        if statements.len() > VERSIONS_MAX {
+            return Err(DossierError::Versions(side));
+        }
+        let mut versions: Vec<(Digest, KeySet)> = Vec::new();
+        let from = statements.iter().position(|statement| key_set::fingerprint(statement) == pinned);
+        let rest = statements.get(from.unwrap_or(statements.len())..);
+        let mut own: Option<&SignedStatement> = None;
+        for statement in rest.unwrap_or(&[]) {
+            let next = match (own, versions.last()) {
+                (Some(own), Some((_, set))) => set.next(own, statement),
+                _ => key_set::follow(std::slice::from_ref(statement), pinned),
+            };
+            let set = next.map_err(|why| DossierError::Keys { side, why })?;
+            versions.push((key_set::fingerprint(statement), set));
+            own = Some(statement);
+        }
+        let named = versions
+            .iter()
+            .position(|(fingerprint, _)| *fingerprint == party.key_set)
+            .ok_or(DossierError::Fingerprint { side, named: party.key_set })?;
+        let keys = Self { versions, named };
+        let of_kind = match side {
+            Side::Lab => keys.named().kind == OrgKind::Lab,
+            Side::Agency => matches!(keys.named().kind, OrgKind::Agency | OrgKind::Partner),
+        };
+        if keys.named().org == party.org && of_kind { Ok(keys) } else { Err(DossierError::Organisation(side)) }
+    }
+}
+
+/// An offer whose terms, signatures and fingerprints hold: what an agency looks at before it accepts.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct VerifiedOffer {
+    terms: Terms,
+    terms_digest: Digest,
+    offer_digest: Digest,
+    lab_keys: Keys,
+    agency_keys: Keys,
+}
+
+impl VerifiedOffer {
+    /// Verifies a dossier as far as it goes before acceptance.
+    ///
+    /// # Errors
+    /// The terms, a key set or the offer does not hold.
+    pub fn verify(dossier: &Dossier, pins: &Pins) -> Result<Self, DossierError> {
+        let terms = Terms::parse(&dossier.terms).map_err(DossierError::Terms)?;
+        let terms_digest = Digest::of(&dossier.terms);
+        let lab_keys = Keys::follow(Side::Lab, &dossier.lab_key_sets, pins.lab, &terms.lab)?;
+        let agency_keys = Keys::follow(Side::Agency, &dossier.agency_key_sets, pins.agency, &terms.agency)?;
+        let statement = dossier.offer.as_ref().ok_or(DossierError::NoOffer)?;
+        let offer: Offer = envelope::read_json(statement).map_err(DossierError::Offer)?;
+        demand_equal(offer.grant, terms.grant, "grant").map_err(DossierError::OfferMismatch)?;
+        demand_equal(offer.terms, terms_digest, "terms").map_err(DossierError::OfferMismatch)?;
+        demand_equal(&offer.lab, &terms.lab.org, "lab").map_err(DossierError::OfferMismatch)?;
+        demand_equal(offer.key_set, terms.lab.key_set, "key_set").map_err(DossierError::OfferMismatch)?;
+        lab_keys.named().demand(statement, KeyRole::Signer).map_err(DossierError::Offer)?;
+        Ok(Self { terms, terms_digest, offer_digest: Digest::of(&statement.payload), lab_keys, agency_keys })
+    }
+
+    /// The terms.
+    #[must_use]
+    pub const fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// SHA-256 of the terms' bytes.
+    #[must_use]
+    pub const fn terms_digest(&self) -> Digest {
+        self.terms_digest
+    }
+
+    /// SHA-256 of the offer's payload.
+    #[must_use]
+    pub const fn offer_digest(&self) -> Digest {
+        self.offer_digest
+    }
+
+    /// The lab's keys.
+    #[must_use]
+    pub const fn lab_keys(&self) -> &Keys {
+        &self.lab_keys
+    }
+
+    /// The agency's keys.
+    #[must_use]
+    pub const fn agency_keys(&self) -> &Keys {
+        &self.agency_keys
+    }
+}
+
+/// A run credential signed by a person on the roster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldCredential {
+    /// Digest of its payload, by which claims name it.
+    pub digest: Digest,
+    /// What it says.
+    pub credential: RunCredential,
+}
+
+/// Everything signed that a grant rests on, verified.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct VerifiedDossier {
+    offer: VerifiedOffer,
+    roster: Roster,
+    credentials: Vec<HeldCredential>,
+    manifests: Vec<(Digest, Manifest)>,
+    window: Option<Window>,
+}
+
+impl VerifiedDossier {
+    /// Verifies a dossier against the pinned fingerprints.
+    ///
+    /// # Errors
+    /// Anything in it does not hold; the error names the first thing found.
+    pub fn verify(dossier: &Dossier, pins: &Pins) -> Result<Self, DossierError> {
+        let offer = VerifiedOffer::verify(dossier, pins)?;
+        verify_acceptance(dossier, &offer)?;
+        let roster = verify_roster(dossier, &offer)?;
+        if dossier.credentials.len() > CREDENTIALS_MAX {
+            return Err(DossierError::Credentials(dossier.credentials.len()));
+        }
+        let credentials =
+            dossier.credentials.iter().map(|statement| verify_credential(statement, &offer.terms, &roster));
+        let credentials = credentials.collect::<Result<_, _>>()?;
+        let manifests = verify_manifests(dossier, &offer.terms)?;
+        let window = match &dossier.summary {
+            Some(summary) => stated_window(summary, &offer.terms)?,
+            None => None,
+        };
+        Ok(Self { offer, roster, credentials, manifests, window })
+    }
+
+    /// The grant.
+    #[must_use]
+    pub const fn grant(&self) -> GrantId {
+        self.offer.terms.grant
+    }
+
+    /// The terms.
+    #[must_use]
+    pub const fn terms(&self) -> &Terms {
+        &self.offer.terms
+    }
+
+    /// SHA-256 of the terms' bytes.
+    #[must_use]
+    pub const fn terms_digest(&self) -> Digest {
+        self.offer.terms_digest
+    }
+
+    /// The lab's keys.
+    #[must_use]
+    pub const fn lab_keys(&self) -> &Keys {
+        &self.offer.lab_keys
+    }
+
+    /// The agency's keys.
+    #[must_use]
+    pub const fn agency_keys(&self) -> &Keys {
+        &self.offer.agency_keys
+    }
+
+    /// The roster.
+    #[must_use]
+    pub const fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// The run credentials.
+    #[must_use]
+    pub fn credentials(&self) -> &[HeldCredential] {
+        &self.credentials
+    }
+
+    /// The run credential with this digest of its payload.
+    #[must_use]
+    pub fn credential(&self, digest: &Digest) -> Option<&RunCredential> {
+        let found = self.credentials.iter().find(|held| held.digest == *digest)?;
+        Some(&found.credential)
+    }
+
+    /// The manifests at hand, with their digests; each of a build that the terms name.
+    #[must_use]
+    pub fn manifests(&self) -> &[(Digest, Manifest)] {
+        &self.manifests
+    }
+
+    /// The window as the broker states it, held against the terms; `None` while it is not fixed.
+    #[must_use]
+    pub const fn window(&self) -> Option<Window> {
+        self.window
+    }
+
+    /// The key of the grant's tags.
+    #[must_use]
+    pub fn tag_key(&self) -> TagKey {
+        Scope::Grant(self.grant()).tag_key(&self.terms().nonce)
+    }
+
+    /// Adds a run credential that was issued after the dossier was made.
+    ///
+    /// # Errors
+    /// It does not hold, or there are too many.
+    pub fn add_credential(&mut self, statement: &SignedStatement) -> Result<Digest, DossierError> {
+        if self.credentials.len() >= CREDENTIALS_MAX {
+            return Err(DossierError::Credentials(self.credentials.len() + 1));
+        }
+        let held = verify_credential(statement, &self.offer.terms, &self.roster)?;
+        let digest = held.digest;
+        if self.credential(&digest).is_none() {
+            self.credentials.push(held);
+        }
+        Ok(digest)
+    }
+
+    /// Verifies a call's claim: this grant, a credential at hand, its run, the workload's signature, and that credential and
+    /// person are in date at `at`.
+    ///
+    /// # Errors
+    /// A step does not hold.
+    pub fn verify_claim(&self, statement: &SignedStatement, at: At) -> Result<VerifiedClaim, ClaimError> {
+        let claim: CallClaim = envelope::read_claim(statement)?;
+        if claim.grant != self.grant().as_bytes() {
+            return Err(ClaimError::OtherGrant);
+        }
+        let unknown = || ClaimError::NoCredential(data_encoding::HEXLOWER.encode(&claim.credential));
+        let digest = Digest::from_slice(&claim.credential).map_err(|_| unknown())?;
+        let credential = self.credential(&digest).ok_or_else(unknown)?;
+        if claim.run != credential.run.as_str() {
+            return Err(ClaimError::OtherRun);
+        }
+        envelope::verify_by(statement, &credential.workload)?;
+        if at < credential.start_ms || at >= credential.end_ms {
+            return Err(ClaimError::Credential(at));
+        }
+        let person = self.roster.person(&credential.pseudonym).ok_or_else(unknown)?;
+        let until = person.valid_until_ms.min(person.trained_until_ms);
+        if at < person.valid_from_ms || at >= until {
+            return Err(ClaimError::Person(at));
+        }
+        Ok(VerifiedClaim { claim, credential: credential.clone(), person: person.clone() })
+    }
+
+    /// Verifies a connector's outcome: this grant, a build that the terms name, one of the lab's connector keys.
+    ///
+    /// # Errors
+    /// A step does not hold.
+    pub fn verify_outcome(&self, statement: &SignedStatement) -> Result<OutcomeClaim, ClaimError> {
+        let outcome: OutcomeClaim = envelope::read_claim(statement)?;
+        if outcome.grant != self.grant().as_bytes() {
+            return Err(ClaimError::OtherGrant);
+        }
+        self.lab_keys().demand_since(statement, KeyRole::Connector)?;
+        let builds = &self.terms().model.builds;
+        if builds.iter().any(|build| build.as_bytes().as_slice() == outcome.manifest_digest) {
+            Ok(outcome)
+        } else {
+            Err(ClaimError::Build(data_encoding::HEXLOWER.encode(&outcome.manifest_digest)))
+        }
+    }
+
+    /// Whether the lab's line is the one lent.
+    #[must_use]
+    pub fn lends(&self, lab: &OrgId, line: &ModelLine) -> bool {
+        self.terms().lab.org == *lab && self.terms().model.line == *line
+    }
+}
+
+/// A call's claim signed under a credential that a rostered person issued.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct VerifiedClaim {
+    claim: CallClaim,
+    credential: RunCredential,
+    person: Person,
+}
+
+impl VerifiedClaim {
+    /// What was claimed.
+    #[must_use]
+    pub const fn claim(&self) -> &CallClaim {
+        &self.claim
+    }
+
+    /// The credential it was signed under.
+    #[must_use]
+    pub const fn credential(&self) -> &RunCredential {
+        &self.credential
+    }
+
+    /// The person who issued that.
+    #[must_use]
+    pub const fn person(&self) -> &Person {
+        &self.person
+    }
+}
+
+fn demand_equal<T: PartialEq>(found: T, expected: T, field: &'static str) -> Result<(), &'static str> {
+    if found == expected { Ok(()) } else { Err(field) }
+}
+
+fn verify_acceptance(dossier: &Dossier, offer: &VerifiedOffer) -> Result<(), DossierError> {
+    let statement = dossier.acceptance.as_ref().ok_or(DossierError::NotAccepted)?;
+    let mismatch = DossierError::AcceptanceMismatch;
+    let acceptance: Acceptance = envelope::read_json(statement).map_err(DossierError::Acceptance)?;
+    let terms = &offer.terms;
+    demand_equal(acceptance.grant, terms.grant, "grant").map_err(mismatch)?;
+    demand_equal(acceptance.terms, offer.terms_digest, "terms").map_err(mismatch)?;
+    demand_equal(acceptance.offer, offer.offer_digest, "offer").map_err(mismatch)?;
+    demand_equal(&acceptance.agency, &terms.agency.org, "agency").map_err(mismatch)?;
+    demand_equal(acceptance.key_set, terms.agency.key_set, "key_set").map_err(mismatch)?;
+    offer.agency_keys.named().demand(statement, KeyRole::Signer).map_err(DossierError::Acceptance)
+}
+
+fn verify_roster(dossier: &Dossier, offer: &VerifiedOffer) -> Result<Roster, DossierError> {
+    let statement = dossier.roster.as_ref().ok_or(DossierError::OtherRoster)?;
+    if Digest::of(&statement.payload) != offer.terms.roster {
+        return Err(DossierError::OtherRoster);
+    }
+    let roster = Roster::parse(statement).map_err(DossierError::Roster)?;
+    if roster.org != offer.terms.agency.org {
+        return Err(DossierError::OtherRoster);
+    }
+    offer.agency_keys.demand_since(statement, KeyRole::Roster).map_err(DossierError::Roster)?;
+    Ok(roster)
+}
+
+fn verify_credential(
+    statement: &SignedStatement,
+    terms: &Terms,
+    roster: &Roster,
+) -> Result<HeldCredential, DossierError> {
+    let digest = Digest::of(&statement.payload);
+    match read_credential(statement, terms, roster) {
+        Ok(credential) => Ok(HeldCredential { digest, credential }),
+        Err(why) => Err(DossierError::Credential { digest, why }),
+    }
+}
+
+fn read_credential(
+    statement: &SignedStatement,
+    terms: &Terms,
+    roster: &Roster,
+) -> Result<RunCredential, CredentialFault> {
+    let credential: RunCredential = envelope::read_json(statement)?;
+    if credential.grant != terms.grant || credential.org != terms.agency.org {
+        return Err(CredentialFault::OtherGrant);
+    }
+    if terms.run(&credential.run).is_none() {
+        return Err(CredentialFault::NoRun);
+    }
+    let person = roster.person(&credential.pseudonym).ok_or(CredentialFault::NoPerson)?;
+    envelope::verify_by(statement, &person.key)?;
+    let length = credential.end_ms.since(credential.start_ms);
+    if length <= 0 || length > CREDENTIAL_MS_MAX {
+        return Err(CredentialFault::Length);
+    }
+    let workload = &credential.workload;
+    let of_kind = matches!(workload.algorithm(), Algorithm::Ed25519 | Algorithm::EcdsaP256Sha256);
+    if !of_kind || roster.people.iter().any(|person| person.key == *workload) {
+        return Err(CredentialFault::Key);
+    }
+    Ok(credential)
+}
+
+fn verify_manifests(dossier: &Dossier, terms: &Terms) -> Result<Vec<(Digest, Manifest)>, DossierError> {
+    let mut manifests = Vec::with_capacity(terms.model.builds.len());
+    for bytes in &dossier.manifests {
+        let digest = Digest::of(bytes);
+        let seen = manifests.iter().any(|(held, _)| *held == digest);
+        if seen || !terms.model.builds.contains(&digest) {
+            return Err(DossierError::Manifest);
+        }
+        let manifest = Manifest::parse(bytes).map_err(|_| DossierError::Manifest)?;
+        if manifest.lab != terms.lab.org || manifest.line != terms.model.line {
+            return Err(DossierError::Manifest);
+        }
+        manifests.push((digest, manifest));
+    }
+    Ok(manifests)
+}
+
+fn stated_window(summary: &GrantSummary, terms: &Terms) -> Result<Option<Window>, DossierError> {
+    if summary.grant != terms.grant.as_bytes() {
+        return Err(DossierError::Window);
+    }
+    if summary.start_ms == 0 && summary.end_ms == 0 {
+        return Ok(None);
+    }
+    let instant = |ms| At::from_ms(ms).map_err(|_| DossierError::Window);
+    let (start, end) = (instant(summary.start_ms)?, instant(summary.end_ms)?);
+    let widest = Window::new(start, terms.window.term_ms, terms.window.partner_release_ms);
+    let scheduled = terms.window.start_ms.is_none_or(|at| start >= at);
+    if scheduled && end >= start && end <= widest.end() {
+        Ok(Some(Window::between(start, end)))
+    } else {
+        Err(DossierError::Window)
+    }
+}
