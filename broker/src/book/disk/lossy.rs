@@ -24,6 +24,9 @@ pub enum Fault {
     Kept,
     /// The disk is full; nothing happened.
     Full,
+    /// The process was killed in the middle: a write or a change of names is queued, a sync is not done, what was queued before
+    /// stays so. What of it arrives is for [`LossyDisk::crash`] to roll.
+    Killed,
 }
 
 /// A handle on the directory. Handles made with [`LossyDisk::again`] share the files, as processes do.
@@ -217,7 +220,7 @@ impl Disk for LossyDisk {
         match world.due() {
             Some(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),
             // A journalled directory keeps its changes queued when a sync fails; only file pages are dropped.
-            Some(Fault::Lost) => Err(broken()),
+            Some(Fault::Lost | Fault::Killed) => Err(broken()),
             Some(Fault::Kept) => {
                 world.sync_names();
                 Err(broken())
@@ -270,6 +273,10 @@ impl DiskFile for LossyFile {
                 contents.sync();
                 Err(broken())
             }
+            Some(Fault::Killed) => {
+                contents.write(bytes, offset);
+                Err(broken())
+            }
             None => {
                 contents.write(bytes, offset);
                 Ok(())
@@ -290,6 +297,7 @@ impl DiskFile for LossyFile {
                 contents.sync();
                 Err(broken())
             }
+            Some(Fault::Killed) => Err(broken()),
             None => {
                 contents.sync();
                 Ok(())
@@ -359,6 +367,10 @@ impl World {
                 self.sync_names();
                 Err(broken())
             }
+            Some(Fault::Killed) => {
+                effect(self);
+                Err(broken())
+            }
             None => {
                 effect(self);
                 Ok(())
@@ -403,7 +415,8 @@ impl Contents {
             }
         } else {
             // Sectors got through in any order, or not at all.
-            let mut sectors: Vec<(u64, Vec<u8>)> = writes.into_iter().flat_map(|(offset, bytes)| split(offset, &bytes)).collect();
+            let mut sectors: Vec<(u64, Vec<u8>)> =
+                writes.into_iter().flat_map(|(offset, bytes)| split(offset, &bytes)).collect();
             for index in (1..sectors.len()).rev() {
                 let other = usize::try_from(dice.below(index as u64 + 1)).unwrap_or(0);
                 sectors.swap(index, other);
