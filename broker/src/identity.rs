@@ -40,7 +40,8 @@ pub enum Role {
 
 impl Role {
     /// Every role, in the order of declaration.
-    pub const ALL: [Self; 6] = [Self::Person, Self::Workload, Self::Connector, Self::Auditor, Self::Admin, Self::Operator];
+    pub const ALL: [Self; 6] =
+        [Self::Person, Self::Workload, Self::Connector, Self::Auditor, Self::Admin, Self::Operator];
 
     /// The role's name in URIs and files.
     #[must_use]

@@ -37,8 +37,7 @@ impl Presented {
     /// # Errors
     /// [`IdentityRefusal::Malformed`] if it is no X.509 certificate, is followed by other bytes, or repeats an extension.
     pub(crate) fn parse(der: &CertificateDer<'_>) -> Result<Self, IdentityRefusal> {
-        let (rest, parsed) =
-            x509_parser::parse_x509_certificate(der).map_err(|_| IdentityRefusal::Malformed)?;
+        let (rest, parsed) = x509_parser::parse_x509_certificate(der).map_err(|_| IdentityRefusal::Malformed)?;
         if !rest.is_empty() {
             return Err(IdentityRefusal::Malformed);
         }
@@ -47,7 +46,7 @@ impl Presented {
         let mut upns = Vec::new();
         for name in names.iter().flat_map(|extension| &extension.value.general_names) {
             if let GeneralName::URI(uri) = name {
-                uris.push((*uri).to_owned());
+                uris.push(normal_uri(uri));
             } else if let GeneralName::OtherName(oid, value) = name
                 && oid.to_id_string() == UPN_OID
             {
@@ -64,6 +63,12 @@ impl Presented {
             fingerprint: fingerprint(der),
         })
     }
+}
+
+/// UUIDs are compared without regard to case, all other URIs byte for byte.
+fn normal_uri(uri: &str) -> String {
+    let lower = uri.to_ascii_lowercase();
+    if lower.starts_with("urn:uuid:") { lower } else { uri.to_owned() }
 }
 
 /// SHA-256 of `der`.

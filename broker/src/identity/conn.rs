@@ -110,10 +110,14 @@ impl Conn {
     /// Proves that this connection may still speak for its identity at `now_ms` (Unix milliseconds).
     ///
     /// # Errors
-    /// [`IdentityRefusal::Closed`] after the connection was closed, [`IdentityRefusal::Expired`] past the certificate's end.
+    /// [`IdentityRefusal::Closed`] after the connection was closed, [`IdentityRefusal::Expired`] past the certificate's end,
+    /// [`IdentityRefusal::Untrusted`] when the clock stands before 1970 and so proves nothing.
     pub fn caller(self: &Arc<Self>, now_ms: i64) -> Result<Caller, IdentityRefusal> {
         if self.kill.fired() {
             return Err(IdentityRefusal::Closed);
+        }
+        if now_ms < 0 {
+            return Err(IdentityRefusal::Untrusted);
         }
         if now_ms > self.identity.not_after_ms {
             return Err(IdentityRefusal::Expired);
@@ -180,6 +184,7 @@ mod tests {
         let conn = conn(1_000);
         assert_eq!(conn.caller(1_000).unwrap().identity().name(), "alice");
         assert_eq!(conn.caller(1_001).unwrap_err(), IdentityRefusal::Expired);
+        assert_eq!(conn.caller(-1).unwrap_err(), IdentityRefusal::Untrusted);
     }
 
     #[test]
