@@ -3,6 +3,17 @@
 //! **Invariant:** no I/O, no clock, no randomness, no task. Every function is a function of its arguments; the instant, the
 //! salts and the judgement are arguments.
 
+pub mod budget;
+pub mod claim;
+pub mod command;
 pub mod content;
+pub mod decide;
+pub mod event;
+pub mod facts;
+pub mod grant;
 pub mod judge;
+pub mod record;
+pub mod refusal;
 pub mod rules;
+pub mod standing;
+pub mod state;

@@ -173,7 +173,7 @@ pub const KINDS: &[KindSpec] = &[
             FieldSpec { number: 16, name: "code", owner: Owner::Scope },
             FieldSpec { number: 17, name: "payload_type", owner: Owner::Scope },
             FieldSpec { number: 18, name: "payload_digest", owner: Owner::Scope },
-            FieldSpec { number: 19, name: "caller", owner: Owner::Scope },
+            FieldSpec { number: 19, name: "caller", owner: Owner::Caller },
         ],
     },
     KindSpec {

@@ -651,6 +651,9 @@ pub struct Facts {
     /// End of the person's engagement, in minutes since the epoch.
     #[prost(int64, tag = "30")]
     pub engaged_until_minute: i64,
+    /// The run in the signed terms.
+    #[prost(string, tag = "31")]
+    pub run: ::prost::alloc::string::String,
 }
 /// A confidentiality marking.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -6,6 +6,7 @@
     missing_docs,
     unreachable_pub,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     reason = "generated code; its documentation is the comments of the .proto files"
 )]
 

@@ -80,6 +80,10 @@ pub struct ModelTerms {
     pub builds: Vec<Digest>,
     /// Variants that may answer.
     pub variants: Vec<Variant>,
+    /// The lab's other lines that both sides state to be unrelated to this one. Every line of the lab whose clock with this
+    /// sponsor has started must stand here, so that a new name for an old model cannot start a new clock unseen.
+    #[serde(default)]
+    pub unrelated_to: Vec<ModelLine>,
 }
 
 /// For how long.

@@ -1,0 +1,235 @@
+//! What may happen: one total function from state, command and clock to a decision.
+//!
+//! It runs on the one writer, sees the effects of every decision before it, and asks nothing of the world. Rules of a grant
+//! were judged beforehand in the caller's task; what only the writer can know exactly (liveness, locks, budgets, whether a
+//! call was made before) is decided here.
+
+mod act;
+mod call;
+mod grant;
+mod org;
+
+pub use call::CLAIM_CLOCK_MS;
+pub use grant::{CREDENTIALS_MAX, GRANTS_MAX};
+pub use org::{LOCKS_MAX, READERS_MAX};
+
+use anteroom_proto::{ledger::scope::Scope, names::OrgId, statement::key_set::OrgKind};
+
+use crate::{
+    command::{Command, Decision, EarlyRefusal, Now, Reply},
+    event::{CallerId, Event},
+    grant::Phase,
+    refusal::Refusal,
+    state::{REMEMBERED_MS, State},
+};
+
+/// How long an abandoned call's hold waits for the connector's report: 24 hours.
+pub const REPORT_MS: i64 = REMEMBERED_MS;
+/// Most records that one tick writes; the rest follows at the next.
+pub const TICK_RECORDS_MAX: usize = 256;
+
+/// Decides.
+#[must_use]
+pub fn decide(state: &State, command: &Command, now: Now) -> Decision {
+    match command {
+        Command::Open { origin, log_key, nonce } => {
+            if state.size() > 0 {
+                return nothing(Reply::Noted);
+            }
+            let event = Event::LogOpened { origin: origin.clone(), log_key: log_key.clone(), nonce: *nonce };
+            one(Scope::System, event)
+        }
+        Command::Start { version } => start(state, version),
+        Command::Clock { trust, source, wall } => {
+            if state.standing().clock == *trust {
+                return nothing(Reply::Noted);
+            }
+            one(Scope::System, Event::ClockChanged { trust: *trust, source: source.clone(), wall: *wall })
+        }
+        Command::Act(act) => act::decide(state, act, now),
+        Command::Call(call) => call::admit(state, call, now),
+        Command::Refuse(refusal) => early(state, refusal),
+        Command::CountRefusals { caller, grant, code, count, first, last } => {
+            let scope = refusal_scope(state, caller, grant.as_ref());
+            let event = Event::RefusalsCounted {
+                code: (*code).to_owned(),
+                caller: caller.to_string(),
+                count: *count,
+                first: *first,
+                last: *last,
+            };
+            one(scope, event)
+        }
+        Command::Finish(finish) => call::finish(state, finish),
+        Command::Report { caller, outcome } => call::report(state, caller, outcome),
+        Command::OpenRead { caller, target, from_seq } => open_read(state, caller, target, *from_seq, now),
+        Command::Tick => tick(state, now),
+    }
+}
+
+fn one(scope: Scope, event: Event) -> Decision {
+    Decision { events: vec![(scope, event)], reply: Reply::Done { focus: 0, standing: String::new() } }
+}
+
+const fn nothing(reply: Reply) -> Decision {
+    Decision { events: Vec::new(), reply }
+}
+
+fn refused(refusal: Refusal, detail: impl Into<String>) -> Reply {
+    Reply::Refused { refusal, detail: detail.into() }
+}
+
+fn start(state: &State, version: &str) -> Decision {
+    let open_calls = u64::try_from(state.open_calls().count()).unwrap_or(u64::MAX);
+    let mut events = vec![(Scope::System, Event::BrokerStarted { version: version.to_owned(), open_calls })];
+    for (call, open) in state.open_calls() {
+        let event = Event::CallAbandoned { call: *call, admitted: open.admitted };
+        events.push((Scope::Grant(open.grant), event));
+    }
+    Decision { events, reply: Reply::Noted }
+}
+
+/// Where a refusal is recorded: the named grant if the caller is party to it, else the caller's organisation, else the log.
+fn refusal_scope(
+    state: &State,
+    caller: &CallerId,
+    grant: Option<&anteroom_proto::names::GrantId>,
+) -> Scope {
+    let standing = state.standing();
+    match grant.filter(|grant| standing.grant_of(grant, &caller.org).is_some()) {
+        Some(grant) => Scope::Grant(*grant),
+        None => org_scope(state, &caller.org),
+    }
+}
+
+fn org_scope(state: &State, org: &OrgId) -> Scope {
+    let scope = Scope::Organisation(org.clone());
+    if state.scope(&scope).is_some() { scope } else { Scope::System }
+}
+
+fn early(state: &State, early: &EarlyRefusal) -> Decision {
+    let scope = refusal_scope(state, &early.caller, early.grant.as_ref());
+    let mut record = early.refused.clone();
+    early.refusal.code().clone_into(&mut record.code);
+    record.caller = early.caller.to_string();
+    let reply = refused(early.refusal, String::new());
+    Decision { events: vec![(scope, Event::CallRefused(Box::new(record)))], reply }
+}
+
+/// How an organisation may read a scope.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entitlement {
+    /// Its own organisation's, roster's or reads' scope, or the log's own.
+    Member,
+    /// The lab of a grant, or a reader that the lab alone appointed.
+    Lab,
+    /// The agency of a grant, or a reader that the agency alone appointed.
+    Agency,
+    /// A reader that both parties appointed: sees every field.
+    Shared,
+}
+
+/// How `org` may read `scope` at this instant, if at all.
+#[must_use]
+pub fn entitlement(state: &State, org: &OrgId, scope: &Scope, now: Now) -> Option<Entitlement> {
+    let standing = state.standing();
+    match scope {
+        Scope::System => Some(Entitlement::Member),
+        Scope::Organisation(owner) => {
+            let appointed = standing.readers.iter().any(|appointment| {
+                appointment.by == *owner
+                    && appointment.reader == *org
+                    && appointment.grant.is_none()
+                    && now.at < appointment.until_ms
+            });
+            (owner == org || appointed).then_some(Entitlement::Member)
+        }
+        Scope::Roster(owner) | Scope::Reads(owner) => (owner == org).then_some(Entitlement::Member),
+        Scope::Grant(id) => {
+            let grant = standing.grants.get(id)?;
+            let by = |party: &OrgId| {
+                standing.readers.iter().any(|appointment| {
+                    appointment.by == *party
+                        && appointment.reader == *org
+                        && appointment.grant == Some(*id)
+                        && now.at < appointment.until_ms
+                })
+            };
+            let lab = grant.terms.lab.org == *org || by(&grant.terms.lab.org);
+            let agency = grant.terms.agency.org == *org || by(&grant.terms.agency.org);
+            match (lab, agency) {
+                (true, true) => Some(Entitlement::Shared),
+                (true, false) => Some(Entitlement::Lab),
+                (false, true) => Some(Entitlement::Agency),
+                (false, false) => None,
+            }
+        }
+    }
+}
+
+fn open_read(state: &State, caller: &CallerId, target: &Scope, from_seq: u64, now: Now) -> Decision {
+    if !state.standing().orgs.contains_key(&caller.org) {
+        return nothing(refused(Refusal::OrgUnknown, ""));
+    }
+    if entitlement(state, &caller.org, target, now).is_none() {
+        let event = Event::ActRefused {
+            code: Refusal::ReaderNotEntitled.code().to_owned(),
+            payload_type: "read".to_owned(),
+            payload: anteroom_proto::names::Digest::of(&target.to_bytes()),
+            caller: caller.to_string(),
+        };
+        let events = vec![(org_scope(state, &caller.org), event)];
+        return Decision { events, reply: refused(Refusal::ReaderNotEntitled, "") };
+    }
+    let event = Event::ReadOpened { reader: caller.to_string(), target: target.clone(), from_seq };
+    one(Scope::Reads(caller.org.clone()), event)
+}
+
+/// Notes what time has done. Liveness depends on none of it.
+fn tick(state: &State, now: Now) -> Decision {
+    let mut events = Vec::new();
+    let standing = state.standing();
+    for (id, grant) in &standing.grants {
+        let event = match grant.phase {
+            Phase::Offered if now.at >= grant.terms.window.accept_by_ms => {
+                Event::GrantLapsed { lapsed: grant.terms.window.accept_by_ms }
+            }
+            Phase::Accepted | Phase::Active => {
+                // An accepted grant without a window never started; it ends with the clock or with its offer's latest end.
+                let clock = standing.clock_of(&grant.terms);
+                let end = match (grant.window, clock) {
+                    (Some(window), _) => window.end(),
+                    (None, Some(clock)) => clock.end(),
+                    (None, None) => match grant.terms.window.partner_release_ms {
+                        Some(release) => release,
+                        None => continue,
+                    },
+                };
+                if now.at < end || !now.trusted {
+                    continue;
+                }
+                Event::GrantExpired { end }
+            }
+            Phase::Offered
+            | Phase::Expired
+            | Phase::Withdrawn
+            | Phase::Relinquished
+            | Phase::Declined
+            | Phase::Lapsed => continue,
+        };
+        events.push((Scope::Grant(*id), event));
+    }
+    for (call, open) in state.abandoned_calls() {
+        if now.trusted && now.at.since(open.at) >= REPORT_MS {
+            let event = Event::CallSettled { call: *call, outcome: None, charged: open.hold.tokens };
+            events.push((Scope::Grant(open.grant), event));
+        }
+    }
+    events.truncate(TICK_RECORDS_MAX);
+    Decision { events, reply: Reply::Noted }
+}
+
+/// Whether `org` is the operator's organisation.
+fn is_operator(state: &State, org: &OrgId) -> bool {
+    state.standing().orgs.get(org).is_some_and(|org| org.kind == OrgKind::Operator)
+}

@@ -1,0 +1,307 @@
+//! Calls: whether one may pass, how it ended, what it cost.
+
+use anteroom_proto::{
+    ledger::scope::Scope,
+    names::OrgId,
+    rpc::{OutcomeClaim, SignedStatement},
+    statement::{envelope, key_set::KeyRole, terms::Terms},
+    time::{At, Window},
+};
+
+use super::{Reply, nothing, org_scope, refusal_scope, refused};
+use crate::{
+    budget::Hold,
+    command::{CallCommand, Decision, Finish, Now},
+    event::{Admitted, CallerId, Event, Finished, Refused},
+    judge::Verdict,
+    refusal::Refusal,
+    standing::{Grant, IssuedCredential, Subject, clock_key},
+    state::{OpenCall, REMEMBERED_MAX, REMEMBERED_MS, State},
+};
+
+/// How far a claim's clock, and a call identifier's, may be from the broker's: 5 minutes.
+pub const CLAIM_CLOCK_MS: i64 = 5 * 60_000;
+
+/// A "no" with what was compared.
+struct No {
+    refusal: Refusal,
+    values: String,
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, values: String::new() }
+    }
+}
+
+pub(super) fn admit(state: &State, call: &CallCommand, now: Now) -> Decision {
+    let claim = &call.claim;
+    let grant = match state.standing().grant_of(&claim.grant(), &call.caller.org) {
+        Some(grant) if grant.terms.agency.org == call.caller.org => grant,
+        Some(_) | None => return refuse(state, call, Refusal::GrantUnknown.into()),
+    };
+    if let Some(reply) = made_before(state, call) {
+        return nothing(reply);
+    }
+    if call.terms != grant.terms_digest {
+        return nothing(Reply::Stale);
+    }
+    match check(state, call, grant, now) {
+        Ok(window) => admitted(state, call, grant, window, now),
+        Err(no) => refuse(state, call, no),
+    }
+}
+
+/// A call made before gets how it stands, never a second dispatch.
+fn made_before(state: &State, call: &CallCommand) -> Option<Reply> {
+    let id = call.claim.call();
+    let grant = call.claim.grant();
+    let foreign = |owner| (owner != grant).then(|| refused(Refusal::CallRepeated, ""));
+    if let Some(open) = state.open_call(&id) {
+        let reply = Reply::CallRepeated { admitted: open.admitted, ended: None, state: "open".into() };
+        return Some(foreign(open.grant).unwrap_or(reply));
+    }
+    if let Some(open) = state.abandoned_call(&id) {
+        let reply = Reply::CallRepeated { admitted: open.admitted, ended: None, state: "abandoned".into() };
+        return Some(foreign(open.grant).unwrap_or(reply));
+    }
+    let done = state.done_call(&id)?;
+    let reply =
+        Reply::CallRepeated { admitted: done.admitted, ended: Some(done.ended), state: done.end.as_ref().into() };
+    Some(foreign(done.grant).unwrap_or(reply))
+}
+
+fn check(state: &State, call: &CallCommand, grant: &Grant, now: Now) -> Result<Window, No> {
+    let claim = &call.claim;
+    if !now.trusted {
+        return Err(Refusal::ClockUntrusted.into());
+    }
+    let clock = state.standing().clock_of(&grant.terms);
+    let window = grant.live(now.at, clock).map_err(|refusal| No {
+        refusal,
+        values: window_values(grant, clock, now.at),
+    })?;
+    let age = now.at.ms().saturating_sub(claim.call().at_ms());
+    if !(-CLAIM_CLOCK_MS..REMEMBERED_MS).contains(&age) {
+        return Err(Refusal::CallIdOld.into());
+    }
+    if now.at.since(claim.at()).abs() > CLAIM_CLOCK_MS {
+        return Err(Refusal::ClaimClock.into());
+    }
+    let held = grant.credentials.get(&claim.credential()).ok_or(Refusal::CredentialUnknown)?;
+    check_person(state, call, grant, held, now.at)?;
+    if call.judgement.verdict != Verdict::Allow {
+        return Err(Refusal::PolicyDenied.into());
+    }
+    if call.hold > grant.terms.limits.tokens_max {
+        let values = format!("hold={}\ntokens_max={}", call.hold, grant.terms.limits.tokens_max);
+        return Err(No { refusal: Refusal::TokensExceeded, values });
+    }
+    check_budgets(state, call)?;
+    if !call.slot {
+        return Err(Refusal::LabOffline.into());
+    }
+    Ok(window)
+}
+
+fn check_person(
+    state: &State,
+    call: &CallCommand,
+    grant: &Grant,
+    held: &IssuedCredential,
+    at: At,
+) -> Result<(), No> {
+    let credential = &held.credential;
+    if credential.run != *call.claim.run() {
+        return Err(Refusal::ClaimInvalid.into());
+    }
+    if at < credential.start_ms || at >= credential.end_ms {
+        let values = format!("credential_end={}", credential.end_ms.ms());
+        return Err(No { refusal: Refusal::CredentialExpired, values });
+    }
+    let roster = state.standing().rosters.get(&grant.terms.roster).ok_or(Refusal::RosterUnknown)?;
+    let person = roster.roster.person(&credential.pseudonym).ok_or(Refusal::PersonUnknown)?;
+    if at < person.valid_from_ms || at >= person.valid_until_ms || at >= person.trained_until_ms {
+        return Err(Refusal::PersonNotValid.into());
+    }
+    let subject = Subject { terms: &grant.terms, run: &credential.run, person: Some(person) };
+    let locks: Vec<String> =
+        state.standing().locks_on(&subject).map(|standing| format!("lock={}", standing.lock.id)).collect();
+    if locks.is_empty() { Ok(()) } else { Err(No { refusal: Refusal::Locked, values: locks.join("\n") }) }
+}
+
+fn check_budgets(state: &State, call: &CallCommand) -> Result<(), No> {
+    let accounts = state.accounts(&call.claim.grant()).ok_or(Refusal::GrantUnknown)?;
+    if accounts.remembered >= REMEMBERED_MAX {
+        return Err(Refusal::CallsRemembered.into());
+    }
+    let run = accounts.runs.get(call.claim.run()).ok_or(Refusal::RunUnknown)?;
+    let hold = Hold { tokens: call.hold };
+    for (name, account) in [("grant", &accounts.grant), ("run", run)] {
+        account.check(hold).map_err(|refusal| {
+            let ((settled_calls, settled), (held_calls, held)) = (account.settled(), account.held());
+            let limit = account.limit();
+            let values = format!(
+                "account={name}\nasked={}\nheld={held}\nheld_calls={held_calls}\nlimit={}\nlimit_calls={}\nlimit_open={}\n\
+                 open={}\nsettled={settled}\nsettled_calls={settled_calls}",
+                call.hold,
+                limit.tokens,
+                limit.calls,
+                limit.open,
+                account.open()
+            );
+            No { refusal, values }
+        })?;
+    }
+    Ok(())
+}
+
+fn window_values(grant: &Grant, clock: Option<Window>, at: At) -> String {
+    let window = grant.window_at(at, clock);
+    format!("end={}\nphase={}\nstart={}", window.end().ms(), grant.phase, window.start().ms())
+}
+
+fn admitted(state: &State, call: &CallCommand, grant: &Grant, window: Window, now: Now) -> Decision {
+    let terms = &grant.terms;
+    let mut events = Vec::new();
+    let scope = Scope::Grant(terms.grant);
+    let standing = state.standing();
+    if grant.window.is_none() {
+        events.extend(activation(state, terms, window));
+    }
+    let fingerprint = |org: &OrgId| {
+        let fingerprint = standing.orgs.get(org).map(|org| org.fingerprint.to_string()).unwrap_or_default();
+        format!("key_set={fingerprint}\nlocks=0")
+    };
+    let clock = standing.clock_of(terms).map_or(window.end(), |clock| clock.end());
+    let claim = &call.claim;
+    let Some(held) = grant.credentials.get(&claim.credential()) else { return nothing(Reply::Stale) };
+    let event = Admitted {
+        call: claim.call(),
+        pseudonym: held.credential.pseudonym.clone(),
+        credential: claim.credential(),
+        claim: claim.statement().clone(),
+        run: claim.run().clone(),
+        body_key: call.body_key,
+        policy: call.judgement.policy_digest,
+        facts: call.facts.clone(),
+        reasons: call.judgement.reasons.clone(),
+        hold: call.hold,
+        end: window.end(),
+        lab: state.dep(Scope::Organisation(terms.lab.org.clone()), fingerprint(&terms.lab.org)),
+        agency: state.dep(Scope::Organisation(terms.agency.org.clone()), fingerprint(&terms.agency.org)),
+        roster: state.dep(Scope::Roster(terms.agency.org.clone()), format!("roster={}", terms.roster)),
+        system: state.dep(Scope::System, format!("clock=trusted\nclock_end={}\nlocks=0", clock.ms())),
+    };
+    let focus = events.len();
+    events.push((scope, Event::CallAdmitted(Box::new(event))));
+    debug_assert!(now.trusted, "an untrusted clock admits nothing");
+    Decision { events, reply: Reply::Admitted { focus, end: window.end(), hold: call.hold } }
+}
+
+/// Fixes a grant's window and, if it is the first with this line and sponsor, starts the cap clock with it.
+pub(super) fn activation(state: &State, terms: &Terms, window: Window) -> Vec<(Scope, Event)> {
+    let standing = state.standing();
+    let mut events = Vec::new();
+    let clock = standing.clock_of(terms).unwrap_or_else(|| {
+        let clock = Window::new(window.start(), anteroom_proto::time::Term::MAX, terms.window.partner_release_ms);
+        events.push((
+            Scope::System,
+            Event::ClockStarted { key: clock_key(terms), window: clock, grant: terms.grant },
+        ));
+        clock
+    });
+    let dep = state.dep(Scope::System, format!("clock_end={}\nclock_start={}", clock.end().ms(), clock.start().ms()));
+    let window = window.until(clock.end());
+    events.push((Scope::Grant(terms.grant), Event::GrantActivated { window, clock: dep }));
+    events
+}
+
+fn refuse(state: &State, call: &CallCommand, no: No) -> Decision {
+    let claim = &call.claim;
+    let party = state.standing().grant_of(&claim.grant(), &call.caller.org);
+    let pseudonym = party
+        .and_then(|grant| grant.credentials.get(&claim.credential()))
+        .map(|held| held.credential.pseudonym.clone());
+    let record = Refused {
+        call: Some(claim.call()),
+        pseudonym,
+        credential: Some(claim.credential()),
+        claim: Some(claim.statement().clone()),
+        run: Some(claim.run().clone()),
+        code: no.refusal.code().to_owned(),
+        policy: Some(call.judgement.policy_digest),
+        facts: Some(call.facts.clone()),
+        reasons: call.judgement.reasons.clone(),
+        caller: call.caller.to_string(),
+        values: no.values,
+    };
+    let scope = refusal_scope(state, &call.caller, Some(&claim.grant()));
+    Decision {
+        events: vec![(scope, Event::CallRefused(Box::new(record)))],
+        reply: refused(no.refusal, String::new()),
+    }
+}
+
+pub(super) fn finish(state: &State, finish: &Finish) -> Decision {
+    let Some(open) = state.open_call(&finish.call) else {
+        return nothing(refused(Refusal::CallNotOpen, ""));
+    };
+    let event = Finished {
+        call: finish.call,
+        admitted: open.admitted,
+        end: finish.end.to_owned(),
+        outcome: finish.outcome.clone(),
+        released_events: finish.released_events,
+        released_chain: finish.released_chain,
+        charged: finish.used.unwrap_or(open.hold.tokens).min(open.hold.tokens),
+        status: finish.status,
+        cut: finish.cut,
+    };
+    let events = vec![(Scope::Grant(open.grant), Event::CallFinished(Box::new(event)))];
+    Decision { events, reply: Reply::Done { focus: 0, standing: finish.end.to_owned() } }
+}
+
+/// A connector's late report settles an abandoned call once.
+pub(super) fn report(state: &State, caller: &CallerId, outcome: &SignedStatement) -> Decision {
+    let refuse = |refusal: Refusal| {
+        let event = Event::ActRefused {
+            code: refusal.code().to_owned(),
+            payload_type: outcome.payload_type.chars().take(120).collect(),
+            payload: anteroom_proto::names::Digest::of(&outcome.payload),
+            caller: caller.to_string(),
+        };
+        Decision { events: vec![(org_scope(state, &caller.org), event)], reply: refused(refusal, "") }
+    };
+    let Ok(claim) = envelope::read_claim::<OutcomeClaim>(outcome) else { return refuse(Refusal::OutcomeInvalid) };
+    let Ok(call) = anteroom_proto::names::CallId::from_slice(&claim.call) else {
+        return refuse(Refusal::OutcomeInvalid);
+    };
+    if state.done_call(&call).is_some() {
+        return nothing(Reply::Done { focus: 0, standing: "already_settled".to_owned() });
+    }
+    let Some(open) = state.abandoned_call(&call) else {
+        // A call still open settles by itself; one unknown was never admitted or is long forgotten.
+        return nothing(Reply::Done { focus: 0, standing: "unknown_call".to_owned() });
+    };
+    let standing = state.standing();
+    let lab = standing.grants.get(&open.grant).map(|grant| grant.terms.lab.org.clone());
+    let keys = lab.filter(|lab| *lab == caller.org).and_then(|lab| standing.orgs.get(&lab));
+    let Some(org) = keys else { return refuse(Refusal::OutcomeInvalid) };
+    if org.key_set.demand(outcome, KeyRole::Connector).is_err() || claim.grant != open.grant.as_bytes() {
+        return refuse(Refusal::OutcomeInvalid);
+    }
+    let charged = used(open, &claim).min(open.hold.tokens);
+    let event = Event::CallSettled { call, outcome: Some(outcome.clone()), charged };
+    let events = vec![(Scope::Grant(open.grant), event)];
+    Decision { events, reply: Reply::Done { focus: 0, standing: "settled".to_owned() } }
+}
+
+/// Tokens that an outcome accounts for: what the server counted, or nothing if no request reached it.
+fn used(open: &OpenCall, claim: &OutcomeClaim) -> u64 {
+    match (claim.input_tokens, claim.output_tokens) {
+        (Some(input), output) => input.saturating_add(output.unwrap_or(claim.received_events)),
+        (None, _) if claim.received_events == 0 && claim.status == 0 => 0,
+        (None, _) => open.hold.tokens,
+    }
+}

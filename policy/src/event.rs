@@ -1,0 +1,457 @@
+//! What happened: the append-only vocabulary of the ledger, in domain types.
+//!
+//! How an event looks in bytes is known to [`crate::record`] alone.
+
+use std::sync::Arc;
+
+use anteroom_proto::{
+    ledger::{
+        leaf::Entry,
+        scope::{Scope, TagKey},
+    },
+    names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId},
+    rpc::SignedStatement,
+    statement::{
+        acts::{Appointment, Lock, RunCredential},
+        key_set::{Enrolment, KeySet, OrgKind},
+        model::Registration,
+        roster::Roster,
+        terms::Terms,
+    },
+    time::{At, Window},
+};
+
+/// A decision with its place in the log.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Entered {
+    /// Position in the log.
+    pub index: u64,
+    /// The broker's clock at the decision.
+    pub at: At,
+    /// Its scope.
+    pub scope: Scope,
+    /// Position in the scope.
+    pub seq: u64,
+    /// Its public entry.
+    pub entry: Entry,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What a decision read outside its record's scope.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dep {
+    /// Scope read.
+    pub scope: Scope,
+    /// Its newest entry.
+    pub head: Entry,
+    /// That entry's index.
+    pub index: u64,
+    /// That entry's position in its scope.
+    pub seq: u64,
+    /// What was used: `name=value` lines, sorted by name.
+    pub values: String,
+}
+
+/// Whose certificate a request came with: `org/role/name`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct CallerId {
+    /// The organisation.
+    pub org: OrgId,
+    /// The certificate's role.
+    pub role: Arc<str>,
+    /// The certificate's name.
+    pub name: Arc<str>,
+}
+
+impl std::fmt::Display for CallerId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.org, self.role, self.name)
+    }
+}
+
+/// How far the broker's clock is trusted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClockTrust {
+    /// Calls may pass.
+    Trusted,
+    /// Nothing has confirmed it.
+    Unconfirmed,
+    /// It jumped or drifted.
+    Suspended,
+}
+
+impl ClockTrust {
+    /// Its name in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Suspended => "suspended",
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// Record 0.
+    LogOpened {
+        /// The log's origin.
+        origin: String,
+        /// Its verifier key.
+        log_key: String,
+        /// The system scope's nonce.
+        nonce: Digest,
+    },
+    /// The broker folded the log and started.
+    BrokerStarted {
+        /// The software's version.
+        version: String,
+        /// Admitted calls without an end that it found.
+        open_calls: u64,
+    },
+    /// The clock's trust changed.
+    ClockChanged {
+        /// To what.
+        trust: ClockTrust,
+        /// Who said so.
+        source: String,
+        /// The wall clock then.
+        wall: i64,
+    },
+    /// A cap clock started.
+    ClockStarted {
+        /// Whose.
+        key: ClockKey,
+        /// From when to when.
+        window: Window,
+        /// The grant that started it.
+        grant: GrantId,
+    },
+    /// An organisation joined.
+    OrganisationEnrolled {
+        /// What it is.
+        kind: OrgKind,
+        /// Its nonces.
+        enrolment: Enrolment,
+        /// Version 1.
+        key_set: KeySet,
+        /// The enrolment as signed.
+        enrolment_statement: SignedStatement,
+        /// Version 1 as signed.
+        key_set_statement: SignedStatement,
+    },
+    /// A next key set.
+    KeySetChanged {
+        /// It.
+        key_set: KeySet,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// An agency is a sponsor's member.
+    MembershipStated {
+        /// The agency.
+        agency: OrgId,
+        /// The sponsor.
+        sponsor: OrgId,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// A build joined a line.
+    ModelRegistered {
+        /// What was signed.
+        registration: Registration,
+        /// The manifest's bytes.
+        manifest: Arc<[u8]>,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// An agency published a roster.
+    RosterPublished {
+        /// Digest of its payload.
+        digest: Digest,
+        /// The lab's view.
+        roster: Arc<Roster>,
+        /// As signed.
+        statement: SignedStatement,
+        /// What stays with the agency.
+        private: Arc<[u8]>,
+    },
+    /// Noted in an organisation's scope: it is party to a grant.
+    GrantOpened {
+        /// The grant.
+        grant: GrantId,
+        /// The lab.
+        lab: OrgId,
+        /// The agency.
+        agency: OrgId,
+        /// Digest of the terms.
+        terms: Digest,
+    },
+    /// A signed act was refused.
+    ActRefused {
+        /// Stable code.
+        code: String,
+        /// Its payload type.
+        payload_type: String,
+        /// Its payload's digest.
+        payload: Digest,
+        /// Whose certificate it came with.
+        caller: String,
+    },
+    /// A reader was appointed.
+    ReaderAppointed {
+        /// What was signed.
+        appointment: Appointment,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// The lab signed terms.
+    GrantOffered {
+        /// The terms.
+        terms: Arc<Terms>,
+        /// Their bytes.
+        terms_bytes: Arc<[u8]>,
+        /// The offer as signed.
+        offer: SignedStatement,
+    },
+    /// The agency signed the same.
+    GrantAccepted {
+        /// The acceptance as signed.
+        acceptance: SignedStatement,
+    },
+    /// The agency declined.
+    GrantDeclined {
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// Nobody accepted in time.
+    GrantLapsed {
+        /// The instant named in the terms.
+        lapsed: At,
+    },
+    /// The window is fixed.
+    GrantActivated {
+        /// It.
+        window: Window,
+        /// The clock that bounds it.
+        clock: Dep,
+    },
+    /// A side paused.
+    GrantPaused {
+        /// Which.
+        by: OrgId,
+        /// The act's identifier.
+        id: LockId,
+        /// The pause ends by itself here.
+        until: Option<At>,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// That side resumed.
+    GrantResumed {
+        /// Which.
+        by: OrgId,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// The lab withdrew.
+    GrantWithdrawn {
+        /// As signed.
+        statement: SignedStatement,
+        /// When the gate closed.
+        cut: At,
+    },
+    /// The agency gave the grant back.
+    GrantRelinquished {
+        /// As signed.
+        statement: SignedStatement,
+        /// When the gate closed.
+        cut: At,
+    },
+    /// A note that the window ended.
+    GrantExpired {
+        /// The instant.
+        end: At,
+    },
+    /// A person let a workload's key act in a run.
+    RunCredentialIssued {
+        /// Digest of its payload.
+        digest: Digest,
+        /// What was signed.
+        credential: RunCredential,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// A lock was set.
+    LockSet {
+        /// What was signed.
+        lock: Lock,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// A lock was lifted.
+    LockLifted {
+        /// The lock.
+        lock: LockId,
+        /// By whom.
+        by: OrgId,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// A call may pass.
+    CallAdmitted(Box<Admitted>),
+    /// A call may not pass.
+    CallRefused(Box<Refused>),
+    /// The same refusal over and over.
+    RefusalsCounted {
+        /// Stable code.
+        code: String,
+        /// Whose certificate.
+        caller: String,
+        /// How many.
+        count: u64,
+        /// First of them.
+        first: At,
+        /// Last of them.
+        last: At,
+    },
+    /// An admitted call ended.
+    CallFinished(Box<Finished>),
+    /// An admitted call's end was never seen.
+    CallAbandoned {
+        /// The call.
+        call: CallId,
+        /// Index of its admission.
+        admitted: u64,
+    },
+    /// An abandoned call's hold was settled.
+    CallSettled {
+        /// The call.
+        call: CallId,
+        /// The connector's report, if one came.
+        outcome: Option<SignedStatement>,
+        /// Tokens charged.
+        charged: u64,
+    },
+    /// Somebody opened a read session.
+    ReadOpened {
+        /// Who.
+        reader: String,
+        /// What.
+        target: Scope,
+        /// From where.
+        from_seq: u64,
+    },
+}
+
+/// Whose cap clock: (lab, model line, sponsor).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ClockKey {
+    /// The lab.
+    pub lab: OrgId,
+    /// Its line.
+    pub line: ModelLine,
+    /// The government whose agencies share the clock.
+    pub sponsor: OrgId,
+}
+
+/// An admission.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Admitted {
+    /// The call.
+    pub call: CallId,
+    /// The caller on the roster.
+    pub pseudonym: Pseudonym,
+    /// The run credential.
+    pub credential: Digest,
+    /// The claim as signed.
+    pub claim: SignedStatement,
+    /// The run.
+    pub run: RunId,
+    /// The caller's key for commitments to content.
+    pub body_key: [u8; 32],
+    /// Digest of the rules.
+    pub policy: Digest,
+    /// What they saw.
+    pub facts: Arc<[u8]>,
+    /// The rules that let it pass.
+    pub reasons: Vec<String>,
+    /// Tokens held.
+    pub hold: u64,
+    /// The grant's end then.
+    pub end: At,
+    /// The lab's scope.
+    pub lab: Dep,
+    /// The agency's scope.
+    pub agency: Dep,
+    /// The roster's scope.
+    pub roster: Dep,
+    /// The system scope.
+    pub system: Dep,
+}
+
+/// A refusal.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Refused {
+    /// The call, if named.
+    pub call: Option<CallId>,
+    /// The caller on the roster, if known.
+    pub pseudonym: Option<Pseudonym>,
+    /// The run credential, if named.
+    pub credential: Option<Digest>,
+    /// The claim as signed, if it could be read.
+    pub claim: Option<SignedStatement>,
+    /// The run, if named.
+    pub run: Option<RunId>,
+    /// Stable code.
+    pub code: String,
+    /// Digest of the rules, if they were asked.
+    pub policy: Option<Digest>,
+    /// What they saw, if they were asked.
+    pub facts: Option<Arc<[u8]>>,
+    /// The rules that refused.
+    pub reasons: Vec<String>,
+    /// Whose certificate.
+    pub caller: String,
+    /// What was compared, as `name=value` lines.
+    pub values: String,
+}
+
+/// An end.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Finished {
+    /// The call.
+    pub call: CallId,
+    /// Index of its admission.
+    pub admitted: u64,
+    /// `completed`, or the stable code of what cut it.
+    pub end: String,
+    /// The connector's outcome as signed.
+    pub outcome: Option<SignedStatement>,
+    /// Events handed to the caller.
+    pub released_events: u64,
+    /// Response chain after them.
+    pub released_chain: [u8; 32],
+    /// Tokens charged.
+    pub charged: u64,
+    /// The model server's status; 0 if none.
+    pub status: u32,
+    /// When the gate closed on it, if it was cut.
+    pub cut: Option<At>,
+}
+
+/// A scope's chain so far.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScopeHead {
+    /// Position of the next record.
+    pub next_seq: u64,
+    /// The newest entry; [`Entry::NONE`] before the first.
+    pub head: Entry,
+    /// Its index.
+    pub index: u64,
+    /// Keys its tags.
+    pub tag_key: TagKey,
+}

@@ -1,0 +1,614 @@
+//! Events as bytes: the one file that knows both.
+//!
+//! **Invariant:** `decode(encode(event)) == event`, and bytes that another encoder could have written differently are refused.
+
+use std::sync::Arc;
+
+use anteroom_proto::{
+    ledger::{
+        leaf::Entry,
+        record::{Record, RecordError},
+        scope::Scope,
+    },
+    names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId},
+    rpc::{self, RecordHeader, SignedStatement},
+    statement::{
+        acts::{Appointment, Lock, Resume, RunCredential, Stop},
+        envelope::read_json,
+        key_set::{Enrolment, KeySet},
+        model::Registration,
+        roster::Roster,
+        terms::Terms,
+    },
+    time::{At, Window},
+};
+
+use crate::event::{Admitted, ClockKey, ClockTrust, Dep, Entered, Event, Finished, Refused};
+
+/// Where a record stands.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    /// Position in the log.
+    pub index: u64,
+    /// The broker's clock.
+    pub at: At,
+    /// Its scope.
+    pub scope: &'a Scope,
+    /// Position in the scope.
+    pub seq: u64,
+    /// The scope's entry before it.
+    pub prev: Entry,
+}
+
+/// Writes an event as a record.
+///
+/// # Errors
+/// It is larger than a record may be.
+pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
+    let header = |kind| RecordHeader {
+        kind,
+        index: place.index,
+        at_ms: place.at.ms(),
+        scope: place.scope.to_bytes(),
+        seq: place.seq,
+        prev: place.prev.as_bytes().to_vec(),
+    };
+    macro_rules! record {
+        ($kind:literal, $message:expr) => {
+            Record::new(&header($kind), &$message)
+        };
+    }
+    let some = |statement: &SignedStatement| Some(statement.clone());
+    let id = |id: &[u8; 16]| id.to_vec();
+    match event {
+        Event::LogOpened { origin, log_key, nonce } => record!(
+            1,
+            rpc::LogOpened { origin: origin.clone(), log_key: log_key.clone(), nonce: nonce.as_bytes().to_vec() }
+        ),
+        Event::BrokerStarted { version, open_calls } => {
+            record!(2, rpc::BrokerStarted { version: version.clone(), open_calls: *open_calls })
+        }
+        Event::ClockChanged { trust, source, wall } => record!(
+            3,
+            rpc::ClockChanged { trust: trust.as_str().to_owned(), source: source.clone(), wall_ms: *wall }
+        ),
+        Event::ClockStarted { key, window, grant } => record!(
+            4,
+            rpc::ClockStarted {
+                lab: key.lab.to_string(),
+                line: key.line.to_string(),
+                sponsor: key.sponsor.to_string(),
+                start_ms: window.start().ms(),
+                end_ms: window.end().ms(),
+                grant: id(grant.as_bytes()),
+            }
+        ),
+        Event::OrganisationEnrolled { kind, enrolment, enrolment_statement, key_set_statement, key_set: _ } => record!(
+            8,
+            rpc::OrganisationEnrolled {
+                org: enrolment.org.to_string(),
+                org_kind: kind.as_str().to_owned(),
+                enrolment: some(enrolment_statement),
+                key_set: some(key_set_statement),
+            }
+        ),
+        Event::KeySetChanged { key_set, statement } => {
+            record!(9, rpc::KeySetChanged { org: key_set.org.to_string(), key_set: some(statement) })
+        }
+        Event::MembershipStated { agency, sponsor, statement } => record!(
+            10,
+            rpc::MembershipStated {
+                agency: agency.to_string(),
+                sponsor: sponsor.to_string(),
+                statement: some(statement),
+            }
+        ),
+        Event::ModelRegistered { registration, manifest, statement } => record!(
+            11,
+            rpc::ModelRegistered {
+                lab: registration.lab.to_string(),
+                line: registration.line.to_string(),
+                manifest_digest: registration.manifest.as_bytes().to_vec(),
+                statement: some(statement),
+                manifest: manifest.to_vec(),
+            }
+        ),
+        Event::RosterPublished { digest, roster, statement, private } => record!(
+            12,
+            rpc::RosterPublished {
+                org: roster.org.to_string(),
+                digest: digest.as_bytes().to_vec(),
+                statement: some(statement),
+                private: private.to_vec(),
+            }
+        ),
+        Event::GrantOpened { grant, lab, agency, terms } => record!(
+            13,
+            rpc::GrantOpened {
+                grant: id(grant.as_bytes()),
+                lab: lab.to_string(),
+                agency: agency.to_string(),
+                terms_digest: terms.as_bytes().to_vec(),
+            }
+        ),
+        Event::ActRefused { code, payload_type, payload, caller } => record!(
+            14,
+            rpc::ActRefused {
+                code: code.clone(),
+                payload_type: payload_type.clone(),
+                payload_digest: payload.as_bytes().to_vec(),
+                caller: caller.clone(),
+            }
+        ),
+        Event::ReaderAppointed { appointment, statement } => record!(
+            15,
+            rpc::ReaderAppointed {
+                reader: appointment.reader.to_string(),
+                by: appointment.by.to_string(),
+                statement: some(statement),
+            }
+        ),
+        Event::GrantOffered { terms: _, terms_bytes, offer } => {
+            record!(20, rpc::GrantOffered { terms: terms_bytes.to_vec(), offer: some(offer) })
+        }
+        Event::GrantAccepted { acceptance } => record!(21, rpc::GrantAccepted { acceptance: some(acceptance) }),
+        Event::GrantDeclined { statement } => record!(22, rpc::GrantDeclined { statement: some(statement) }),
+        Event::GrantLapsed { lapsed } => record!(23, rpc::GrantLapsed { lapsed_ms: lapsed.ms() }),
+        Event::GrantActivated { window, clock } => record!(
+            24,
+            rpc::GrantActivated {
+                start_ms: window.start().ms(),
+                end_ms: window.end().ms(),
+                clock: Some(dep_out(clock)),
+            }
+        ),
+        Event::GrantPaused { by, id: _, until, statement } => record!(
+            25,
+            rpc::GrantPaused {
+                by: by.to_string(),
+                statement: some(statement),
+                until_ms: until.map_or(0, At::ms),
+            }
+        ),
+        Event::GrantResumed { by, statement } => {
+            record!(26, rpc::GrantResumed { by: by.to_string(), statement: some(statement) })
+        }
+        Event::GrantWithdrawn { statement, cut } => {
+            record!(27, rpc::GrantWithdrawn { statement: some(statement), cut_ms: cut.ms() })
+        }
+        Event::GrantRelinquished { statement, cut } => {
+            record!(28, rpc::GrantRelinquished { statement: some(statement), cut_ms: cut.ms() })
+        }
+        Event::GrantExpired { end } => record!(29, rpc::GrantExpired { end_ms: end.ms() }),
+        Event::RunCredentialIssued { digest, credential, statement } => record!(
+            30,
+            rpc::RunCredentialIssued {
+                digest: digest.as_bytes().to_vec(),
+                run: credential.run.to_string(),
+                pseudonym: credential.pseudonym.to_string(),
+                end_ms: credential.end_ms.ms(),
+                statement: some(statement),
+            }
+        ),
+        Event::LockSet { lock, statement } => record!(
+            31,
+            rpc::LockSet { lock: id(lock.id.as_bytes()), by: lock.by.to_string(), statement: some(statement) }
+        ),
+        Event::LockLifted { lock, by, statement } => record!(
+            32,
+            rpc::LockLifted { lock: id(lock.as_bytes()), by: by.to_string(), statement: some(statement) }
+        ),
+        Event::CallAdmitted(call) => record!(40, admitted_out(call)),
+        Event::CallRefused(refused) => record!(41, refused_out(refused)),
+        Event::RefusalsCounted { code, caller, count, first, last } => record!(
+            42,
+            rpc::RefusalsCounted {
+                code: code.clone(),
+                caller: caller.clone(),
+                count: *count,
+                first_ms: first.ms(),
+                last_ms: last.ms(),
+            }
+        ),
+        Event::CallFinished(end) => record!(
+            43,
+            rpc::CallFinished {
+                call: id(end.call.as_bytes()),
+                admitted: end.admitted,
+                end: end.end.clone(),
+                outcome: end.outcome.clone(),
+                released_events: end.released_events,
+                released_chain: end.released_chain.to_vec(),
+                charged_tokens: end.charged,
+                status: end.status,
+                cut_ms: end.cut.map_or(0, At::ms),
+            }
+        ),
+        Event::CallAbandoned { call, admitted } => {
+            record!(44, rpc::CallAbandoned { call: id(call.as_bytes()), admitted: *admitted })
+        }
+        Event::CallSettled { call, outcome, charged } => record!(
+            45,
+            rpc::CallSettled { call: id(call.as_bytes()), outcome: outcome.clone(), charged_tokens: *charged }
+        ),
+        Event::ReadOpened { reader, target, from_seq } => record!(
+            50,
+            rpc::ReadOpened { reader: reader.clone(), target: target.to_bytes(), from_seq: *from_seq }
+        ),
+    }
+}
+
+fn admitted_out(call: &Admitted) -> rpc::CallAdmitted {
+    rpc::CallAdmitted {
+        call: call.call.as_bytes().to_vec(),
+        pseudonym: call.pseudonym.to_string(),
+        credential: call.credential.as_bytes().to_vec(),
+        claim: Some(call.claim.clone()),
+        run: call.run.to_string(),
+        body_key: call.body_key.to_vec(),
+        policy_digest: call.policy.as_bytes().to_vec(),
+        facts: call.facts.to_vec(),
+        reasons: call.reasons.clone(),
+        hold_tokens: call.hold,
+        end_ms: call.end.ms(),
+        lab: Some(dep_out(&call.lab)),
+        agency: Some(dep_out(&call.agency)),
+        roster: Some(dep_out(&call.roster)),
+        system: Some(dep_out(&call.system)),
+    }
+}
+
+fn refused_out(refused: &Refused) -> rpc::CallRefused {
+    rpc::CallRefused {
+        call: refused.call.map(|call| call.as_bytes().to_vec()).unwrap_or_default(),
+        pseudonym: refused.pseudonym.as_ref().map(ToString::to_string).unwrap_or_default(),
+        credential: refused.credential.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
+        claim: refused.claim.clone(),
+        run: refused.run.as_ref().map(ToString::to_string).unwrap_or_default(),
+        code: refused.code.clone(),
+        policy_digest: refused.policy.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
+        facts: refused.facts.as_ref().map(|facts| facts.to_vec()).unwrap_or_default(),
+        reasons: refused.reasons.clone(),
+        caller: refused.caller.clone(),
+        values: refused.values.clone(),
+    }
+}
+
+fn dep_out(dep: &Dep) -> rpc::Dependency {
+    rpc::Dependency {
+        scope: dep.scope.to_bytes(),
+        head: dep.head.as_bytes().to_vec(),
+        index: dep.index,
+        seq: dep.seq,
+        values: dep.values.clone(),
+    }
+}
+
+/// Reads a record that stands in the log with `entry`.
+///
+/// # Errors
+/// It is none, or a field breaks its grammar.
+pub fn decode(record: &Record, entry: Entry) -> Result<Entered, RecordError> {
+    let header = record.header();
+    Ok(Entered {
+        index: header.index,
+        at: at(header.at_ms)?,
+        scope: record.scope()?,
+        seq: header.seq,
+        entry,
+        event: event(record)?,
+    })
+}
+
+fn event(record: &Record) -> Result<Event, RecordError> {
+    Ok(match record.spec().kind {
+        1 => {
+            let m: rpc::LogOpened = record.event()?;
+            Event::LogOpened { origin: m.origin, log_key: m.log_key, nonce: digest(&m.nonce)? }
+        }
+        2 => {
+            let m: rpc::BrokerStarted = record.event()?;
+            Event::BrokerStarted { version: m.version, open_calls: m.open_calls }
+        }
+        3 => {
+            let m: rpc::ClockChanged = record.event()?;
+            let trust = match m.trust.as_str() {
+                "trusted" => ClockTrust::Trusted,
+                "unconfirmed" => ClockTrust::Unconfirmed,
+                "suspended" => ClockTrust::Suspended,
+                _ => return Err(RecordError::Event("unknown trust")),
+            };
+            Event::ClockChanged { trust, source: m.source, wall: m.wall_ms }
+        }
+        4 => {
+            let m: rpc::ClockStarted = record.event()?;
+            Event::ClockStarted {
+                key: ClockKey {
+                    lab: org(&m.lab)?,
+                    line: ModelLine::parse(&m.line).map_err(|_| NAME)?,
+                    sponsor: org(&m.sponsor)?,
+                },
+                window: window(m.start_ms, m.end_ms)?,
+                grant: grant(&m.grant)?,
+            }
+        }
+        8 => {
+            let m: rpc::OrganisationEnrolled = record.event()?;
+            let (enrolment_statement, key_set_statement) = (signed(m.enrolment)?, signed(m.key_set)?);
+            let key_set: KeySet = payload(&key_set_statement)?;
+            let enrolment: Enrolment = payload(&enrolment_statement)?;
+            if key_set.kind.as_str() != m.org_kind || enrolment.org.as_str() != m.org || key_set.org != enrolment.org {
+                return Err(MISMATCH);
+            }
+            Event::OrganisationEnrolled {
+                kind: key_set.kind,
+                enrolment,
+                key_set,
+                enrolment_statement,
+                key_set_statement,
+            }
+        }
+        9 => {
+            let m: rpc::KeySetChanged = record.event()?;
+            let statement = signed(m.key_set)?;
+            let key_set: KeySet = payload(&statement)?;
+            same(key_set.org.as_str(), &m.org)?;
+            Event::KeySetChanged { key_set, statement }
+        }
+        10 => {
+            let m: rpc::MembershipStated = record.event()?;
+            Event::MembershipStated {
+                agency: org(&m.agency)?,
+                sponsor: org(&m.sponsor)?,
+                statement: signed(m.statement)?,
+            }
+        }
+        11 => {
+            let m: rpc::ModelRegistered = record.event()?;
+            let statement = signed(m.statement)?;
+            let registration: Registration = payload(&statement)?;
+            same(registration.lab.as_str(), &m.lab)?;
+            same(registration.line.as_str(), &m.line)?;
+            if registration.manifest != digest(&m.manifest_digest)? || Digest::of(&m.manifest) != registration.manifest {
+                return Err(MISMATCH);
+            }
+            Event::ModelRegistered { registration, manifest: m.manifest.into(), statement }
+        }
+        12 => {
+            let m: rpc::RosterPublished = record.event()?;
+            let statement = signed(m.statement)?;
+            let roster: Roster = payload(&statement)?;
+            same(roster.org.as_str(), &m.org)?;
+            let digest = digest(&m.digest)?;
+            if Digest::of(&statement.payload) != digest {
+                return Err(MISMATCH);
+            }
+            Event::RosterPublished { digest, roster: Arc::new(roster), statement, private: m.private.into() }
+        }
+        13 => {
+            let m: rpc::GrantOpened = record.event()?;
+            Event::GrantOpened {
+                grant: grant(&m.grant)?,
+                lab: org(&m.lab)?,
+                agency: org(&m.agency)?,
+                terms: digest(&m.terms_digest)?,
+            }
+        }
+        14 => {
+            let m: rpc::ActRefused = record.event()?;
+            let payload = digest(&m.payload_digest)?;
+            Event::ActRefused { code: m.code, payload_type: m.payload_type, payload, caller: m.caller }
+        }
+        15 => {
+            let m: rpc::ReaderAppointed = record.event()?;
+            let statement = signed(m.statement)?;
+            let appointment: Appointment = payload(&statement)?;
+            same(appointment.reader.as_str(), &m.reader)?;
+            same(appointment.by.as_str(), &m.by)?;
+            Event::ReaderAppointed { appointment, statement }
+        }
+        20 => {
+            let m: rpc::GrantOffered = record.event()?;
+            let terms = Terms::parse(&m.terms).map_err(|_| RecordError::Event("the terms cannot be read"))?;
+            Event::GrantOffered { terms: Arc::new(terms), terms_bytes: m.terms.into(), offer: signed(m.offer)? }
+        }
+        21 => Event::GrantAccepted { acceptance: signed(record.event::<rpc::GrantAccepted>()?.acceptance)? },
+        22 => Event::GrantDeclined { statement: signed(record.event::<rpc::GrantDeclined>()?.statement)? },
+        23 => Event::GrantLapsed { lapsed: at(record.event::<rpc::GrantLapsed>()?.lapsed_ms)? },
+        24 => {
+            let m: rpc::GrantActivated = record.event()?;
+            Event::GrantActivated { window: window(m.start_ms, m.end_ms)?, clock: dep(m.clock)? }
+        }
+        25 => {
+            let m: rpc::GrantPaused = record.event()?;
+            let statement = signed(m.statement)?;
+            let stop: Stop = payload(&statement)?;
+            same(stop.by.as_str(), &m.by)?;
+            Event::GrantPaused { by: stop.by, id: stop.id, until: instant(m.until_ms)?, statement }
+        }
+        26 => {
+            let m: rpc::GrantResumed = record.event()?;
+            let statement = signed(m.statement)?;
+            let resume: Resume = payload(&statement)?;
+            same(resume.by.as_str(), &m.by)?;
+            Event::GrantResumed { by: resume.by, statement }
+        }
+        27 => {
+            let m: rpc::GrantWithdrawn = record.event()?;
+            Event::GrantWithdrawn { statement: signed(m.statement)?, cut: at(m.cut_ms)? }
+        }
+        28 => {
+            let m: rpc::GrantRelinquished = record.event()?;
+            Event::GrantRelinquished { statement: signed(m.statement)?, cut: at(m.cut_ms)? }
+        }
+        29 => Event::GrantExpired { end: at(record.event::<rpc::GrantExpired>()?.end_ms)? },
+        30 => {
+            let m: rpc::RunCredentialIssued = record.event()?;
+            let statement = signed(m.statement)?;
+            let credential: RunCredential = payload(&statement)?;
+            same(credential.run.as_str(), &m.run)?;
+            same(credential.pseudonym.as_str(), &m.pseudonym)?;
+            let digest = digest(&m.digest)?;
+            if credential.end_ms.ms() != m.end_ms || Digest::of(&statement.payload) != digest {
+                return Err(MISMATCH);
+            }
+            Event::RunCredentialIssued { digest, credential, statement }
+        }
+        31 => {
+            let m: rpc::LockSet = record.event()?;
+            let statement = signed(m.statement)?;
+            let lock: Lock = payload(&statement)?;
+            same(lock.by.as_str(), &m.by)?;
+            if lock.id != lock_id(&m.lock)? {
+                return Err(MISMATCH);
+            }
+            Event::LockSet { lock, statement }
+        }
+        32 => {
+            let m: rpc::LockLifted = record.event()?;
+            Event::LockLifted { lock: lock_id(&m.lock)?, by: org(&m.by)?, statement: signed(m.statement)? }
+        }
+        40 => Event::CallAdmitted(Box::new(admitted_in(record.event()?)?)),
+        41 => Event::CallRefused(Box::new(refused_in(record.event()?)?)),
+        42 => {
+            let m: rpc::RefusalsCounted = record.event()?;
+            Event::RefusalsCounted {
+                code: m.code,
+                caller: m.caller,
+                count: m.count,
+                first: at(m.first_ms)?,
+                last: at(m.last_ms)?,
+            }
+        }
+        43 => {
+            let m: rpc::CallFinished = record.event()?;
+            Event::CallFinished(Box::new(Finished {
+                call: call(&m.call)?,
+                admitted: m.admitted,
+                end: m.end,
+                outcome: m.outcome,
+                released_events: m.released_events,
+                released_chain: bytes32(&m.released_chain)?,
+                charged: m.charged_tokens,
+                status: m.status,
+                cut: instant(m.cut_ms)?,
+            }))
+        }
+        44 => {
+            let m: rpc::CallAbandoned = record.event()?;
+            Event::CallAbandoned { call: call(&m.call)?, admitted: m.admitted }
+        }
+        45 => {
+            let m: rpc::CallSettled = record.event()?;
+            Event::CallSettled { call: call(&m.call)?, outcome: m.outcome, charged: m.charged_tokens }
+        }
+        50 => {
+            let m: rpc::ReadOpened = record.event()?;
+            let target = Scope::from_bytes(&m.target).map_err(|_| RecordError::Event("unknown scope"))?;
+            Event::ReadOpened { reader: m.reader, target, from_seq: m.from_seq }
+        }
+        other => return Err(RecordError::Kind(other)),
+    })
+}
+
+fn admitted_in(m: rpc::CallAdmitted) -> Result<Admitted, RecordError> {
+    Ok(Admitted {
+        call: call(&m.call)?,
+        pseudonym: Pseudonym::parse(&m.pseudonym).map_err(|_| NAME)?,
+        credential: digest(&m.credential)?,
+        claim: signed(m.claim)?,
+        run: RunId::parse(&m.run).map_err(|_| NAME)?,
+        body_key: bytes32(&m.body_key)?,
+        policy: digest(&m.policy_digest)?,
+        facts: m.facts.into(),
+        reasons: m.reasons,
+        hold: m.hold_tokens,
+        end: at(m.end_ms)?,
+        lab: dep(m.lab)?,
+        agency: dep(m.agency)?,
+        roster: dep(m.roster)?,
+        system: dep(m.system)?,
+    })
+}
+
+fn refused_in(m: rpc::CallRefused) -> Result<Refused, RecordError> {
+    fn present<T, E>(empty: bool, parsed: impl FnOnce() -> Result<T, E>) -> Result<Option<T>, E> {
+        if empty { Ok(None) } else { parsed().map(Some) }
+    }
+    Ok(Refused {
+        call: present(m.call.is_empty(), || call(&m.call))?,
+        pseudonym: present(m.pseudonym.is_empty(), || Pseudonym::parse(&m.pseudonym).map_err(|_| NAME))?,
+        credential: present(m.credential.is_empty(), || digest(&m.credential))?,
+        claim: m.claim,
+        run: present(m.run.is_empty(), || RunId::parse(&m.run).map_err(|_| NAME))?,
+        code: m.code,
+        policy: present(m.policy_digest.is_empty(), || digest(&m.policy_digest))?,
+        facts: (!m.facts.is_empty()).then(|| m.facts.into()),
+        reasons: m.reasons,
+        caller: m.caller,
+        values: m.values,
+    })
+}
+
+const NAME: RecordError = RecordError::Event("a name breaks its grammar");
+const MISMATCH: RecordError = RecordError::Event("a field differs from the statement it repeats");
+
+fn payload<P: anteroom_proto::statement::Payload>(statement: &SignedStatement) -> Result<P, RecordError> {
+    read_json(statement).map_err(|_| RecordError::Event("a statement cannot be read"))
+}
+
+fn signed(statement: Option<SignedStatement>) -> Result<SignedStatement, RecordError> {
+    statement.ok_or(RecordError::Event("a statement is missing"))
+}
+
+fn same(left: &str, right: &str) -> Result<(), RecordError> {
+    if left == right { Ok(()) } else { Err(MISMATCH) }
+}
+
+fn at(ms: i64) -> Result<At, RecordError> {
+    At::from_ms(ms).map_err(|_| RecordError::Event("an instant is out of bounds"))
+}
+
+/// An instant that may be absent, which reads as 0.
+fn instant(ms: i64) -> Result<Option<At>, RecordError> {
+    if ms == 0 { Ok(None) } else { at(ms).map(Some) }
+}
+
+fn window(start: i64, end: i64) -> Result<Window, RecordError> {
+    Ok(Window::between(at(start)?, at(end)?))
+}
+
+fn org(name: &str) -> Result<OrgId, RecordError> {
+    OrgId::parse(name).map_err(|_| NAME)
+}
+
+fn bytes32(bytes: &[u8]) -> Result<[u8; 32], RecordError> {
+    bytes.try_into().map_err(|_| RecordError::Event("32 bytes are expected"))
+}
+
+fn digest(bytes: &[u8]) -> Result<Digest, RecordError> {
+    bytes32(bytes).map(Digest::from_bytes)
+}
+
+fn grant(bytes: &[u8]) -> Result<GrantId, RecordError> {
+    GrantId::from_slice(bytes).map_err(|_| NAME)
+}
+
+fn call(bytes: &[u8]) -> Result<CallId, RecordError> {
+    CallId::from_slice(bytes).map_err(|_| NAME)
+}
+
+fn lock_id(bytes: &[u8]) -> Result<LockId, RecordError> {
+    LockId::from_slice(bytes).map_err(|_| NAME)
+}
+
+fn dep(dep: Option<rpc::Dependency>) -> Result<Dep, RecordError> {
+    let dep = dep.ok_or(RecordError::Event("a dependency is missing"))?;
+    Ok(Dep {
+        scope: Scope::from_bytes(&dep.scope).map_err(|_| RecordError::Event("unknown scope"))?,
+        head: Entry::from_slice(&dep.head).ok_or(RecordError::Event("an entry has 48 bytes"))?,
+        index: dep.index,
+        seq: dep.seq,
+        values: dep.values,
+    })
+}

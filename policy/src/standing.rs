@@ -1,0 +1,320 @@
+//! What stands by signed acts: organisations, models, rosters, grants, locks, clocks.
+//!
+//! It changes with acts, not with calls, so the shell publishes one shared snapshot of it after each act and every task reads
+//! that without asking the writer. Budgets and calls are not here: only the writer knows them exactly.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anteroom_proto::{
+    names::{Digest, GrantId, LockId, ModelLine, OrgId, RunId},
+    rpc::SignedStatement,
+    statement::{
+        acts::{Appointment, Lock, LockTarget, RunCredential},
+        key_set::{KeySet, OrgKind},
+        roster::{Person, Roster, Tri},
+        terms::Terms,
+    },
+    time::{At, Window},
+};
+
+use crate::{
+    event::{ClockKey, ClockTrust},
+    grant::Phase,
+    refusal::Refusal,
+};
+
+/// Everything that stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Standing {
+    /// The log's origin; empty before record 0.
+    pub origin: String,
+    /// The log's verifier key.
+    pub log_key: String,
+    /// The system scope's nonce.
+    pub nonce: Option<Digest>,
+    /// The clock's trust as last recorded.
+    pub clock: ClockTrust,
+    /// Organisations.
+    pub orgs: BTreeMap<OrgId, Arc<Org>>,
+    /// Builds by lab and manifest digest.
+    pub models: BTreeMap<(OrgId, Digest), Arc<Model>>,
+    /// Rosters by digest.
+    pub rosters: BTreeMap<Digest, Arc<PublishedRoster>>,
+    /// Cap clocks.
+    pub clocks: BTreeMap<ClockKey, Window>,
+    /// Which sponsors stated which agencies to be members.
+    pub members: BTreeMap<(OrgId, OrgId), Digest>,
+    /// Grants.
+    pub grants: BTreeMap<GrantId, Arc<Grant>>,
+    /// Locks.
+    pub locks: BTreeMap<LockId, Arc<StandingLock>>,
+    /// Appointed readers.
+    pub readers: Vec<Appointment>,
+    /// Counts the acts that touch locks, so that open streams know when to look again.
+    pub locks_epoch: u64,
+}
+
+/// An organisation.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Org {
+    /// What it is.
+    pub kind: OrgKind,
+    /// The key set in force.
+    pub key_set: KeySet,
+    /// Its fingerprint.
+    pub fingerprint: Digest,
+    /// All versions as signed, oldest first.
+    pub versions: Vec<SignedStatement>,
+    /// Digest of the enrolment statement's payload.
+    pub enrolment: Digest,
+}
+
+/// A registered build.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Model {
+    /// Its line.
+    pub line: ModelLine,
+    /// The manifest's bytes.
+    pub manifest: Arc<[u8]>,
+    /// When it was registered.
+    pub at: At,
+    /// Index of the record.
+    pub index: u64,
+    /// Digest of the statement's payload.
+    pub statement: Digest,
+}
+
+/// A published roster.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PublishedRoster {
+    /// The lab's view.
+    pub roster: Arc<Roster>,
+    /// As signed.
+    pub statement: SignedStatement,
+    /// Index of the record.
+    pub index: u64,
+}
+
+/// A lock with when it was set.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StandingLock {
+    /// What was signed.
+    pub lock: Lock,
+    /// When.
+    pub at: At,
+    /// Index of the record.
+    pub index: u64,
+}
+
+/// A grant as acts left it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Grant {
+    /// The terms.
+    pub terms: Arc<Terms>,
+    /// Their bytes.
+    pub terms_bytes: Arc<[u8]>,
+    /// Their digest.
+    pub terms_digest: Digest,
+    /// The offer as signed.
+    pub offer: SignedStatement,
+    /// The acceptance as signed.
+    pub acceptance: Option<SignedStatement>,
+    /// Its phase as recorded; time may have moved on.
+    pub phase: Phase,
+    /// Its window once fixed.
+    pub window: Option<Window>,
+    /// Standing pauses by who set them.
+    pub pauses: BTreeMap<OrgId, Pause>,
+    /// Run credentials by digest.
+    pub credentials: BTreeMap<Digest, Arc<IssuedCredential>>,
+    /// Acts that ended or paused it, by the act's identifier, so that repeating one succeeds.
+    pub acts: BTreeMap<LockId, u64>,
+    /// Index of the newest record that changed it.
+    pub index: u64,
+    /// Index of the offer.
+    pub offered: u64,
+    /// Counts its changes.
+    pub epoch: u64,
+}
+
+/// A pause.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pause {
+    /// The act's identifier.
+    pub id: LockId,
+    /// It ends by itself here.
+    pub until: Option<At>,
+}
+
+/// A run credential in force.
+#[derive(Clone, PartialEq, Debug)]
+pub struct IssuedCredential {
+    /// What was signed.
+    pub credential: RunCredential,
+    /// As signed.
+    pub statement: SignedStatement,
+    /// Index of the record.
+    pub index: u64,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self {
+            origin: String::new(),
+            log_key: String::new(),
+            nonce: None,
+            clock: ClockTrust::Unconfirmed,
+            orgs: BTreeMap::new(),
+            models: BTreeMap::new(),
+            rosters: BTreeMap::new(),
+            clocks: BTreeMap::new(),
+            members: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            readers: Vec::new(),
+            locks_epoch: 0,
+        }
+    }
+}
+
+impl Standing {
+    /// The builds of a line, oldest first.
+    pub fn builds<'a>(&'a self, lab: &'a OrgId, line: &'a ModelLine) -> impl Iterator<Item = (&'a Digest, &'a Model)> {
+        let mut builds: Vec<_> = self
+            .models
+            .iter()
+            .filter(|((owner, _), model)| owner == lab && model.line == *line)
+            .map(|((_, digest), model)| (digest, model.as_ref()))
+            .collect();
+        builds.sort_by_key(|(_, model)| model.index);
+        builds.into_iter()
+    }
+
+    /// The cap clock that bounds a grant, if it has started.
+    #[must_use]
+    pub fn clock_of(&self, terms: &Terms) -> Option<Window> {
+        self.clocks.get(&clock_key(terms)).copied()
+    }
+
+    /// The grant, if `org` is party to it.
+    #[must_use]
+    pub fn grant_of(&self, id: &GrantId, org: &OrgId) -> Option<&Arc<Grant>> {
+        self.grants.get(id).filter(|grant| grant.terms.lab.org == *org || grant.terms.agency.org == *org)
+    }
+
+    /// The locks that hit a call.
+    pub fn locks_on<'a>(&'a self, subject: &'a Subject<'a>) -> impl Iterator<Item = &'a StandingLock> {
+        self.locks.values().map(AsRef::as_ref).filter(move |standing| self.hits(&standing.lock, subject))
+    }
+
+    fn hits(&self, lock: &Lock, subject: &Subject<'_>) -> bool {
+        let by_lab = lock.by == subject.terms.lab.org;
+        let by_agency = lock.by == subject.terms.agency.org;
+        let by_operator = self.orgs.get(&lock.by).is_some_and(|org| org.kind == OrgKind::Operator);
+        if !(by_lab || by_agency || by_operator) {
+            return false;
+        }
+        match &lock.target {
+            LockTarget::Grant { grant } => *grant == subject.terms.grant,
+            LockTarget::Run { grant, run } => *grant == subject.terms.grant && run == subject.run,
+            LockTarget::Person { org, pseudonym } => {
+                *org == subject.terms.agency.org && subject.person.is_none_or(|person| person.pseudonym == *pseudonym)
+            }
+            // Who is not known to have another employer may have this one.
+            LockTarget::Employer { employer } => subject.person.is_none_or(|person| person.employer == *employer),
+            LockTarget::Organisation { org } => *org == subject.terms.agency.org || *org == subject.terms.lab.org,
+            LockTarget::Line { line } => *line == subject.terms.model.line,
+            LockTarget::NotUsPerson {} => subject.person.is_none_or(|person| person.us_person != Tri::Yes),
+            LockTarget::NotUsOnly {} => subject.person.is_none_or(|person| person.us_only != Tri::Yes),
+        }
+    }
+}
+
+/// What a call is matched against locks by.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The grant's terms.
+    pub terms: &'a Terms,
+    /// The run.
+    pub run: &'a RunId,
+    /// The person; unknown counts as hit.
+    pub person: Option<&'a Person>,
+}
+
+/// Whose clock bounds a grant of these terms.
+#[must_use]
+pub fn clock_key(terms: &Terms) -> ClockKey {
+    ClockKey {
+        lab: terms.lab.org.clone(),
+        line: terms.model.line.clone(),
+        sponsor: terms.sponsor.org.clone(),
+    }
+}
+
+impl Grant {
+    /// The window that calls at `at` stand in: the fixed one, or, if none is fixed, the one that a first call at `at` would
+    /// fix, both cut by the cap clock.
+    #[must_use]
+    pub fn window_at(&self, at: At, clock: Option<Window>) -> Window {
+        let own = self.window.unwrap_or_else(|| {
+            let start = self.terms.window.start_ms.unwrap_or(at);
+            Window::new(start, self.terms.window.term_ms, self.terms.window.partner_release_ms)
+        });
+        clock.map_or(own, |clock| own.until(clock.end()))
+    }
+
+    /// Whether calls may pass at `at`, and until when.
+    ///
+    /// # Errors
+    /// Where the grant stands instead.
+    pub fn live(&self, at: At, clock: Option<Window>) -> Result<Window, Refusal> {
+        match self.phase {
+            Phase::Accepted | Phase::Active => {}
+            Phase::Offered => return Err(Refusal::GrantNotAccepted),
+            Phase::Expired => return Err(Refusal::GrantExpired),
+            Phase::Withdrawn => return Err(Refusal::GrantWithdrawn),
+            Phase::Relinquished => return Err(Refusal::GrantRelinquished),
+            Phase::Declined => return Err(Refusal::GrantDeclined),
+            Phase::Lapsed => return Err(Refusal::GrantLapsed),
+        }
+        if self.window.is_none() && clock.is_some_and(|clock| at >= clock.end()) {
+            return Err(Refusal::CapReached);
+        }
+        let window = self.window_at(at, clock);
+        if at < window.start() {
+            return Err(Refusal::GrantNotStarted);
+        }
+        if at >= window.end() {
+            return Err(Refusal::GrantExpired);
+        }
+        if self.paused(at) {
+            return Err(Refusal::GrantPaused);
+        }
+        Ok(window)
+    }
+
+    /// Whether a pause stands at `at`.
+    #[must_use]
+    pub fn paused(&self, at: At) -> bool {
+        self.pauses.values().any(|pause| pause.until.is_none_or(|until| at < until))
+    }
+
+    /// How it stands at `at`, for people: the phase, `paused`, or what time has made of it.
+    #[must_use]
+    pub fn standing(&self, at: At, clock: Option<Window>) -> &'static str {
+        match self.phase {
+            Phase::Offered if at >= self.terms.window.accept_by_ms => "lapsed",
+            Phase::Accepted | Phase::Active => match self.live(at, clock) {
+                Ok(_) | Err(Refusal::GrantNotStarted) => self.phase.as_str(),
+                Err(Refusal::GrantPaused) => "paused",
+                Err(_) => "expired",
+            },
+            Phase::Offered
+            | Phase::Expired
+            | Phase::Withdrawn
+            | Phase::Relinquished
+            | Phase::Declined
+            | Phase::Lapsed => self.phase.as_str(),
+        }
+    }
+}

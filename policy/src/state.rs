@@ -1,0 +1,418 @@
+//! State as the fold of the ledger.
+//!
+//! **Invariant:** [`State::apply`] is total: whatever the ledger holds can be folded, for ever. Whether an event may happen is
+//! asked before it is recorded, in [`crate::decide`]; applying asks nothing.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anteroom_proto::{
+    ledger::{
+        leaf::Entry,
+        scope::{Scope, TagKey},
+    },
+    names::{CallId, Digest, GrantId, RunId},
+    time::{At, HOUR_MS},
+};
+
+use crate::{
+    budget::{Account, Hold},
+    event::{Admitted, Dep, Entered, Event, ScopeHead},
+    grant::Phase,
+    standing::{Grant, IssuedCredential, Model, Org, Pause, PublishedRoster, Standing, StandingLock},
+};
+
+/// How long a finished call is remembered, so that repeating it dispatches nothing: 24 hours.
+pub const REMEMBERED_MS: i64 = 24 * HOUR_MS;
+/// How many calls of one grant are remembered at most.
+pub const REMEMBERED_MAX: u64 = 1_000_000;
+
+/// The fold.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct State {
+    size: u64,
+    scopes: BTreeMap<Scope, ScopeHead>,
+    standing: Arc<Standing>,
+    accounts: BTreeMap<GrantId, Accounts>,
+    open: BTreeMap<CallId, OpenCall>,
+    abandoned: BTreeMap<CallId, OpenCall>,
+    done: BTreeMap<CallId, DoneCall>,
+}
+
+/// A grant's budgets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Accounts {
+    /// The whole grant's.
+    pub grant: Account,
+    /// Each run's.
+    pub runs: BTreeMap<RunId, Account>,
+    /// Calls remembered.
+    pub remembered: u64,
+}
+
+/// An admitted call without an end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OpenCall {
+    /// Its grant.
+    pub grant: GrantId,
+    /// Its run.
+    pub run: RunId,
+    /// What it holds.
+    pub hold: Hold,
+    /// Index of its admission.
+    pub admitted: u64,
+    /// When it was admitted.
+    pub at: At,
+    /// Digest of its run credential.
+    pub credential: Digest,
+}
+
+/// A call that ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DoneCall {
+    /// Its grant.
+    pub grant: GrantId,
+    /// Index of its admission.
+    pub admitted: u64,
+    /// Index of its end.
+    pub ended: u64,
+    /// How it ended.
+    pub end: Arc<str>,
+}
+
+impl State {
+    /// How many records were folded.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What stands by acts; sharing it costs nothing.
+    #[must_use]
+    pub const fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+
+    /// A scope's chain so far.
+    #[must_use]
+    pub fn scope(&self, scope: &Scope) -> Option<&ScopeHead> {
+        self.scopes.get(scope)
+    }
+
+    /// Every scope with its chain so far, in order.
+    pub fn scopes(&self) -> impl Iterator<Item = (&Scope, &ScopeHead)> {
+        self.scopes.iter()
+    }
+
+    /// The head of a scope's chain before `event`, which may be the one that opens the scope.
+    #[must_use]
+    pub fn head_for(&self, scope: &Scope, event: &Event) -> Option<ScopeHead> {
+        if let Some(head) = self.scopes.get(scope) {
+            return Some(head.clone());
+        }
+        opened_by(event).into_iter().find(|(opened, _)| opened == scope).map(|(_, key)| fresh(key))
+    }
+
+    /// A grant's budgets.
+    #[must_use]
+    pub fn accounts(&self, grant: &GrantId) -> Option<&Accounts> {
+        self.accounts.get(grant)
+    }
+
+    /// An admitted call without an end.
+    #[must_use]
+    pub fn open_call(&self, call: &CallId) -> Option<&OpenCall> {
+        self.open.get(call)
+    }
+
+    /// How many admitted calls have no end.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Every admitted call without an end, in order.
+    pub fn open_calls(&self) -> impl Iterator<Item = (&CallId, &OpenCall)> {
+        self.open.iter()
+    }
+
+    /// A call whose end was never seen.
+    #[must_use]
+    pub fn abandoned_call(&self, call: &CallId) -> Option<&OpenCall> {
+        self.abandoned.get(call)
+    }
+
+    /// Every call whose end was never seen, in order.
+    pub fn abandoned_calls(&self) -> impl Iterator<Item = (&CallId, &OpenCall)> {
+        self.abandoned.iter()
+    }
+
+    /// A call that ended.
+    #[must_use]
+    pub fn done_call(&self, call: &CallId) -> Option<&DoneCall> {
+        self.done.get(call)
+    }
+
+    /// What a decision reads outside its scope.
+    #[must_use]
+    pub fn dep(&self, scope: Scope, values: String) -> Dep {
+        let (head, index, seq) = match self.scopes.get(&scope) {
+            Some(head) if head.next_seq > 0 => (head.head, head.index, head.next_seq - 1),
+            Some(_) | None => (Entry::NONE, 0, 0),
+        };
+        Dep { scope, head, index, seq, values }
+    }
+
+    /// Folds one record in.
+    pub fn apply(&mut self, entered: &Entered) {
+        self.size = entered.index.saturating_add(1);
+        for (scope, key) in opened_by(&entered.event) {
+            self.scopes.entry(scope).or_insert_with(|| fresh(key));
+        }
+        if let Some(head) = self.scopes.get_mut(&entered.scope) {
+            head.next_seq = entered.seq.saturating_add(1);
+            head.head = entered.entry;
+            head.index = entered.index;
+        }
+        self.apply_event(entered);
+        self.forget(entered.at);
+    }
+
+    fn apply_event(&mut self, entered: &Entered) {
+        let (at, index) = (entered.at, entered.index);
+        match &entered.event {
+            Event::LogOpened { origin, log_key, nonce } => {
+                let standing = Arc::make_mut(&mut self.standing);
+                standing.origin.clone_from(origin);
+                standing.log_key.clone_from(log_key);
+                standing.nonce = Some(*nonce);
+            }
+            Event::ClockChanged { trust, source: _, wall: _ } => Arc::make_mut(&mut self.standing).clock = *trust,
+            Event::ClockStarted { key, window, grant: _ } => {
+                // The first start counts for ever; nothing moves a running clock.
+                Arc::make_mut(&mut self.standing).clocks.entry(key.clone()).or_insert(*window);
+            }
+            Event::OrganisationEnrolled { kind, enrolment, key_set, enrolment_statement, key_set_statement } => {
+                let org = Org {
+                    kind: *kind,
+                    key_set: key_set.clone(),
+                    fingerprint: Digest::of(&key_set_statement.payload),
+                    versions: vec![key_set_statement.clone()],
+                    enrolment: Digest::of(&enrolment_statement.payload),
+                };
+                Arc::make_mut(&mut self.standing).orgs.insert(enrolment.org.clone(), Arc::new(org));
+            }
+            Event::KeySetChanged { key_set, statement } => {
+                let standing = Arc::make_mut(&mut self.standing);
+                if let Some(org) = standing.orgs.get_mut(&key_set.org) {
+                    let org = Arc::make_mut(org);
+                    org.key_set = key_set.clone();
+                    org.fingerprint = Digest::of(&statement.payload);
+                    org.versions.push(statement.clone());
+                }
+            }
+            Event::MembershipStated { agency, sponsor, statement } => {
+                let digest = Digest::of(&statement.payload);
+                Arc::make_mut(&mut self.standing).members.insert((sponsor.clone(), agency.clone()), digest);
+            }
+            Event::ModelRegistered { registration, manifest, statement } => {
+                let model = Model {
+                    line: registration.line.clone(),
+                    manifest: Arc::clone(manifest),
+                    at,
+                    index,
+                    statement: Digest::of(&statement.payload),
+                };
+                let key = (registration.lab.clone(), registration.manifest);
+                Arc::make_mut(&mut self.standing).models.insert(key, Arc::new(model));
+            }
+            Event::RosterPublished { digest, roster, statement, private: _ } => {
+                let published =
+                    PublishedRoster { roster: Arc::clone(roster), statement: statement.clone(), index };
+                Arc::make_mut(&mut self.standing).rosters.insert(*digest, Arc::new(published));
+            }
+            Event::ReaderAppointed { appointment, statement: _ } => {
+                Arc::make_mut(&mut self.standing).readers.push(appointment.clone());
+            }
+            Event::GrantOffered { terms, terms_bytes, offer } => {
+                let grant = Grant {
+                    terms: Arc::clone(terms),
+                    terms_bytes: Arc::clone(terms_bytes),
+                    terms_digest: Digest::of(terms_bytes),
+                    offer: offer.clone(),
+                    acceptance: None,
+                    phase: Phase::Offered,
+                    window: None,
+                    pauses: BTreeMap::new(),
+                    credentials: BTreeMap::new(),
+                    acts: BTreeMap::new(),
+                    index,
+                    offered: index,
+                    epoch: 0,
+                };
+                let accounts = Accounts {
+                    grant: Account::new(terms.budget),
+                    runs: terms.runs.iter().map(|run| (run.id.clone(), Account::new(run.budget))).collect(),
+                    remembered: 0,
+                };
+                self.accounts.insert(terms.grant, accounts);
+                Arc::make_mut(&mut self.standing).grants.insert(terms.grant, Arc::new(grant));
+            }
+            Event::GrantAccepted { acceptance } => self.grant(entered, |grant| {
+                grant.acceptance = Some(acceptance.clone());
+                grant.phase = Phase::Accepted;
+            }),
+            Event::GrantDeclined { statement: _ } => self.grant(entered, |grant| grant.phase = Phase::Declined),
+            Event::GrantLapsed { lapsed: _ } => self.grant(entered, |grant| grant.phase = Phase::Lapsed),
+            Event::GrantActivated { window, clock: _ } => self.grant(entered, |grant| {
+                grant.window = Some(*window);
+                grant.phase = Phase::Active;
+            }),
+            Event::GrantPaused { by, id, until, statement: _ } => self.grant(entered, |grant| {
+                grant.pauses.insert(by.clone(), Pause { id: *id, until: *until });
+                grant.acts.insert(*id, index);
+            }),
+            Event::GrantResumed { by, statement: _ } => self.grant(entered, |grant| {
+                grant.pauses.remove(by);
+            }),
+            Event::GrantWithdrawn { statement: _, cut: _ } => {
+                self.grant(entered, |grant| grant.phase = Phase::Withdrawn);
+            }
+            Event::GrantRelinquished { statement: _, cut: _ } => {
+                self.grant(entered, |grant| grant.phase = Phase::Relinquished);
+            }
+            Event::GrantExpired { end: _ } => self.grant(entered, |grant| grant.phase = Phase::Expired),
+            Event::RunCredentialIssued { digest, credential, statement } => self.grant(entered, |grant| {
+                // Credentials that ended cannot come back into force, so forgetting them loses nothing.
+                grant.credentials.retain(|_, held| held.credential.end_ms > at);
+                let issued =
+                    IssuedCredential { credential: credential.clone(), statement: statement.clone(), index };
+                grant.credentials.insert(*digest, Arc::new(issued));
+            }),
+            Event::LockSet { lock, statement: _ } => {
+                let standing = Arc::make_mut(&mut self.standing);
+                standing.locks_epoch = standing.locks_epoch.wrapping_add(1);
+                standing.locks.insert(lock.id, Arc::new(StandingLock { lock: lock.clone(), at, index }));
+            }
+            Event::LockLifted { lock, by: _, statement: _ } => {
+                let standing = Arc::make_mut(&mut self.standing);
+                standing.locks_epoch = standing.locks_epoch.wrapping_add(1);
+                standing.locks.remove(lock);
+            }
+            Event::CallAdmitted(call) => self.admit(entered, call),
+            Event::CallFinished(end) => {
+                if let Some(open) = self.open.remove(&end.call) {
+                    self.settle(&open, end.charged, true);
+                    self.done.insert(end.call, done(&open, index, &end.end));
+                }
+            }
+            Event::CallAbandoned { call, admitted: _ } => {
+                if let Some(open) = self.open.remove(call) {
+                    if let Some(accounts) = self.accounts.get_mut(&open.grant) {
+                        accounts.grant.abandon();
+                        if let Some(run) = accounts.runs.get_mut(&open.run) {
+                            run.abandon();
+                        }
+                    }
+                    self.abandoned.insert(*call, open);
+                }
+            }
+            Event::CallSettled { call, outcome: _, charged } => {
+                if let Some(open) = self.abandoned.remove(call) {
+                    self.settle(&open, *charged, false);
+                    self.done.insert(*call, done(&open, index, "abandoned"));
+                }
+            }
+            Event::BrokerStarted { .. }
+            | Event::GrantOpened { .. }
+            | Event::ActRefused { .. }
+            | Event::CallRefused(_)
+            | Event::RefusalsCounted { .. }
+            | Event::ReadOpened { .. } => {}
+        }
+    }
+
+    fn grant(&mut self, entered: &Entered, change: impl FnOnce(&mut Grant)) {
+        let Scope::Grant(id) = &entered.scope else { return };
+        if let Some(grant) = Arc::make_mut(&mut self.standing).grants.get_mut(id) {
+            let grant = Arc::make_mut(grant);
+            change(grant);
+            grant.index = entered.index;
+            grant.epoch = grant.epoch.wrapping_add(1);
+        }
+    }
+
+    fn admit(&mut self, entered: &Entered, call: &Admitted) {
+        let Scope::Grant(grant) = entered.scope else { return };
+        let hold = Hold { tokens: call.hold };
+        if let Some(accounts) = self.accounts.get_mut(&grant) {
+            accounts.grant.hold(hold);
+            accounts.remembered = accounts.remembered.saturating_add(1);
+            if let Some(run) = accounts.runs.get_mut(&call.run) {
+                run.hold(hold);
+            }
+        }
+        let open = OpenCall {
+            grant,
+            run: call.run.clone(),
+            hold,
+            admitted: entered.index,
+            at: entered.at,
+            credential: call.credential,
+        };
+        self.open.insert(call.call, open);
+    }
+
+    fn settle(&mut self, open: &OpenCall, charged: u64, was_open: bool) {
+        let Some(accounts) = self.accounts.get_mut(&open.grant) else { return };
+        accounts.grant.settle(open.hold, charged, was_open);
+        if let Some(run) = accounts.runs.get_mut(&open.run) {
+            run.settle(open.hold, charged, was_open);
+        }
+    }
+
+    /// Forgets calls whose identifiers are refused for their age by now. Identifiers sort by time, so this looks at the
+    /// oldest only.
+    fn forget(&mut self, at: At) {
+        while let Some(first) = self.done.first_entry() {
+            // An hour more than the window, so that a clock that steps back a little finds what it needs.
+            if at.ms().saturating_sub(first.key().at_ms()) <= REMEMBERED_MS + HOUR_MS {
+                break;
+            }
+            let gone = first.remove();
+            if let Some(accounts) = self.accounts.get_mut(&gone.grant) {
+                accounts.remembered = accounts.remembered.saturating_sub(1);
+            }
+        }
+    }
+}
+
+fn done(open: &OpenCall, ended: u64, end: &str) -> DoneCall {
+    DoneCall { grant: open.grant, admitted: open.admitted, ended, end: end.into() }
+}
+
+const fn fresh(tag_key: TagKey) -> ScopeHead {
+    ScopeHead { next_seq: 0, head: Entry::NONE, index: 0, tag_key }
+}
+
+/// The scopes that an event opens, with their tag keys.
+fn opened_by(event: &Event) -> Vec<(Scope, TagKey)> {
+    let with = |scope: Scope, nonce: &Digest| {
+        let key = scope.tag_key(nonce);
+        (scope, key)
+    };
+    if let Event::LogOpened { nonce, .. } = event {
+        return vec![with(Scope::System, nonce)];
+    }
+    if let Event::OrganisationEnrolled { enrolment, .. } = event {
+        let org = &enrolment.org;
+        return vec![
+            with(Scope::Organisation(org.clone()), &enrolment.nonce),
+            with(Scope::Roster(org.clone()), &enrolment.roster_nonce),
+            with(Scope::Reads(org.clone()), &enrolment.reads_nonce),
+        ];
+    }
+    if let Event::GrantOffered { terms, .. } = event {
+        return vec![with(Scope::Grant(terms.grant), &terms.nonce)];
+    }
+    Vec::new()
+}
