@@ -7,4 +7,5 @@
 //! that leaves.
 
 pub mod body;
+pub mod scan;
 pub mod strict_json;

@@ -1,1 +1,113 @@
-//! To be written.
+//! Rules: the Cedar baseline that every grant has, what the lab added to it, and the wrapper that fails closed.
+//!
+//! Cedar skips a rule that errs, and silently ignores rules over entities it does not know. The wrapper in [`engine`] turns
+//! both around: an error refuses, and everything is built with the schema.
+//!
+//! **Invariant:** exactly one rule allows, and it is the baseline's. What a lab adds can only forbid. Rules that do not
+//! validate strictly, without a warning, are never used.
+
+mod depth;
+pub mod engine;
+mod entities;
+#[cfg(test)]
+pub(crate) mod fixture;
+
+use anteroom_proto::{names::Digest, statement::terms::Terms};
+
+/// The schema's exact text.
+pub const SCHEMA: &str = include_str!("baseline.cedarschema");
+/// The baseline's exact text.
+pub const BASELINE: &str = include_str!("baseline.cedar");
+/// Identifier of the one rule that allows.
+pub const ALLOWING_RULE: &str = "grant";
+/// What stands before the identifier of each rule that a lab added.
+pub const ADDED_PREFIX: &str = "lab/";
+/// Longest identifier of a rule in bytes, without the prefix.
+pub const RULE_ID_BYTES_MAX: usize = 64;
+/// Deepest nesting of brackets in a rule.
+pub const NESTING_MAX: usize = 24;
+/// Most tokens in a rule, commas and texts in quotes apart: only what can nest counts.
+pub const TOKENS_MAX: usize = 192;
+/// Deepest nesting of operators in a rule; a chain of `&&` nests once for each.
+///
+/// The engine's validator and evaluator recurse, and give up (one silently, one with an error) when they are short of stack. A
+/// verdict must not depend on how much stack a thread has, so rules stay far from where that happens.
+pub const EXPRESSION_DEPTH_MAX: usize = 24;
+/// Most rules that a lab can add.
+pub const ADDED_RULES_MAX: usize = 128;
+
+/// Why rules cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RulesError {
+    /// The terms name another baseline than this program has.
+    #[error("the terms name the baseline `{named}`, this program has `{here}`")]
+    Baseline {
+        /// Named in the terms.
+        named: Digest,
+        /// Compiled in.
+        here: Digest,
+    },
+    /// The schema cannot be read.
+    #[error("the schema cannot be read: {0}")]
+    Schema(String),
+    /// The text is no Cedar.
+    #[error("the rules cannot be read: {0}")]
+    Syntax(String),
+    /// A rule is deeper or longer than [`NESTING_MAX`], [`TOKENS_MAX`] and [`EXPRESSION_DEPTH_MAX`].
+    #[error(
+        "a rule has more than {NESTING_MAX} nested brackets, {TOKENS_MAX} tokens or {EXPRESSION_DEPTH_MAX} nested operators"
+    )]
+    TooDeep,
+    /// More rules than [`ADDED_RULES_MAX`].
+    #[error("the terms add {0} rules, more than {ADDED_RULES_MAX}")]
+    TooMany(usize),
+    /// A rule has no `@id`.
+    #[error("rule number {0} has no `@id`")]
+    MissingId(usize),
+    /// An `@id` breaks the grammar of identifiers.
+    #[error("rule number {0} has an `@id` that is not 1 to 64 of a-z, 0-9 and `-`")]
+    BadId(usize),
+    /// Two rules have one `@id`.
+    #[error("two rules have the id `{0}`")]
+    DuplicateId(String),
+    /// A rule other than the baseline's allows.
+    #[error(
+        "the rule `{0}` allows; only the baseline's `{ALLOWING_RULE}` does, and rules that are added can only forbid"
+    )]
+    Allows(String),
+    /// The allowing rule is missing or holds for everybody.
+    #[error("the baseline needs exactly one rule that allows, `{ALLOWING_RULE}`, with a condition")]
+    NoAllowingRule,
+    /// A template, which nothing here links.
+    #[error("the rule `{0}` is a template")]
+    Template(String),
+    /// Strict validation found an error or a warning.
+    #[error("the rules do not hold against the schema: {0}")]
+    Invalid(String),
+    /// The terms cannot be expressed as entities.
+    #[error("the terms cannot be turned into entities: {0}")]
+    Entities(String),
+}
+
+/// Digest of the baseline alone, as terms name it: schema, rules and engine version.
+#[must_use]
+pub fn baseline_digest() -> Digest {
+    digest_of(&[SCHEMA, BASELINE, &engine::version()])
+}
+
+/// Digest of the rules in force under these terms: schema, baseline, additions and engine version, byte for byte.
+#[must_use]
+pub fn digest(terms: &Terms) -> Digest {
+    digest_of(&[SCHEMA, BASELINE, &engine::version(), &terms.policy.additions])
+}
+
+/// Each part goes in with its length, so that no byte can move from one part to the next.
+fn digest_of(parts: &[&str]) -> Digest {
+    let mut bytes = b"anteroom/rules/v1".to_vec();
+    for part in parts {
+        let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    Digest::of(&bytes)
+}
