@@ -7,6 +7,7 @@ pub mod book;
 pub mod clock;
 pub mod entropy;
 pub mod identity;
+pub mod journal;
 pub mod listen;
 pub mod pki;
 pub mod tls;

@@ -3,7 +3,7 @@
 //! It changes with acts, not with calls, so the shell publishes one shared snapshot of it after each act and every task reads
 //! that without asking the writer. Budgets and calls are not here: only the writer knows them exactly.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use anteroom_proto::{
     names::{Digest, GrantId, LockId, ModelLine, OrgId, RunId},
@@ -16,6 +16,7 @@ use anteroom_proto::{
     },
     time::{At, Window},
 };
+use imbl::OrdMap;
 
 use crate::{
     event::{ClockKey, ClockTrust},
@@ -35,19 +36,19 @@ pub struct Standing {
     /// The clock's trust as last recorded.
     pub clock: ClockTrust,
     /// Organisations.
-    pub orgs: BTreeMap<OrgId, Arc<Org>>,
+    pub orgs: OrdMap<OrgId, Arc<Org>>,
     /// Builds by lab and manifest digest.
-    pub models: BTreeMap<(OrgId, Digest), Arc<Model>>,
+    pub models: OrdMap<(OrgId, Digest), Arc<Model>>,
     /// Rosters by digest.
-    pub rosters: BTreeMap<Digest, Arc<PublishedRoster>>,
+    pub rosters: OrdMap<Digest, Arc<PublishedRoster>>,
     /// Cap clocks.
-    pub clocks: BTreeMap<ClockKey, Window>,
+    pub clocks: OrdMap<ClockKey, Window>,
     /// Which sponsors stated which agencies to be members.
-    pub members: BTreeMap<(OrgId, OrgId), Digest>,
+    pub members: OrdMap<(OrgId, OrgId), Digest>,
     /// Grants.
-    pub grants: BTreeMap<GrantId, Arc<Grant>>,
+    pub grants: OrdMap<GrantId, Arc<Grant>>,
     /// Locks.
-    pub locks: BTreeMap<LockId, Arc<StandingLock>>,
+    pub locks: OrdMap<LockId, Arc<StandingLock>>,
     /// Appointed readers.
     pub readers: Vec<Appointment>,
     /// Counts the acts that touch locks, so that open streams know when to look again.
@@ -124,11 +125,11 @@ pub struct Grant {
     /// Its window once fixed.
     pub window: Option<Window>,
     /// Standing pauses by who set them.
-    pub pauses: BTreeMap<OrgId, Pause>,
+    pub pauses: OrdMap<OrgId, Pause>,
     /// Run credentials by digest.
-    pub credentials: BTreeMap<Digest, Arc<IssuedCredential>>,
+    pub credentials: OrdMap<Digest, Arc<IssuedCredential>>,
     /// Acts that ended or paused it, by the act's identifier, so that repeating one succeeds.
-    pub acts: BTreeMap<LockId, u64>,
+    pub acts: OrdMap<LockId, u64>,
     /// Index of the newest record that changed it.
     pub index: u64,
     /// Index of the offer.
@@ -164,13 +165,13 @@ impl Default for Standing {
             log_key: String::new(),
             nonce: None,
             clock: ClockTrust::Unconfirmed,
-            orgs: BTreeMap::new(),
-            models: BTreeMap::new(),
-            rosters: BTreeMap::new(),
-            clocks: BTreeMap::new(),
-            members: BTreeMap::new(),
-            grants: BTreeMap::new(),
-            locks: BTreeMap::new(),
+            orgs: OrdMap::new(),
+            models: OrdMap::new(),
+            rosters: OrdMap::new(),
+            clocks: OrdMap::new(),
+            members: OrdMap::new(),
+            grants: OrdMap::new(),
+            locks: OrdMap::new(),
             readers: Vec::new(),
             locks_epoch: 0,
         }

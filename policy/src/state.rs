@@ -3,7 +3,7 @@
 //! **Invariant:** [`State::apply`] is total: whatever the ledger holds can be folded, for ever. Whether an event may happen is
 //! asked before it is recorded, in [`crate::decide`]; applying asks nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use anteroom_proto::{
     ledger::{
@@ -13,6 +13,7 @@ use anteroom_proto::{
     names::{CallId, Digest, GrantId, RunId},
     time::{At, HOUR_MS},
 };
+use imbl::OrdMap;
 
 use crate::{
     budget::{Account, Hold},
@@ -26,16 +27,17 @@ pub const REMEMBERED_MS: i64 = 24 * HOUR_MS;
 /// How many calls of one grant are remembered at most.
 pub const REMEMBERED_MAX: u64 = 1_000_000;
 
-/// The fold.
+/// The fold. Its maps share structure between versions, so a copy costs next to nothing: the journal keeps one from before each
+/// batch, in case the batch cannot be written or another broker was faster.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct State {
     size: u64,
-    scopes: BTreeMap<Scope, ScopeHead>,
+    scopes: OrdMap<Scope, ScopeHead>,
     standing: Arc<Standing>,
-    accounts: BTreeMap<GrantId, Accounts>,
-    open: BTreeMap<CallId, OpenCall>,
-    abandoned: BTreeMap<CallId, OpenCall>,
-    done: BTreeMap<CallId, DoneCall>,
+    accounts: OrdMap<GrantId, Accounts>,
+    open: OrdMap<CallId, OpenCall>,
+    abandoned: OrdMap<CallId, OpenCall>,
+    done: OrdMap<CallId, DoneCall>,
 }
 
 /// A grant's budgets.
@@ -44,7 +46,7 @@ pub struct Accounts {
     /// The whole grant's.
     pub grant: Account,
     /// Each run's.
-    pub runs: BTreeMap<RunId, Account>,
+    pub runs: std::collections::BTreeMap<RunId, Account>,
     /// Calls remembered.
     pub remembered: u64,
 }
@@ -166,7 +168,9 @@ impl State {
     pub fn apply(&mut self, entered: &Entered) {
         self.size = entered.index.saturating_add(1);
         for (scope, key) in opened_by(&entered.event) {
-            self.scopes.entry(scope).or_insert_with(|| fresh(key));
+            if !self.scopes.contains_key(&scope) {
+                self.scopes.insert(scope, fresh(key));
+            }
         }
         if let Some(head) = self.scopes.get_mut(&entered.scope) {
             head.next_seq = entered.seq.saturating_add(1);
@@ -189,7 +193,10 @@ impl State {
             Event::ClockChanged { trust, source: _, wall: _ } => Arc::make_mut(&mut self.standing).clock = *trust,
             Event::ClockStarted { key, window, grant: _ } => {
                 // The first start counts for ever; nothing moves a running clock.
-                Arc::make_mut(&mut self.standing).clocks.entry(key.clone()).or_insert(*window);
+                let clocks = &mut Arc::make_mut(&mut self.standing).clocks;
+                if !clocks.contains_key(key) {
+                    clocks.insert(key.clone(), *window);
+                }
             }
             Event::OrganisationEnrolled { kind, enrolment, key_set, enrolment_statement, key_set_statement } => {
                 let org = Org {
@@ -242,9 +249,9 @@ impl State {
                     acceptance: None,
                     phase: Phase::Offered,
                     window: None,
-                    pauses: BTreeMap::new(),
-                    credentials: BTreeMap::new(),
-                    acts: BTreeMap::new(),
+                    pauses: OrdMap::new(),
+                    credentials: OrdMap::new(),
+                    acts: OrdMap::new(),
                     index,
                     offered: index,
                     epoch: 0,
@@ -283,7 +290,12 @@ impl State {
             Event::GrantExpired { end: _ } => self.grant(entered, |grant| grant.phase = Phase::Expired),
             Event::RunCredentialIssued { digest, credential, statement } => self.grant(entered, |grant| {
                 // Credentials that ended cannot come back into force, so forgetting them loses nothing.
-                grant.credentials.retain(|_, held| held.credential.end_ms > at);
+                let ended = |held: &IssuedCredential| held.credential.end_ms <= at;
+                let over: Vec<Digest> =
+                    grant.credentials.iter().filter(|(_, held)| ended(held)).map(|(digest, _)| *digest).collect();
+                for digest in over {
+                    grant.credentials.remove(&digest);
+                }
                 let issued =
                     IssuedCredential { credential: credential.clone(), statement: statement.clone(), index };
                 grant.credentials.insert(*digest, Arc::new(issued));
@@ -373,12 +385,13 @@ impl State {
     /// Forgets calls whose identifiers are refused for their age by now. Identifiers sort by time, so this looks at the
     /// oldest only.
     fn forget(&mut self, at: At) {
-        while let Some(first) = self.done.first_entry() {
+        while let Some((first, _)) = self.done.get_min() {
             // An hour more than the window, so that a clock that steps back a little finds what it needs.
-            if at.ms().saturating_sub(first.key().at_ms()) <= REMEMBERED_MS + HOUR_MS {
+            if at.ms().saturating_sub(first.at_ms()) <= REMEMBERED_MS + HOUR_MS {
                 break;
             }
-            let gone = first.remove();
+            let first = *first;
+            let Some(gone) = self.done.remove(&first) else { break };
             if let Some(accounts) = self.accounts.get_mut(&gone.grant) {
                 accounts.remembered = accounts.remembered.saturating_sub(1);
             }

@@ -1,0 +1,14 @@
+//! The journal: the one writer through which everything that happens happens.
+//!
+//! [`core`] decides and seals without a thread or a file; [`writer`] is the thread that gives it the clock, the disk and the
+//! callers; [`Journal`] is what the rest of the broker holds.
+
+pub mod core;
+pub mod handle;
+pub mod recover;
+pub mod writer;
+
+pub use self::{
+    core::{Batch, Core, Sealed},
+    handle::{Admission, Committed, Journal, JournalError, Recorded},
+};

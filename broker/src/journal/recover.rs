@@ -1,0 +1,179 @@
+//! Reading the log back: folding it at a start, and single records afterwards.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use anteroom_policy::record;
+use anteroom_proto::ledger::{
+    leaf::Entry,
+    record::{Record, Seed},
+    scope::Scope,
+    tree::{Tree, leaf_hash},
+};
+
+use super::core::{Core, CoreError, Sealed};
+use crate::book::{
+    disk::Disk,
+    keyring::{KeyId, Keyring},
+    wal::{self, Config, Position, RecoveredBatch, Wal, WalError},
+};
+
+/// Why the log cannot be folded.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The disk or the log's bytes.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The log's content.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    /// The writer's thread cannot be started.
+    #[error("the journal's thread cannot be started: {0}")]
+    Thread(std::io::Error),
+    /// A record's key is gone.
+    #[error("the key of record {index} is missing from the keyring; restore `keys/` from the same backup as `wal/`")]
+    Key {
+        /// Which record.
+        index: u64,
+    },
+}
+
+/// Why records cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The disk or the log's bytes.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// A record on disk is not the one its entry commits to.
+    #[error("record {0} on disk is not the one that the log committed to")]
+    Mismatch(u64),
+    /// A record's key is gone.
+    #[error("the key of record {0} is missing")]
+    Key(u64),
+}
+
+/// What a start found.
+pub(super) struct Found {
+    pub(super) wal: Wal,
+    pub(super) core: Core,
+    pub(super) tree: Tree,
+    pub(super) keys: BTreeMap<Scope, KeyId>,
+    pub(super) note: Arc<str>,
+    pub(super) batches: Vec<(u64, Position)>,
+}
+
+/// Folds the whole log, checking every record against its entry and every batch against its signed root.
+pub(super) fn fold(
+    disk: Arc<dyn Disk>,
+    origin: &str,
+    config: Config,
+    keyring: &Keyring,
+    core: Core,
+) -> Result<Found, RecoverError> {
+    let mut core = core;
+    let mut tree = Tree::new();
+    let mut keys = BTreeMap::new();
+    let mut batches = Vec::new();
+    let mut note: Arc<str> = "".into();
+    let visit = |batch: RecoveredBatch| -> Result<(), RecoverError> {
+        if let Some(first) = batch.records.first() {
+            batches.push((first.index, batch.at));
+        }
+        for recovered in batch.records {
+            let index = recovered.index;
+            let entry = Entry::from_bytes(recovered.entry);
+            let opening = recovered.opening.ok_or(RecoverError::Key { index })?;
+            let sealed = core.fold(index, entry, &Seed::from_bytes(opening.seed), opening.record)?;
+            tree.push(leaf_hash(entry.as_bytes())).map_err(CoreError::from)?;
+            keys.entry(sealed.scope.clone()).or_insert(recovered.key);
+        }
+        if core.size() != batch.footer.size || core.root().as_bytes() != &batch.footer.root {
+            return Err(CoreError::Root { size: batch.footer.size }.into());
+        }
+        note = String::from_utf8_lossy(&batch.footer.note).into_owned().into();
+        Ok(())
+    };
+    let opened = wal::open(disk, origin, config, keyring, visit)?;
+    if let Some(at) = opened.torn {
+        tracing::warn!(segment = at.segment, offset = at.offset, "a torn last batch was cut; nobody was answered from it");
+    }
+    Ok(Found { wal: opened.wal, core, tree, keys, note, batches })
+}
+
+/// Reads durable records by index.
+pub(super) struct LogReader {
+    reader: Mutex<wal::Reader>,
+    keyring: Arc<RwLock<Keyring>>,
+    /// First index and position of each batch, ascending.
+    batches: RwLock<Vec<(u64, Position)>>,
+}
+
+impl LogReader {
+    pub(super) fn new(reader: wal::Reader, keyring: Arc<RwLock<Keyring>>, batches: Vec<(u64, Position)>) -> Self {
+        Self { reader: Mutex::new(reader), keyring, batches: RwLock::new(batches) }
+    }
+
+    pub(super) fn appended(&self, first: u64, at: Position) {
+        self.batches.write().unwrap_or_else(PoisonError::into_inner).push((first, at));
+    }
+
+    /// The batches that hold `from..to`, each read whole.
+    fn visit(
+        &self,
+        from: u64,
+        to: u64,
+        open: bool,
+        mut each: impl FnMut(wal::RecoveredRecord) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let positions: Vec<Position> = {
+            let batches = self.batches.read().unwrap_or_else(PoisonError::into_inner);
+            let start = batches.partition_point(|(first, _)| *first <= from).saturating_sub(1);
+            let end = batches.partition_point(|(first, _)| *first < to);
+            batches.get(start..end).unwrap_or(&[]).iter().map(|(_, at)| *at).collect()
+        };
+        for at in positions {
+            let batch = {
+                let keyring = self.keyring.read().unwrap_or_else(PoisonError::into_inner);
+                let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+                reader.read(at, open.then_some(&*keyring))?
+            };
+            for record in batch.into_iter().flat_map(|batch| batch.records) {
+                if (from..to).contains(&record.index) {
+                    each(record)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn read(&self, from: u64, to: u64) -> Result<Vec<Arc<Sealed>>, ReadError> {
+        let mut out = Vec::new();
+        self.visit(from, to, true, |recovered| {
+            let index = recovered.index;
+            let opening = recovered.opening.ok_or(ReadError::Key(index))?;
+            let entry = Entry::from_bytes(recovered.entry);
+            let seed = Seed::from_bytes(opening.seed);
+            let record = Record::parse(opening.record).map_err(|_| ReadError::Mismatch(index))?;
+            let entered = record::decode(&record, entry).map_err(|_| ReadError::Mismatch(index))?;
+            // The tag is checked by readers, who hold the scope's key; the digest binds every field.
+            if record.digest(&seed).as_bytes().as_slice() != entry.as_bytes().get(16..).unwrap_or(&[]) {
+                return Err(ReadError::Mismatch(index));
+            }
+            let scope = entered.scope.clone();
+            out.push(Arc::new(Sealed { record, scope, seed, entry, entered }));
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    pub(super) fn entries(&self, from: u64, to: u64) -> Result<Vec<[u8; 48]>, ReadError> {
+        let mut out = Vec::new();
+        self.visit(from, to, false, |recovered| {
+            out.push(recovered.entry);
+            Ok(())
+        })?;
+        Ok(out)
+    }
+}

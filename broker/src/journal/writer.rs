@@ -1,0 +1,343 @@
+//! The writer: one thread that owns the state and the write-ahead log.
+//!
+//! It takes what waits (ends first), decides it as one batch, makes the batch durable with one sync, and only then publishes
+//! the state and answers.
+//!
+//! **Invariant:** nobody is answered before the sync of the answer's records has returned. A failed write or sync ends the
+//! process: only a fresh start can tell what is durable.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anteroom_policy::command::Command;
+use anteroom_proto::ledger::{
+    note::{KeyName, NoteSigner},
+    scope::Scope,
+    tree::leaf_hash,
+};
+use arc_swap::ArcSwap;
+
+use super::{
+    core::{Batch, Core},
+    handle::{Committed, Journal, JournalError, Lanes, Newest, Recorded, Shared, Submission, now},
+    recover::{self, LogReader, RecoverError},
+};
+use crate::{
+    book::{
+        disk::Disk,
+        keyring::{KeyId, KeySeed, Keyring, KeyringError},
+        wal::{self, BatchBytes, Config, Footer, RecordBytes, Upkeep, Wal, WalError},
+    },
+    clock::Timekeeper,
+    entropy::{self, Entropy},
+};
+
+/// Most records in one batch; one decision more may be in it.
+pub const BATCH_RECORDS_MAX: usize = 256;
+/// Most bytes of records in one batch; one decision more may be in it.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Longest wait for company.
+pub const LINGER: Duration = Duration::from_millis(2);
+/// One step of that wait.
+const LINGER_STEP: Duration = Duration::from_micros(200);
+/// How long an idle writer sleeps before it looks after the log.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// What a writer is started with.
+pub struct WriterConfig {
+    /// The directory of the log.
+    pub wal: Arc<dyn Disk>,
+    /// Keys of scopes.
+    pub keyring: Keyring,
+    /// Sizes kept ahead of need.
+    pub sizes: Config,
+    /// The log's name.
+    pub origin: KeyName,
+    /// Signs checkpoints.
+    pub signer: Arc<NoteSigner>,
+    /// The clock.
+    pub clock: Arc<Timekeeper>,
+    /// Randomness for seeds and nonces.
+    pub entropy: Box<dyn Entropy>,
+    /// Called when the process has to end, with what is wrong.
+    pub fatal: Box<dyn Fn(&str) + Send>,
+}
+
+/// Where a log keeps its parts inside a data directory.
+#[derive(Clone, Debug)]
+pub struct LogPaths {
+    /// Segments.
+    pub wal: PathBuf,
+    /// Wrapped scope keys.
+    pub keys: PathBuf,
+}
+
+/// Folds the log and starts the writer's thread.
+///
+/// # Errors
+/// The log cannot be folded; the broker must not start.
+pub fn start(config: WriterConfig) -> Result<(Journal, JoinHandle<()>), RecoverError> {
+    let core = Core::new(config.origin.clone(), Arc::clone(&config.signer));
+    let origin = config.origin.to_string();
+    let found = recover::fold(Arc::clone(&config.wal), &origin, config.sizes, &config.keyring, core)?;
+    let keyring = Arc::new(RwLock::new(config.keyring));
+    let reader = wal::Reader::new(Arc::clone(&config.wal), &origin);
+    let shared = Arc::new(Shared {
+        lanes: Mutex::new(Lanes::default()),
+        wake: Condvar::new(),
+        state: ArcSwap::from_pointee(found.core.state().clone()),
+        newest: ArcSwap::from_pointee(Newest { size: found.core.size(), note: found.note }),
+        tree: RwLock::new(found.tree),
+        full: AtomicBool::new(found.wal.is_full()),
+        syncs: AtomicU64::new(0),
+        clock: config.clock,
+        observers: RwLock::new(Vec::new()),
+        reader: LogReader::new(reader, Arc::clone(&keyring), found.batches),
+    });
+    let writer = Writer {
+        shared: Arc::clone(&shared),
+        core: found.core,
+        wal: found.wal,
+        keyring,
+        keys: found.keys,
+        entropy: config.entropy,
+        fatal: config.fatal,
+    };
+    let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run());
+    match thread {
+        Ok(thread) => Ok((Journal { shared }, thread)),
+        Err(error) => Err(RecoverError::Thread(error)),
+    }
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    core: Core,
+    wal: Wal,
+    keyring: Arc<RwLock<Keyring>>,
+    keys: BTreeMap<Scope, KeyId>,
+    entropy: Box<dyn Entropy>,
+    fatal: Box<dyn Fn(&str) + Send>,
+}
+
+/// The writer cannot go on.
+struct Fatal(String);
+
+impl Writer {
+    fn run(mut self) {
+        loop {
+            let Some(batch) = self.take() else {
+                if self.shared.lanes().closed {
+                    return;
+                }
+                if let Err(Fatal(why)) = self.upkeep() {
+                    return self.stop(&why);
+                }
+                continue;
+            };
+            if let Err(Fatal(why)) = self.serve(batch) {
+                return self.stop(&why);
+            }
+        }
+    }
+
+    fn stop(&self, why: &str) {
+        tracing::error!(why, "the ledger cannot be written; stopping");
+        let mut lanes = self.shared.lanes();
+        lanes.closed = true;
+        lanes.ends.clear();
+        lanes.rest.clear();
+        drop(lanes);
+        (self.fatal)(why);
+    }
+
+    /// What to decide next: ends first, then the rest up to a batch. `None` when nothing came for a while.
+    fn take(&self) -> Option<Vec<Submission>> {
+        let mut lanes = self.shared.lanes();
+        if lanes.ends.is_empty() && lanes.rest.is_empty() {
+            if lanes.closed {
+                return None;
+            }
+            let wait = self.shared.wake.wait_timeout(lanes, IDLE);
+            lanes = wait.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        // With many calls open, a little patience gathers company for the sync; an end never waits.
+        let open = self.core.state().open_count();
+        let mut waited = Duration::ZERO;
+        while open > 2
+            && !lanes.closed
+            && lanes.ends.is_empty()
+            && !lanes.rest.is_empty()
+            && lanes.rest.len() < open.div_ceil(4).min(BATCH_RECORDS_MAX)
+            && waited < LINGER
+        {
+            let wait = self.shared.wake.wait_timeout(lanes, LINGER_STEP);
+            lanes = wait.unwrap_or_else(PoisonError::into_inner).0;
+            waited = waited.saturating_add(LINGER_STEP);
+        }
+        let ends = lanes.ends.len().min(BATCH_RECORDS_MAX);
+        let mut taken: Vec<Submission> = lanes.ends.drain(..ends).collect();
+        let room = BATCH_RECORDS_MAX.saturating_sub(taken.len()).min(lanes.rest.len());
+        taken.extend(lanes.rest.drain(..room));
+        (!taken.is_empty()).then_some(taken)
+    }
+
+    fn upkeep(&mut self) -> Result<(), Fatal> {
+        loop {
+            match self.wal.maintain().map_err(|error| Fatal(error.to_string()))? {
+                Upkeep::More => {}
+                Upkeep::Done | Upkeep::Full => break,
+            }
+        }
+        self.shared.full.store(self.wal.is_full(), Ordering::Release);
+        Ok(())
+    }
+
+    fn serve(&mut self, mut waiting: Vec<Submission>) -> Result<(), Fatal> {
+        while !waiting.is_empty() {
+            let rest = self.batch(waiting)?;
+            waiting = rest;
+        }
+        // One bounded step ahead of need a batch; the rest when idle.
+        self.wal.maintain().map_err(|error| Fatal(error.to_string()))?;
+        self.shared.full.store(self.wal.is_full(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Decides and writes as much of `waiting` as fits one batch, and returns what did not fit.
+    fn batch(&mut self, mut waiting: Vec<Submission>) -> Result<Vec<Submission>, Fatal> {
+        let mut take = waiting.len();
+        loop {
+            let now = now(&self.shared.clock);
+            let commands: Vec<&Command> = waiting.iter().take(take).map(|submission| &submission.command).collect();
+            let proposed = self.core.propose(&commands, now, &mut *self.entropy);
+            let batch = proposed.map_err(|error| Fatal(error.to_string()))?;
+            let bytes: usize = batch.records.iter().map(|sealed| sealed.record.bytes().len()).sum();
+            if bytes > BATCH_BYTES_MAX && take > 1 {
+                self.core.take_back();
+                take /= 2;
+                continue;
+            }
+            let only_ends = commands.iter().all(|command| command.is_end());
+            match self.write(&batch, only_ends) {
+                Ok(()) => {
+                    let rest = waiting.split_off(take);
+                    self.publish(&batch);
+                    answer(waiting, batch, now);
+                    return Ok(rest);
+                }
+                Err(WriteError::Fatal(why)) => return Err(Fatal(why)),
+                Err(WriteError::Full) => {
+                    self.core.take_back();
+                    self.shared.full.store(true, Ordering::Release);
+                    // Ends may still use the reserve; everybody else is told.
+                    let (ends, others): (Vec<_>, Vec<_>) =
+                        waiting.into_iter().partition(|submission| submission.command.is_end() && !only_ends);
+                    for submission in others {
+                        let _ = submission.answer.send(Err(JournalError::Unavailable));
+                    }
+                    return Ok(ends);
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &Batch, only_ends: bool) -> Result<(), WriteError> {
+        let Some(head) = &batch.head else {
+            self.core.committed();
+            return Ok(());
+        };
+        let mut records = Vec::with_capacity(batch.records.len());
+        for sealed in &batch.records {
+            records.push(RecordBytes {
+                index: sealed.entered.index,
+                entry: *sealed.entry.as_bytes(),
+                key: self.key_of(&sealed.scope).map_err(|error| WriteError::Fatal(error.to_string()))?,
+                seed: *sealed.seed.as_bytes(),
+                nonce: entropy::bytes(&mut *self.entropy),
+                record: sealed.record.bytes().to_vec(),
+            });
+        }
+        let footer =
+            Footer { size: head.size, root: *head.root.as_bytes(), note: head.note.as_bytes().to_vec() };
+        let bytes = BatchBytes { records, footer };
+        let keyring = self.keyring.read().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.wal.append(&keyring, &bytes);
+        if only_ends && matches!(written, Err(WalError::Full)) {
+            written = self.wal.append_reserved(&keyring, &bytes);
+        }
+        drop(keyring);
+        match written {
+            Ok(at) => {
+                let first = batch.records.first().map_or(0, |sealed| sealed.entered.index);
+                self.shared.reader.appended(first, at);
+                self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+                self.core.committed();
+                Ok(())
+            }
+            Err(error) if error.is_fatal() => Err(WriteError::Fatal(error.to_string())),
+            Err(WalError::Full | WalError::ReserveSpent) => Err(WriteError::Full),
+            Err(error) => Err(WriteError::Fatal(error.to_string())),
+        }
+    }
+
+    /// The key of a scope, made durable before a frame uses it.
+    fn key_of(&mut self, scope: &Scope) -> Result<KeyId, KeyringError> {
+        if let Some(key) = self.keys.get(scope) {
+            return Ok(*key);
+        }
+        let seed = KeySeed {
+            id: KeyId(entropy::bytes(&mut *self.entropy)),
+            key: entropy::bytes(&mut *self.entropy),
+            nonce: entropy::bytes(&mut *self.entropy),
+        };
+        let key = self.keyring.write().unwrap_or_else(PoisonError::into_inner).create(seed)?;
+        self.keys.insert(scope.clone(), key);
+        Ok(key)
+    }
+
+    fn publish(&self, batch: &Batch) {
+        let Some(head) = &batch.head else { return };
+        {
+            let mut tree = self.shared.tree.write().unwrap_or_else(PoisonError::into_inner);
+            for sealed in &batch.records {
+                // The core's frontier took the same leaf already, so the tree has room for it.
+                let _ = tree.push(leaf_hash(sealed.entry.as_bytes()));
+            }
+        }
+        self.shared.state.store(Arc::new(self.core.state().clone()));
+        self.shared.newest.store(Arc::new(Newest { size: head.size, note: Arc::clone(&head.note) }));
+        let observers = self.shared.observers.read().unwrap_or_else(PoisonError::into_inner);
+        for observer in observers.iter() {
+            observer.committed(&batch.records, self.core.state());
+        }
+    }
+}
+
+enum WriteError {
+    Full,
+    Fatal(String),
+}
+
+fn answer(waiting: Vec<Submission>, batch: Batch, now: anteroom_policy::command::Now) {
+    for (submission, answer) in waiting.into_iter().zip(batch.answers) {
+        let records = match &batch.head {
+            Some(head) => answer
+                .records
+                .into_iter()
+                .map(|sealed| Recorded::new(sealed, Arc::clone(head)))
+                .collect(),
+            None => Vec::new(),
+        };
+        // Whoever asked may be gone; the decision stands all the same.
+        let _ = submission.answer.send(Ok(Committed { reply: answer.reply, records, now }));
+    }
+}
