@@ -4,10 +4,18 @@
 //! looks like in bytes in `anteroom-proto`.
 
 pub mod book;
+pub mod boot;
 pub mod clock;
+pub mod config;
 pub mod entropy;
 pub mod identity;
+pub mod index;
 pub mod journal;
 pub mod listen;
+pub mod ops;
 pub mod pki;
+pub mod relay;
+pub mod service;
+pub mod status;
+pub mod telemetry;
 pub mod tls;
