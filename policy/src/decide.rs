@@ -9,7 +9,7 @@ mod call;
 mod grant;
 mod org;
 
-pub use call::CLAIM_CLOCK_MS;
+pub use call::{Asked, CLAIM_CLOCK_MS, No, check};
 pub use grant::{CREDENTIALS_MAX, GRANTS_MAX};
 pub use org::{LOCKS_MAX, READERS_MAX};
 

@@ -14,6 +14,7 @@ pub mod grant;
 pub mod judge;
 pub mod record;
 pub mod refusal;
+pub mod replay;
 pub mod rules;
 pub mod standing;
 pub mod state;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anteroom_proto::{
     ledger::{
         leaf::Entry,
-        record::{Record, RecordError},
+        record::{Opened, Record, RecordError},
         scope::Scope,
     },
     names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId},
@@ -22,6 +22,8 @@ use anteroom_proto::{
     },
     time::{At, Window},
 };
+
+use prost::Message;
 
 use crate::event::{Admitted, ClockKey, ClockTrust, Dep, Entered, Event, Finished, Refused};
 
@@ -296,12 +298,56 @@ pub fn decode(record: &Record, entry: Entry) -> Result<Entered, RecordError> {
         scope: record.scope()?,
         seq: header.seq,
         entry,
-        event: event(record)?,
+        event: event(Source::Whole(record))?,
     })
 }
 
-fn event(record: &Record) -> Result<Event, RecordError> {
-    Ok(match record.spec().kind {
+/// Reads the part of a record that was opened. What a party needs to fold its own slice is always open to it; closed fields
+/// that only others need read as empty, and a closed body key as zeros.
+///
+/// # Errors
+/// It is none, or a field that this kind cannot do without is closed.
+pub fn decode_opened(opened: &Opened, entry: Entry) -> Result<Entered, RecordError> {
+    let header = opened.header();
+    Ok(Entered {
+        index: header.index,
+        at: at(header.at_ms)?,
+        scope: opened.scope()?,
+        seq: header.seq,
+        entry,
+        event: event(Source::Part(opened))?,
+    })
+}
+
+/// Where an event's message comes from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Whole(&'a Record),
+    Part(&'a Opened),
+}
+
+impl Source<'_> {
+    fn kind(self) -> u32 {
+        match self {
+            Self::Whole(record) => record.spec().kind,
+            Self::Part(opened) => opened.spec().kind,
+        }
+    }
+
+    fn event<E: Message + Default>(self) -> Result<E, RecordError> {
+        match self {
+            Self::Whole(record) => record.event(),
+            Self::Part(opened) => opened.event(),
+        }
+    }
+
+    fn is_part(self) -> bool {
+        matches!(self, Self::Part(_))
+    }
+}
+
+fn event(record: Source<'_>) -> Result<Event, RecordError> {
+    Ok(match record.kind() {
         1 => {
             let m: rpc::LogOpened = record.event()?;
             Event::LogOpened { origin: m.origin, log_key: m.log_key, nonce: digest(&m.nonce)? }
@@ -468,7 +514,7 @@ fn event(record: &Record) -> Result<Event, RecordError> {
             let m: rpc::LockLifted = record.event()?;
             Event::LockLifted { lock: lock_id(&m.lock)?, by: org(&m.by)?, statement: signed(m.statement)? }
         }
-        40 => Event::CallAdmitted(Box::new(admitted_in(record.event()?)?)),
+        40 => Event::CallAdmitted(Box::new(admitted_in(record.event()?, record.is_part())?)),
         41 => Event::CallRefused(Box::new(refused_in(record.event()?)?)),
         42 => {
             let m: rpc::RefusalsCounted = record.event()?;
@@ -511,14 +557,19 @@ fn event(record: &Record) -> Result<Event, RecordError> {
     })
 }
 
-fn admitted_in(m: rpc::CallAdmitted) -> Result<Admitted, RecordError> {
+fn admitted_in(m: rpc::CallAdmitted, part: bool) -> Result<Admitted, RecordError> {
+    let dep = |closed: Option<rpc::Dependency>| match closed {
+        None if part => Ok(Dep { scope: Scope::System, head: Entry::NONE, index: 0, seq: 0, values: String::new() }),
+        other => dep(other),
+    };
+    let body_key = if part && m.body_key.is_empty() { [0; 32] } else { bytes32(&m.body_key)? };
     Ok(Admitted {
         call: call(&m.call)?,
         pseudonym: Pseudonym::parse(&m.pseudonym).map_err(|_| NAME)?,
         credential: digest(&m.credential)?,
         claim: signed(m.claim)?,
         run: RunId::parse(&m.run).map_err(|_| NAME)?,
-        body_key: bytes32(&m.body_key)?,
+        body_key,
         policy: digest(&m.policy_digest)?,
         facts: m.facts.into(),
         reasons: m.reasons,

@@ -12,7 +12,8 @@ use super::{Reply, nothing, org_scope, refusal_scope, refused};
 use crate::{
     budget::Hold,
     command::{CallCommand, Decision, Finish, Now},
-    event::{Admitted, CallerId, Event, Finished, Refused},
+    claim::ReadClaim,
+    event::{Admitted, CallerId, ClockTrust, Event, Finished, Refused},
     judge::Verdict,
     refusal::Refusal,
     standing::{Grant, IssuedCredential, Subject, clock_key},
@@ -23,9 +24,25 @@ use crate::{
 pub const CLAIM_CLOCK_MS: i64 = 5 * 60_000;
 
 /// A "no" with what was compared.
-struct No {
-    refusal: Refusal,
-    values: String,
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct No {
+    /// Why.
+    pub refusal: Refusal,
+    /// `name=value` lines.
+    pub values: String,
+}
+
+/// What a call is held against state with. Live decisions take it from the command, replay from the record.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The claim.
+    pub claim: &'a ReadClaim,
+    /// What the rules said.
+    pub verdict: Verdict,
+    /// Tokens to hold.
+    pub hold: u64,
+    /// Whether a slot is reserved.
+    pub slot: bool,
 }
 
 impl From<Refusal> for No {
@@ -46,8 +63,9 @@ pub(super) fn admit(state: &State, call: &CallCommand, now: Now) -> Decision {
     if call.terms != grant.terms_digest {
         return nothing(Reply::Stale);
     }
-    match check(state, call, grant, now) {
-        Ok(window) => admitted(state, call, grant, window, now),
+    let asked = Asked { claim, verdict: call.judgement.verdict, hold: call.hold, slot: call.slot };
+    match check(state, asked, grant, now) {
+        Ok(window) => admitted(state, call, grant, window),
         Err(no) => refuse(state, call, no),
     }
 }
@@ -71,9 +89,14 @@ fn made_before(state: &State, call: &CallCommand) -> Option<Reply> {
     Some(foreign(done.grant).unwrap_or(reply))
 }
 
-fn check(state: &State, call: &CallCommand, grant: &Grant, now: Now) -> Result<Window, No> {
-    let claim = &call.claim;
-    if !now.trusted {
+/// Holds a call against everything but its rules. The same function decides and replays.
+///
+/// # Errors
+/// Why it may not pass.
+pub fn check(state: &State, call: Asked<'_>, grant: &Grant, now: Now) -> Result<Window, No> {
+    let claim = call.claim;
+    // Trust counts from its record on, so that a reader of the log sees what the decision saw.
+    if !now.trusted || state.standing().clock != ClockTrust::Trusted {
         return Err(Refusal::ClockUntrusted.into());
     }
     let clock = state.standing().clock_of(&grant.terms);
@@ -90,7 +113,7 @@ fn check(state: &State, call: &CallCommand, grant: &Grant, now: Now) -> Result<W
     }
     let held = grant.credentials.get(&claim.credential()).ok_or(Refusal::CredentialUnknown)?;
     check_person(state, call, grant, held, now.at)?;
-    if call.judgement.verdict != Verdict::Allow {
+    if call.verdict != Verdict::Allow {
         return Err(Refusal::PolicyDenied.into());
     }
     if call.hold > grant.terms.limits.tokens_max {
@@ -106,7 +129,7 @@ fn check(state: &State, call: &CallCommand, grant: &Grant, now: Now) -> Result<W
 
 fn check_person(
     state: &State,
-    call: &CallCommand,
+    call: Asked<'_>,
     grant: &Grant,
     held: &IssuedCredential,
     at: At,
@@ -130,7 +153,7 @@ fn check_person(
     if locks.is_empty() { Ok(()) } else { Err(No { refusal: Refusal::Locked, values: locks.join("\n") }) }
 }
 
-fn check_budgets(state: &State, call: &CallCommand) -> Result<(), No> {
+fn check_budgets(state: &State, call: Asked<'_>) -> Result<(), No> {
     let accounts = state.accounts(&call.claim.grant()).ok_or(Refusal::GrantUnknown)?;
     if accounts.remembered >= REMEMBERED_MAX {
         return Err(Refusal::CallsRemembered.into());
@@ -161,7 +184,7 @@ fn window_values(grant: &Grant, clock: Option<Window>, at: At) -> String {
     format!("end={}\nphase={}\nstart={}", window.end().ms(), grant.phase, window.start().ms())
 }
 
-fn admitted(state: &State, call: &CallCommand, grant: &Grant, window: Window, now: Now) -> Decision {
+fn admitted(state: &State, call: &CallCommand, grant: &Grant, window: Window) -> Decision {
     let terms = &grant.terms;
     let mut events = Vec::new();
     let scope = Scope::Grant(terms.grant);
@@ -195,7 +218,6 @@ fn admitted(state: &State, call: &CallCommand, grant: &Grant, window: Window, no
     };
     let focus = events.len();
     events.push((scope, Event::CallAdmitted(Box::new(event))));
-    debug_assert!(now.trusted, "an untrusted clock admits nothing");
     Decision { events, reply: Reply::Admitted { focus, end: window.end(), hold: call.hold } }
 }
 
@@ -234,13 +256,20 @@ fn refuse(state: &State, call: &CallCommand, no: No) -> Decision {
         facts: Some(call.facts.clone()),
         reasons: call.judgement.reasons.clone(),
         caller: call.caller.to_string(),
-        values: no.values,
+        values: values(call, no.values),
     };
     let scope = refusal_scope(state, &call.caller, Some(&claim.grant()));
     Decision {
         events: vec![(scope, Event::CallRefused(Box::new(record)))],
         reply: refused(no.refusal, String::new()),
     }
+}
+
+/// What replay needs beside the claim and the facts, in front of what was compared.
+fn values(call: &CallCommand, compared: String) -> String {
+    let mut lines = vec![format!("call_hold={}", call.hold), format!("call_slot={}", call.slot)];
+    lines.extend(compared.lines().map(str::to_owned));
+    lines.join("\n")
 }
 
 pub(super) fn finish(state: &State, finish: &Finish) -> Decision {

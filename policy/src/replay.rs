@@ -1,0 +1,213 @@
+//! Replay: from recorded facts to the same verdicts, offline.
+//!
+//! A reader feeds the records it can see, ascending by index, from as many scopes as it may read. Every admission and every
+//! refusal that the rules or the ledger's own state explain is decided again and compared; what depends on content or on
+//! scopes that the reader cannot see is counted as asserted, never as checked.
+//!
+//! **Invariant:** replay uses the deciding functions themselves ([`crate::decide::check`], [`crate::judge::judge_uncached`]),
+//! never a copy of them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anteroom_proto::{
+    ledger::scope::Scope,
+    names::{Digest, GrantId},
+    rpc::{Facts, SignedStatement},
+    time::Window,
+};
+use prost::Message as _;
+
+use crate::{
+    claim::ReadClaim,
+    command::Now,
+    decide::{self, Asked},
+    event::{Admitted, ClockTrust, Entered, Event, Refused},
+    judge::{Epoch, Judgement, Verdict, judge_uncached},
+    refusal::Refusal,
+    standing::Grant,
+    state::State,
+};
+
+/// Most differences that a report lists; the rest is counted.
+pub const DIFFERENCES_MAX: usize = 100;
+
+/// What replay found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Records seen.
+    pub records: u64,
+    /// Verdicts of rules computed again and found the same.
+    pub verdicts: u64,
+    /// Decisions computed again in full and found the same.
+    pub decisions: u64,
+    /// Decisions that rest on content or on scopes that the reader cannot see.
+    pub asserted: u64,
+    /// Decisions that came out otherwise.
+    pub different: u64,
+    /// The first of those.
+    pub differences: Vec<Difference>,
+}
+
+/// A decision that came out otherwise.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Difference {
+    /// The record.
+    pub index: u64,
+    /// What was recorded.
+    pub recorded: String,
+    /// What replay computed.
+    pub computed: String,
+}
+
+/// A replay under way.
+#[derive(Debug, Default)]
+pub struct Replay {
+    state: State,
+    epochs: BTreeMap<Digest, Option<Arc<Epoch>>>,
+    follows_system: bool,
+    report: Report,
+}
+
+impl Replay {
+    /// A replay of nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next record; indexes ascend.
+    pub fn feed(&mut self, entered: &Entered) {
+        self.report.records = self.report.records.saturating_add(1);
+        if let Event::CallAdmitted(call) = &entered.event {
+            self.admitted(entered, call);
+        } else if let Event::CallRefused(refused) = &entered.event {
+            self.refused(entered, refused);
+        } else if let Event::LogOpened { .. } = &entered.event {
+            self.follows_system = true;
+        }
+        self.state.apply(entered);
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn finish(self) -> Report {
+        self.report
+    }
+
+    /// The fold of what was fed.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn admitted(&mut self, entered: &Entered, call: &Admitted) {
+        let Some(grant) = self.grant(&entered.scope) else { return self.assert_only() };
+        let Some(judgement) = self.judge(&grant, &call.facts) else { return self.assert_only() };
+        let recorded = (Verdict::Allow, call.policy, call.reasons.clone());
+        if !self.same_verdict(entered.index, &judgement, recorded) {
+            return;
+        }
+        let computed = self.check(entered, &grant, Some(&call.claim), judgement.verdict, call.hold, true);
+        match computed {
+            Some(Ok(window)) if window.end() == call.end => self.same_decision(),
+            Some(Ok(window)) => {
+                self.differs(entered.index, format!("admitted until {}", call.end), format!("until {}", window.end()));
+            }
+            Some(Err(no)) => self.differs(entered.index, "admitted".to_owned(), no.refusal.code().to_owned()),
+            None => self.assert_only(),
+        }
+    }
+
+    fn refused(&mut self, entered: &Entered, refused: &Refused) {
+        let (Some(grant), Some(facts), Some(policy)) = (self.grant(&entered.scope), &refused.facts, refused.policy)
+        else {
+            return self.assert_only();
+        };
+        let Some(judgement) = self.judge(&grant, facts) else { return self.assert_only() };
+        let denied = refused.code == Refusal::PolicyDenied.code();
+        let verdict = if denied { Verdict::Deny } else { judgement.verdict };
+        if !self.same_verdict(entered.index, &judgement, (verdict, policy, refused.reasons.clone())) {
+            return;
+        }
+        let value = |name: &str| refused.values.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let hold = value("call_hold").and_then(|hold| hold.parse().ok());
+        let slot = value("call_slot").and_then(|slot| slot.parse().ok());
+        let (Some(hold), Some(slot)) = (hold, slot) else { return self.assert_only() };
+        match self.check(entered, &grant, refused.claim.as_ref(), judgement.verdict, hold, slot) {
+            Some(Err(no)) if no.refusal.code() == refused.code => self.same_decision(),
+            Some(Err(no)) => self.differs(entered.index, refused.code.clone(), no.refusal.code().to_owned()),
+            // A clock that was not trusted at that very moment leaves no other trace in the log.
+            Some(Ok(_)) if refused.code == Refusal::ClockUntrusted.code() => self.assert_only(),
+            Some(Ok(_)) => self.differs(entered.index, refused.code.clone(), "admitted".to_owned()),
+            None => self.assert_only(),
+        }
+    }
+
+    fn grant(&self, scope: &Scope) -> Option<Arc<Grant>> {
+        let Scope::Grant(id) = scope else { return None };
+        let id: &GrantId = id;
+        self.state.standing().grants.get(id).cloned()
+    }
+
+    fn judge(&mut self, grant: &Grant, facts: &[u8]) -> Option<Judgement> {
+        let facts = Facts::decode(facts).ok()?;
+        let epoch = self
+            .epochs
+            .entry(grant.terms_digest)
+            .or_insert_with(|| Epoch::new(Arc::clone(&grant.terms)).ok().map(Arc::new))
+            .clone()?;
+        Some(judge_uncached(&epoch, &facts))
+    }
+
+    fn same_verdict(&mut self, index: u64, computed: &Judgement, recorded: (Verdict, Digest, Vec<String>)) -> bool {
+        let (verdict, policy, reasons) = recorded;
+        if computed.verdict == verdict && computed.policy_digest == policy && computed.reasons == reasons {
+            self.report.verdicts = self.report.verdicts.saturating_add(1);
+            return true;
+        }
+        self.differs(
+            index,
+            format!("{verdict:?} by {} under {policy}", reasons.join(" ")),
+            format!("{:?} by {} under {}", computed.verdict, computed.reasons.join(" "), computed.policy_digest),
+        );
+        false
+    }
+
+    /// Decides again, if the reader follows every scope that the decision read.
+    fn check(
+        &self,
+        entered: &Entered,
+        grant: &Grant,
+        claim: Option<&SignedStatement>,
+        verdict: Verdict,
+        hold: u64,
+        slot: bool,
+    ) -> Option<Result<Window, decide::No>> {
+        let standing = self.state.standing();
+        let follows = self.follows_system
+            && standing.orgs.contains_key(&grant.terms.lab.org)
+            && standing.orgs.contains_key(&grant.terms.agency.org)
+            && standing.rosters.contains_key(&grant.terms.roster);
+        if !follows {
+            return None;
+        }
+        let claim = ReadClaim::read(claim?.clone()).ok()?;
+        let now = Now { at: entered.at, trusted: standing.clock == ClockTrust::Trusted };
+        Some(decide::check(&self.state, Asked { claim: &claim, verdict, hold, slot }, grant, now))
+    }
+
+    fn same_decision(&mut self) {
+        self.report.decisions = self.report.decisions.saturating_add(1);
+    }
+
+    fn assert_only(&mut self) {
+        self.report.asserted = self.report.asserted.saturating_add(1);
+    }
+
+    fn differs(&mut self, index: u64, recorded: String, computed: String) {
+        self.report.different = self.report.different.saturating_add(1);
+        if self.report.differences.len() < DIFFERENCES_MAX {
+            self.report.differences.push(Difference { index, recorded, computed });
+        }
+    }
+}
