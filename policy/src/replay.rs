@@ -129,6 +129,12 @@ impl Replay {
         if !self.same_verdict(entered.index, &judgement, (verdict, policy, refused.reasons.clone())) {
             return;
         }
+        // A lock in a scope that the reader cannot see is the other side's word, or the operator's.
+        let locks = refused.values.lines().filter_map(|line| line.strip_prefix("lock="));
+        let unseen = locks.filter(|lock| !self.state.standing().locks.keys().any(|seen| seen.to_string() == **lock));
+        if unseen.count() > 0 {
+            return self.assert_only();
+        }
         let value = |name: &str| refused.values.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         let hold = value("call_hold").and_then(|hold| hold.parse().ok());
         let slot = value("call_slot").and_then(|slot| slot.parse().ok());
