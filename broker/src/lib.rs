@@ -18,4 +18,6 @@ pub mod relay;
 pub mod service;
 pub mod status;
 pub mod telemetry;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tls;
