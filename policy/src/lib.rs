@@ -18,3 +18,7 @@ pub mod replay;
 pub mod rules;
 pub mod standing;
 pub mod state;
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+mod golden;
