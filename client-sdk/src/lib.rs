@@ -1,5 +1,22 @@
 //! Anteroom's Rust SDK: what a lab, an agency, an evaluator and an auditor need to act and to check, each with keys of its own.
+//!
+//! [`credentials`] and [`channel`] lead to the broker; [`lab`], [`agency`], [`evaluator`] and [`auditor`] are what each side does
+//! there; [`verify`] and [`log`] check everything that comes back, against keys that were compared out of band.
+//!
+//! **Invariant:** the broker is a messenger. Nothing it says is believed where a signature or a proof can be had.
 
+pub mod acts;
+pub mod agency;
+pub mod auditor;
+pub mod channel;
 #[cfg(feature = "connector")]
 pub mod connector;
+pub mod credentials;
+pub mod error;
+pub mod evaluator;
+pub mod lab;
+pub mod log;
+pub mod signer;
+pub mod store;
+pub mod system;
 pub mod verify;

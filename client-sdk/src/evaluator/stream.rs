@@ -1,0 +1,136 @@
+//! A streamed answer, checked as it comes.
+//!
+//! **Invariant:** no event is handed out before the admission was verified, and the end is told only after the receipt, the
+//! outcome and the chain over every event held. A stream that breaks off is an error, never an end.
+
+use anteroom_proto::{
+    ledger::{
+        chain::ResponseChain,
+        receipt::{VerifiedRecord, verify_admission},
+    },
+    names::CallId,
+    rpc::{CallEnd, CallEvent, ProvenRecord, Receipt, call_event::Event},
+};
+use bytes::Bytes;
+use tonic::Streaming;
+
+use super::{Evaluator, Prepared};
+use crate::{
+    error::{Error, VerificationError},
+    verify::receipt::{CallFault, VerifiedCall},
+};
+
+/// A step of a streamed answer.
+#[derive(Clone, Debug)]
+pub enum StreamItem {
+    /// The call is on record; events follow.
+    Admitted(Box<VerifiedRecord>),
+    /// One event's data, verbatim.
+    Data(Bytes),
+    /// The end, with everything verified.
+    End {
+        /// Status the model server answered with.
+        status: u32,
+        /// The call.
+        call: Box<VerifiedCall>,
+        /// The receipt as kept.
+        receipt: Box<Receipt>,
+    },
+}
+
+/// A streamed answer.
+pub struct AnswerStream {
+    evaluator: Evaluator,
+    prepared: Prepared,
+    events: Streaming<CallEvent>,
+    chain: ResponseChain,
+    admitted: bool,
+    over: bool,
+}
+
+impl std::fmt::Debug for AnswerStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AnswerStream")
+            .field("call", &self.prepared.call)
+            .field("chain", &self.chain)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AnswerStream {
+    pub(super) fn new(evaluator: Evaluator, prepared: Prepared, events: Streaming<CallEvent>) -> Self {
+        let chain = ResponseChain::new(&prepared.body_key);
+        Self { evaluator, prepared, events, chain, admitted: false, over: false }
+    }
+
+    /// The call.
+    #[must_use]
+    pub const fn call(&self) -> CallId {
+        self.prepared.call
+    }
+
+    /// The next step; `None` after the end.
+    ///
+    /// # Errors
+    /// The broker cut or refused the call, the connection broke, or something shown does not hold. Nothing follows an error.
+    pub async fn next(&mut self) -> Result<Option<StreamItem>, Error> {
+        if self.over {
+            return Ok(None);
+        }
+        let item = self.step().await;
+        self.over = !matches!(item, Ok(StreamItem::Admitted(_) | StreamItem::Data(_)));
+        item.map(Some)
+    }
+
+    async fn step(&mut self) -> Result<StreamItem, Error> {
+        let event = match self.events.message().await {
+            Ok(Some(CallEvent { event: Some(event) })) => event,
+            Ok(Some(CallEvent { event: None })) => {
+                return Err(VerificationError::Missing("event").into());
+            }
+            Ok(None) => return Err(VerificationError::Missing("end").into()),
+            Err(status) => return Err(self.broke_off(status).await),
+        };
+        match (event, self.admitted) {
+            (Event::Admitted(proven), false) => self.take_admission(&proven).await,
+            (Event::Data(data), true) => {
+                self.chain.push(&data);
+                Ok(StreamItem::Data(data))
+            }
+            (Event::End(end), true) => self.take_end(end).await,
+            (Event::Admitted(_), true) => Err(VerificationError::Other("event").into()),
+            (Event::Data(_) | Event::End(_), false) => Err(VerificationError::Missing("admission").into()),
+        }
+    }
+
+    async fn take_admission(&mut self, proven: &ProvenRecord) -> Result<StreamItem, Error> {
+        let dossier = self.evaluator.dossier();
+        let log = self.evaluator.log();
+        let key = dossier.tag_key();
+        let (record, event) = verify_admission(proven, log.trust(), &key, dossier.grant(), self.prepared.call)?;
+        if event.claim.as_ref() != Some(&self.prepared.claim) {
+            return Err(CallFault::OtherClaim.into());
+        }
+        self.admitted = true;
+        Ok(StreamItem::Admitted(Box::new(record)))
+    }
+
+    async fn take_end(&mut self, end: CallEnd) -> Result<StreamItem, Error> {
+        let receipt = end.receipt.ok_or(VerificationError::Missing("receipt"))?;
+        let call = self.evaluator.settle(&self.prepared, &receipt, end.outcome.as_ref(), &self.chain).await?;
+        Ok(StreamItem::End { status: end.status, call: Box::new(call), receipt: Box::new(receipt) })
+    }
+
+    /// A refusal in mid-stream says what cut the call. A broken connection says nothing, so the broker is asked.
+    async fn broke_off(&self, status: tonic::Status) -> Error {
+        let error = Error::from(status);
+        if !matches!(error, Error::Transport(_)) {
+            return error;
+        }
+        let call = self.prepared.call;
+        match self.evaluator.recorded(call).await {
+            Ok(recorded) => Error::AnswerLost { call, state: recorded.state },
+            Err(_) => error,
+        }
+    }
+}
