@@ -136,7 +136,7 @@ pub fn entitlement(state: &State, org: &OrgId, scope: &Scope, now: Now) -> Optio
     match scope {
         Scope::System => Some(Entitlement::Member),
         Scope::Organisation(owner) => {
-            let appointed = standing.readers.iter().any(|appointment| {
+            let appointed = standing.readers.iter().map(|reader| &reader.appointment).any(|appointment| {
                 appointment.by == *owner
                     && appointment.reader == *org
                     && appointment.grant.is_none()
@@ -148,7 +148,7 @@ pub fn entitlement(state: &State, org: &OrgId, scope: &Scope, now: Now) -> Optio
         Scope::Grant(id) => {
             let grant = standing.grants.get(id)?;
             let by = |party: &OrgId| {
-                standing.readers.iter().any(|appointment| {
+                standing.readers.iter().map(|reader| &reader.appointment).any(|appointment| {
                     appointment.by == *party
                         && appointment.reader == *org
                         && appointment.grant == Some(*id)

@@ -44,13 +44,13 @@ pub struct Standing {
     /// Cap clocks.
     pub clocks: OrdMap<ClockKey, Window>,
     /// Which sponsors stated which agencies to be members.
-    pub members: OrdMap<(OrgId, OrgId), Digest>,
+    pub members: OrdMap<(OrgId, OrgId), Stated>,
     /// Grants.
     pub grants: OrdMap<GrantId, Arc<Grant>>,
     /// Locks.
     pub locks: OrdMap<LockId, Arc<StandingLock>>,
     /// Appointed readers.
-    pub readers: Vec<Appointment>,
+    pub readers: Vec<Reader>,
     /// Counts the acts that touch locks, so that open streams know when to look again.
     pub locks_epoch: u64,
 }
@@ -68,6 +68,28 @@ pub struct Org {
     pub versions: Vec<SignedStatement>,
     /// Digest of the enrolment statement's payload.
     pub enrolment: Digest,
+    /// Index of its enrolment.
+    pub enrolled: u64,
+    /// Index of its newest key set.
+    pub index: u64,
+}
+
+/// A statement on record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stated {
+    /// Digest of its payload.
+    pub digest: Digest,
+    /// Index of the record.
+    pub index: u64,
+}
+
+/// An appointed reader.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Reader {
+    /// What was signed.
+    pub appointment: Appointment,
+    /// Index of the record.
+    pub index: u64,
 }
 
 /// A registered build.

@@ -19,7 +19,7 @@ use crate::{
     budget::{Account, Hold},
     event::{Admitted, Dep, Entered, Event, ScopeHead},
     grant::Phase,
-    standing::{Grant, IssuedCredential, Model, Org, Pause, PublishedRoster, Standing, StandingLock},
+    standing::{Grant, IssuedCredential, Model, Org, Pause, PublishedRoster, Reader, Standing, StandingLock, Stated},
 };
 
 /// How long a finished call is remembered, so that repeating it dispatches nothing: 24 hours.
@@ -205,6 +205,8 @@ impl State {
                     fingerprint: Digest::of(&key_set_statement.payload),
                     versions: vec![key_set_statement.clone()],
                     enrolment: Digest::of(&enrolment_statement.payload),
+                    enrolled: index,
+                    index,
                 };
                 Arc::make_mut(&mut self.standing).orgs.insert(enrolment.org.clone(), Arc::new(org));
             }
@@ -215,11 +217,12 @@ impl State {
                     org.key_set = key_set.clone();
                     org.fingerprint = Digest::of(&statement.payload);
                     org.versions.push(statement.clone());
+                    org.index = index;
                 }
             }
             Event::MembershipStated { agency, sponsor, statement } => {
-                let digest = Digest::of(&statement.payload);
-                Arc::make_mut(&mut self.standing).members.insert((sponsor.clone(), agency.clone()), digest);
+                let stated = Stated { digest: Digest::of(&statement.payload), index };
+                Arc::make_mut(&mut self.standing).members.insert((sponsor.clone(), agency.clone()), stated);
             }
             Event::ModelRegistered { registration, manifest, statement } => {
                 let model = Model {
@@ -238,7 +241,7 @@ impl State {
                 Arc::make_mut(&mut self.standing).rosters.insert(*digest, Arc::new(published));
             }
             Event::ReaderAppointed { appointment, statement: _ } => {
-                Arc::make_mut(&mut self.standing).readers.push(appointment.clone());
+                Arc::make_mut(&mut self.standing).readers.push(Reader { appointment: appointment.clone(), index });
             }
             Event::GrantOffered { terms, terms_bytes, offer } => {
                 let grant = Grant {

@@ -39,8 +39,7 @@ pub(super) fn enrol(state: &State, act: &Act, enrolment: &Enrolment) -> Result<O
         if org.enrolment != digest(&act.statement) {
             return Err(Refusal::OrgExists.into());
         }
-        let index = 0;
-        return Ok(Outcome::Repeated(index, org.kind.as_str().to_owned()));
+        return Ok(Outcome::Repeated(org.enrolled, org.kind.as_str().to_owned()));
     }
     let statement = act.key_set.as_ref().ok_or(Refusal::AttachmentMismatch)?;
     let key_set = KeySet::first(statement)?;
@@ -69,7 +68,7 @@ pub(super) fn next_key_set(state: &State, act: &Act, next: &KeySet) -> Result<Ou
     let org = acting(state, &act.caller, &next.org)?;
     let standing = format!("version {}", next.version);
     if org.fingerprint == digest(&act.statement) {
-        return Ok(Outcome::Repeated(0, standing));
+        return Ok(Outcome::Repeated(org.index, standing));
     }
     let own = org.versions.last().ok_or(Refusal::OrgUnknown)?;
     let key_set = org.key_set.next(own, &act.statement)?;
@@ -88,8 +87,9 @@ pub(super) fn membership(state: &State, act: &Act, membership: &Membership) -> R
         return Err(Refusal::KeySetMismatch.into());
     }
     let key = (membership.sponsor.clone(), membership.agency.clone());
-    if state.standing().members.get(&key) == Some(&digest(&act.statement)) {
-        return Ok(Outcome::Repeated(0, "member".to_owned()));
+    let stated = state.standing().members.get(&key);
+    if let Some(stated) = stated.filter(|stated| stated.digest == digest(&act.statement)) {
+        return Ok(Outcome::Repeated(stated.index, "member".to_owned()));
     }
     let event = Event::MembershipStated {
         agency: membership.agency.clone(),
@@ -179,8 +179,9 @@ pub(super) fn appoint(state: &State, act: &Act, appointment: &Appointment, now: 
         None => Scope::Organisation(appointment.by.clone()),
     };
     let standing = format!("{} reads until {}", appointment.reader, appointment.until_ms);
-    if state.standing().readers.contains(appointment) {
-        return Ok(Outcome::Repeated(0, standing));
+    let appointed = state.standing().readers.iter().find(|reader| reader.appointment == *appointment);
+    if let Some(reader) = appointed {
+        return Ok(Outcome::Repeated(reader.index, standing));
     }
     if state.standing().readers.len() >= READERS_MAX {
         return Err(Refusal::Unsupported.into());
