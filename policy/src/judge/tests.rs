@@ -1,4 +1,6 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
+use std::sync::LazyLock;
+
 use anteroom_proto::rpc::Marking;
 use proptest::prelude::*;
 
@@ -78,14 +80,14 @@ proptest! {
 
     #[test]
     fn cached_equals_uncached_and_replayed(list in proptest::collection::vec(any_facts(), 1..8)) {
-        let epoch = fixture::epoch();
-        let replay = fixture::epoch();
+        static EPOCHS: LazyLock<[Epoch; 2]> = LazyLock::new(|| [fixture::epoch(), fixture::epoch()]);
+        let [epoch, replay] = &*EPOCHS;
         for facts in list.iter().chain(&list) {
-            let judged = judge(&epoch, facts);
-            prop_assert_eq!(&judged, &judge_uncached(&epoch, facts));
+            let judged = judge(epoch, facts);
+            prop_assert_eq!(&judged, &judge_uncached(epoch, facts));
             // A replay has nothing but bytes.
             let read = Facts::decode(facts.encode_to_vec().as_slice()).unwrap();
-            prop_assert_eq!(&judged, &judge_uncached(&replay, &read));
+            prop_assert_eq!(&judged, &judge_uncached(replay, &read));
             prop_assert!(judged.reasons.is_sorted() && !judged.reasons.is_empty());
             let allowing = judged.reasons == ["grant"];
             prop_assert_eq!(judged.verdict == Verdict::Allow, allowing);

@@ -1,4 +1,6 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
+use std::sync::LazyLock;
+
 use anteroom_proto::rpc::Marking;
 use expect_test::{Expect, expect};
 
@@ -7,7 +9,11 @@ use crate::rules::EXPRESSION_DEPTH_MAX;
 use crate::rules::fixture::{added, facts, terms};
 
 fn answer(terms: &Terms, facts: &Facts) -> String {
-    let answer = Rules::new(terms).unwrap().ask(facts);
+    shown(&Rules::new(terms).unwrap(), facts)
+}
+
+fn shown(rules: &Rules, facts: &Facts) -> String {
+    let answer = rules.ask(facts);
     format!("{}: {}", if answer.allow { "allow" } else { "deny" }, answer.reasons.join(" "))
 }
 
@@ -18,7 +24,8 @@ fn refused(terms: &Terms) -> RulesError {
 fn check(change: impl FnOnce(&mut Facts), expected: &Expect) {
     let mut facts = facts();
     change(&mut facts);
-    expected.assert_eq(&answer(&terms(|_| {}), &facts));
+    static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::new(&terms(|_| {})).unwrap());
+    expected.assert_eq(&shown(&RULES, &facts));
 }
 
 fn marking(level: u32, caveats: &[&str], rel_to: &[&str]) -> Option<Marking> {
@@ -212,7 +219,7 @@ fn deep_rules_refuse_the_load_and_shallow_ones_always_answer() {
         |n| format!("true }} {} when {{ context.seed", "unless { context.seed || context.stream }".repeat(n)),
     ];
     for shape in shapes {
-        for n in [1, 4, 16, 24, 32, 64, 90, 100, 200, 600, 1_000] {
+        for n in [1, 16, 24, 64, 100, 600] {
             let text = format!(r#"@id("a") forbid (principal, action, resource) when {{ {} }};"#, shape(n));
             if text.len() > 32_768 {
                 continue;

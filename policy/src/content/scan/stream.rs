@@ -1,0 +1,273 @@
+//! Answers, event by event: what may leave now, what has to wait, and when to cut.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write as _,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{Findings, ScanSummary, ScanVerdict, Scanner, channel::Flow};
+use crate::content::strict_json::{self, Json};
+
+/// Most channels in one answer.
+pub const CHANNELS_MAX: usize = 512;
+/// Most events held back at once; more are let go, oldest first.
+pub const HELD_EVENTS_MAX: usize = 128;
+/// Most bytes held back at once; more are let go, oldest first.
+pub const HELD_EVENT_BYTES_MAX: usize = 64 * 1024;
+/// Hit of an event that is not what the routes stream.
+pub const UNKNOWN_EVENT: &str = "unknown_event";
+/// Hit of an answer with more channels than [`CHANNELS_MAX`].
+pub const TOO_MANY_CHANNELS: &str = "too_many_channels";
+/// The event that says a stream is over.
+const DONE: &[u8] = b"[DONE]";
+/// Positions in a list beyond this share a channel.
+const POSITIONS_MAX: usize = 32;
+
+/// What may leave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Release {
+    /// These events, in order; others may be held back.
+    Now(Vec<Bytes>),
+    /// Nothing more after `released`: a pattern that stops is complete, or an event is none.
+    Stop {
+        /// The detector.
+        hit: &'static str,
+        /// Whether the run, the person or the grant is locked too.
+        lock: bool,
+        /// Events held back that come before the match.
+        released: Vec<Bytes>,
+    },
+}
+
+/// Scans one answer. Each choice, tool call and kind of text is a channel of its own.
+#[derive(Debug)]
+pub struct StreamScanner {
+    scanner: Arc<Scanner>,
+    findings: Findings,
+    names: BTreeMap<String, usize>,
+    channels: Vec<Flow>,
+    /// Channels with an open match, and the event in which it began.
+    holding: BTreeMap<usize, u64>,
+    held: VecDeque<Bytes>,
+    held_bytes: usize,
+    /// Number of the event that comes next; the oldest held one is `next - held.len()`.
+    next: u64,
+    stopped: Option<&'static str>,
+}
+
+impl StreamScanner {
+    /// A scanner at the beginning of an answer.
+    #[must_use]
+    pub const fn new(scanner: Arc<Scanner>) -> Self {
+        Self {
+            scanner,
+            findings: Findings {
+                verdict: ScanVerdict::Clean,
+                hits: std::collections::BTreeSet::new(),
+                level: 0,
+                caveats: std::collections::BTreeSet::new(),
+            },
+            names: BTreeMap::new(),
+            channels: Vec::new(),
+            holding: BTreeMap::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            next: 0,
+            stopped: None,
+        }
+    }
+
+    /// Takes in one event's data, or the whole body of an answer that is not streamed, and says what may leave.
+    pub fn push(&mut self, event: Bytes) -> Release {
+        if let Some(hit) = self.stopped {
+            return Release::Stop { hit, lock: self.locks(), released: Vec::new() };
+        }
+        let number = self.next;
+        let outcome = self.read(number, &event);
+        self.next = self.next.saturating_add(1);
+        self.held_bytes = self.held_bytes.saturating_add(event.len());
+        self.held.push_back(event);
+        match outcome {
+            Ok(()) => Release::Now(self.release()),
+            Err(Stop { hit, begin }) => {
+                self.stopped = Some(hit);
+                let limit = self.holding.values().copied().fold(begin, u64::min);
+                let released = self.release_before(limit);
+                self.held.clear();
+                Release::Stop { hit, lock: self.locks(), released }
+            }
+        }
+    }
+
+    /// The answer is over: what was held back may leave, as nothing can complete it any more. Nothing after a stop.
+    pub fn finish(&mut self) -> Vec<Bytes> {
+        let Self { scanner, findings, channels, .. } = self;
+        for flow in channels {
+            flow.end(scanner, findings);
+        }
+        self.holding.clear();
+        self.held_bytes = 0;
+        self.held.drain(..).collect()
+    }
+
+    /// What was found so far.
+    #[must_use]
+    pub fn summary(&self) -> ScanSummary {
+        let mut summary = self.findings.summary();
+        if let Some(hit) = self.stopped.filter(|hit| !summary.hits.iter().any(|known| known == hit)) {
+            summary.verdict = summary.verdict.max(ScanVerdict::Stop);
+            summary.hits.push(hit.to_owned());
+            summary.hits.sort();
+        }
+        summary
+    }
+
+    fn locks(&self) -> bool {
+        self.findings.verdict == ScanVerdict::StopAndLock
+    }
+
+    fn read(&mut self, number: u64, event: &[u8]) -> Result<(), Stop> {
+        if event.trim_ascii() == DONE {
+            return Ok(());
+        }
+        let unknown = Stop { hit: UNKNOWN_EVENT, begin: number };
+        let json = strict_json::parse(event).map_err(|_| unknown)?;
+        let Json::Object(_) = json else { return Err(unknown) };
+        let mut path = prefix(&json).ok_or(unknown)?;
+        self.walk(number, &mut path, None, &json)
+    }
+
+    /// Feeds every string to the channel of its place.
+    fn walk(&mut self, number: u64, path: &mut String, key: Option<&str>, value: &Json<'_>) -> Result<(), Stop> {
+        let length = path.len();
+        match value {
+            Json::Null | Json::Bool(_) | Json::Number(_) => {}
+            Json::Text(text) => self.feed(number, path, text, false)?,
+            Json::List(list) => {
+                for (position, entry) in list.iter().enumerate() {
+                    match place(key, position, entry) {
+                        Some(place) => {
+                            let _ = write!(path, "[{place}]");
+                        }
+                        None => path.push_str("[]"),
+                    }
+                    self.walk(number, path, None, entry)?;
+                    path.truncate(length);
+                }
+            }
+            Json::Object(members) => {
+                for (name, member) in members {
+                    // Names are text too, each for itself; the schema's own are shorter than what stops.
+                    if name.len() > 6 {
+                        self.feed(number, "#", name, true)?;
+                    }
+                    if !matches!(member, Json::Null | Json::Bool(_) | Json::Number(_)) {
+                        path.push('.');
+                        path.extend(name.chars().take(64));
+                        self.walk(number, path, Some(name), member)?;
+                        path.truncate(length);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn feed(&mut self, number: u64, path: &str, text: &str, alone: bool) -> Result<(), Stop> {
+        let place = match self.names.get(path) {
+            Some(place) => *place,
+            None if self.channels.len() >= CHANNELS_MAX => return Err(Stop { hit: TOO_MANY_CHANNELS, begin: number }),
+            None => {
+                self.channels.push(Flow::default());
+                let place = self.channels.len().saturating_sub(1);
+                self.names.insert(path.to_owned(), place);
+                place
+            }
+        };
+        let Some(flow) = self.channels.get_mut(place) else {
+            return Err(Stop { hit: TOO_MANY_CHANNELS, begin: number });
+        };
+        flow.event(number);
+        let fed = flow.feed(&self.scanner, text, &mut self.findings);
+        if alone {
+            flow.end(&self.scanner, &mut self.findings);
+        }
+        match fed {
+            Ok(()) => {
+                match flow.open(&self.scanner).map(|begin| flow.event_at(begin).unwrap_or(number)) {
+                    Some(event) => self.holding.insert(place, event),
+                    None => self.holding.remove(&place),
+                };
+                Ok(())
+            }
+            Err(stopped) => {
+                Err(Stop { hit: stopped.detector, begin: flow.event_at(stopped.begin).unwrap_or(0).min(number) })
+            }
+        }
+    }
+
+    /// Lets go what no open match reaches, and the oldest of what is too much to hold.
+    fn release(&mut self) -> Vec<Bytes> {
+        let limit = self.holding.values().copied().min().unwrap_or(self.next);
+        let mut released = self.release_before(limit);
+        while self.held.len() > HELD_EVENTS_MAX || self.held_bytes > HELD_EVENT_BYTES_MAX {
+            let Some(event) = self.held.pop_front() else { break };
+            self.held_bytes = self.held_bytes.saturating_sub(event.len());
+            released.push(event);
+        }
+        released
+    }
+
+    fn release_before(&mut self, limit: u64) -> Vec<Bytes> {
+        let mut released = Vec::new();
+        while self.oldest() < limit {
+            let Some(event) = self.held.pop_front() else { break };
+            self.held_bytes = self.held_bytes.saturating_sub(event.len());
+            released.push(event);
+        }
+        released
+    }
+
+    fn oldest(&self) -> u64 {
+        self.next.saturating_sub(u64::try_from(self.held.len()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Why to cut, and the first event that must not leave.
+#[derive(Clone, Copy)]
+struct Stop {
+    hit: &'static str,
+    begin: u64,
+}
+
+/// What sets the channels of one event apart from those of others; `None` if its type is unknown.
+fn prefix(event: &Json<'_>) -> Option<String> {
+    let mut path = String::new();
+    match event.member("type") {
+        None | Some(Json::Null) => {}
+        Some(Json::Text(kind)) if (kind.starts_with("response.") || kind == "error") && kind.len() <= 64 => {
+            path.push_str(kind);
+        }
+        Some(Json::Bool(_) | Json::Number(_) | Json::Text(_) | Json::List(_) | Json::Object(_)) => return None,
+    }
+    for name in ["output_index", "content_index", "summary_index"] {
+        if let Some(index) = event.member(name).and_then(Json::as_unsigned) {
+            let _ = write!(path, "/{index}");
+        }
+    }
+    Some(path)
+}
+
+/// What tells an entry of a list from its neighbours. Texts, and the tokens and parts that make up one text, share a channel.
+fn place(key: Option<&str>, position: usize, entry: &Json<'_>) -> Option<u64> {
+    if let Some(index) = entry.member("index").and_then(Json::as_unsigned) {
+        return Some(index);
+    }
+    let pieces = matches!(key, Some("content" | "tokens" | "refusal" | "summary"));
+    let text = matches!(entry, Json::Text(_));
+    if pieces || text { None } else { u64::try_from(position.min(POSITIONS_MAX)).ok() }
+}
