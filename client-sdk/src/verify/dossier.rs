@@ -616,3 +616,6 @@ fn stated_window(summary: &GrantSummary, terms: &Terms) -> Result<Option<Window>
         Err(DossierError::Window)
     }
 }
+
+#[cfg(test)]
+mod tests;

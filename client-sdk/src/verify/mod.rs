@@ -8,3 +8,5 @@
 pub mod dossier;
 pub mod receipt;
 pub mod scope;
+#[cfg(test)]
+pub(crate) mod world;

@@ -213,3 +213,6 @@ pub fn to_tlog_proof(proven: &ProvenRecord) -> Result<TlogProof, TlogProofError>
     let note = Note::parse(proven.checkpoint.as_bytes())?;
     TlogProof::new(opening.index, hashes, note)?.with_extra(opening.encode_to_vec())
 }
+
+#[cfg(test)]
+mod tests;

@@ -380,3 +380,6 @@ impl TagKeys {
         verify_proven(proven, trust, key).map_err(|why| SliceError::Record { seq: opened.header().seq, why })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -277,3 +277,6 @@ pub fn verify_admission(
     let event: CallAdmitted = record.opened().event()?;
     if event.call == call.as_bytes() { Ok((record, event)) } else { Err(ReceiptError::OtherCall) }
 }
+
+#[cfg(test)]
+mod tests;
