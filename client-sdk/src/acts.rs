@@ -15,7 +15,7 @@ use anteroom_proto::{
         directory_client::DirectoryClient,
     },
     statement::{
-        acts::{Appointment, Lift, Lock, LockTarget, Membership, Resume, Stop, StopKind},
+        acts::{Appointment, Decline, Lift, Lock, LockTarget, Membership, Resume, Stop, StopKind},
         envelope::{self, Signer},
         key_set::Enrolment,
     },
@@ -292,9 +292,11 @@ impl Organisation {
         let record = self.keys.verify(&proven, self.log.trust())?;
         let carried = carried(&record)?;
         // Whoever repeats an act may have signed it anew; what is in force is its payload.
-        let same =
-            carried.iter().any(|held| held.payload_type == statement.payload_type && held.payload == statement.payload);
-        if !same {
+        let same = |held: &SignedStatement| {
+            held.payload_type == statement.payload_type
+                && (held.payload == statement.payload || (reply.repeated && same_end(held, &statement)))
+        };
+        if !carried.iter().any(same) {
             return Err(VerificationError::Other("act").into());
         }
         let anchoring = self.log.accept(&self.audit, &[record.checkpoint()]).await?;
@@ -315,8 +317,21 @@ where
     Ok(signed.await.map_err(|_| Error::Interrupted)??)
 }
 
+/// Whether two statements end the same grant in the same way: whoever repeats an end from another machine signs another
+/// identifier and another reason, and the end is in force all the same.
+fn same_end(held: &SignedStatement, sent: &SignedStatement) -> bool {
+    if let (Ok(held), Ok(sent)) = (envelope::read_json::<Stop>(held), envelope::read_json::<Stop>(sent)) {
+        let ends = matches!(held.stop, StopKind::Withdraw | StopKind::Relinquish);
+        return ends && (held.stop, held.grant, &held.by) == (sent.stop, sent.grant, &sent.by);
+    }
+    match (envelope::read_json::<Decline>(held), envelope::read_json::<Decline>(sent)) {
+        (Ok(held), Ok(sent)) => held.grant == sent.grant,
+        _ => false,
+    }
+}
+
 /// The statements that a record of an act carries.
-fn carried(record: &VerifiedRecord) -> Result<Vec<SignedStatement>, Error> {
+pub(crate) fn carried(record: &VerifiedRecord) -> Result<Vec<SignedStatement>, Error> {
     macro_rules! event {
         ($type:ty, $($field:ident),+) => {{
             let event: $type = record.opened().event().map_err(anteroom_proto::ledger::receipt::ReceiptError::from)?;

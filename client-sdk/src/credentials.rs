@@ -141,6 +141,12 @@ impl Credentials {
         self.life.map(|(_, end)| end)
     }
 
+    /// When it should be renewed, if its life is known.
+    #[must_use]
+    pub fn renew_at(&self) -> Option<At> {
+        self.life.map(|(issued, end)| renew_at(issued, end))
+    }
+
     /// The roots that the broker's certificate must lead to, PEM.
     #[must_use]
     pub fn roots_pem(&self) -> &str {

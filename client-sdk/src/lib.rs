@@ -14,6 +14,7 @@ pub mod connector;
 pub mod credentials;
 pub mod error;
 pub mod evaluator;
+pub mod home;
 pub mod lab;
 pub mod log;
 pub mod signer;

@@ -1,0 +1,206 @@
+//! What a party keeps of its own acts and of the grants it is party to.
+
+use std::path::PathBuf;
+
+use anteroom_proto::{
+    ledger::scope::Scope,
+    names::{Digest, GrantId},
+    rpc::{Dossier, SignedStatement},
+    statement::{
+        Payload,
+        acts::{Stop, StopKind},
+        envelope,
+        roster::PrivatePerson,
+        terms::Terms,
+    },
+};
+use prost::Message;
+
+use super::{Home, HomeError, files};
+use crate::{
+    acts::{Recorded, carried},
+    store::{ReceiptKeeper, ReceiptStore},
+    verify::{
+        dossier::{VerifiedDossier, VerifiedOffer},
+        scope::TagKeys,
+    },
+};
+
+/// A stop signed here.
+#[derive(Clone, Debug)]
+pub struct KeptStop {
+    /// What it says.
+    pub stop: Stop,
+    /// As signed.
+    pub statement: SignedStatement,
+}
+
+impl Home {
+    /// Keeps a copy of a statement signed here, named by its kind and the digest of its payload.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_statement(&self, statement: &SignedStatement) -> Result<(), HomeError> {
+        let folder = self.dir.join("statements");
+        files::folder(&folder)?;
+        let kind = statement.payload_type.trim_start_matches("application/vnd.anteroom.");
+        let kind = kind.split('.').next().unwrap_or("statement");
+        let kind: String = kind.chars().filter(|c| c.is_ascii_lowercase() || *c == '-').take(40).collect();
+        let path = folder.join(format!("{kind}-{}.json", Digest::of(&statement.payload)));
+        files::replace(&path, envelope::to_file(statement)?.as_bytes())
+    }
+
+    /// Keeps a copy of the statements that a record of an act carries.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_act(&self, recorded: &Recorded) -> Result<(), HomeError> {
+        for statement in carried(&recorded.record)? {
+            self.keep_statement(&statement)?;
+        }
+        Ok(())
+    }
+
+    /// The stops of a kind that were signed here for a grant.
+    ///
+    /// # Errors
+    /// A copy cannot be read.
+    pub fn stops(&self, kind: StopKind, grant: GrantId) -> Result<Vec<KeptStop>, HomeError> {
+        let folder = self.dir.join("statements");
+        let mut found = Vec::new();
+        for name in files::names(&folder, ".json")?.into_iter().filter(|name| name.starts_with("stop-")) {
+            let path = folder.join(format!("{name}.json"));
+            let Some(text) = files::read(&path)? else { continue };
+            let statement = envelope::from_file(&text).map_err(|why| HomeError::Statement { path, why })?;
+            if statement.payload_type != Stop::TYPE {
+                continue;
+            }
+            let stop: Stop = envelope::read_json(&statement)?;
+            if stop.stop == kind && stop.grant == grant {
+                found.push(KeptStop { stop, statement });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Keeps terms that were verified or made here: without them no record of their grant can be checked.
+    ///
+    /// # Errors
+    /// They are no terms, or cannot be written.
+    pub fn keep_terms(&self, bytes: &[u8]) -> Result<Terms, HomeError> {
+        let terms = Terms::parse(bytes)?;
+        let folder = self.dir.join("terms");
+        files::folder(&folder)?;
+        files::replace(&folder.join(format!("{}.json", terms.grant)), bytes)?;
+        Ok(terms)
+    }
+
+    /// The terms kept of a grant; `None` if there are none.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn terms(&self, grant: GrantId) -> Result<Option<Terms>, HomeError> {
+        let path = self.dir.join("terms").join(format!("{grant}.json"));
+        match files::read_bytes(&path)? {
+            Some(bytes) => Terms::parse(&bytes).map(Some).map_err(|why| HomeError::Statement { path, why }),
+            None => Ok(None),
+        }
+    }
+
+    /// The keys of every scope that this party knows the nonce of: its own, and those of the grants whose terms are kept.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn tag_keys(&self) -> Result<TagKeys, HomeError> {
+        let mut keys = TagKeys::default();
+        if let Some(enrolment) = self.enrolment()? {
+            let org = &enrolment.org;
+            keys.add(Scope::Organisation(org.clone()), &enrolment.nonce);
+            keys.add(Scope::Roster(org.clone()), &enrolment.roster_nonce);
+            keys.add(Scope::Reads(org.clone()), &enrolment.reads_nonce);
+        }
+        for name in files::names(&self.dir.join("terms"), ".json")? {
+            if let Ok(grant) = GrantId::parse(&name)
+                && let Some(terms) = self.terms(grant)?
+            {
+                keys.add(Scope::Grant(grant), &terms.nonce);
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Verifies an offer under the pinned fingerprints and keeps its terms.
+    ///
+    /// # Errors
+    /// A fingerprint is not pinned, or something does not hold.
+    pub fn take_offer(&self, dossier: &Dossier) -> Result<VerifiedOffer, HomeError> {
+        let pins = self.pins_for(&Terms::parse(&dossier.terms)?)?;
+        let offer = VerifiedOffer::verify(dossier, &pins).map_err(crate::error::Error::from)?;
+        self.keep_terms(&dossier.terms)?;
+        Ok(offer)
+    }
+
+    /// Verifies a dossier under the pinned fingerprints and keeps it, so that receipts can be checked without asking anybody.
+    ///
+    /// # Errors
+    /// A fingerprint is not pinned, or something does not hold.
+    pub fn take_dossier(&self, dossier: &Dossier) -> Result<VerifiedDossier, HomeError> {
+        let pins = self.pins_for(&Terms::parse(&dossier.terms)?)?;
+        let verified = VerifiedDossier::verify(dossier, &pins).map_err(crate::error::Error::from)?;
+        self.keep_terms(&dossier.terms)?;
+        let folder = self.dir.join("dossiers");
+        files::folder(&folder)?;
+        files::replace(&folder.join(format!("{}.bin", verified.grant())), &dossier.encode_to_vec())?;
+        Ok(verified)
+    }
+
+    /// The dossier kept of a grant, verified again under what is pinned; `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read or does not hold.
+    pub fn kept_dossier(&self, grant: GrantId) -> Result<Option<VerifiedDossier>, HomeError> {
+        let path = self.dir.join("dossiers").join(format!("{grant}.bin"));
+        let Some(bytes) = files::read_bytes(&path)? else { return Ok(None) };
+        let dossier =
+            Dossier::decode(bytes.as_slice()).map_err(|error| HomeError::Text { path, why: error.to_string() })?;
+        let pins = self.pins_for(&Terms::parse(&dossier.terms)?)?;
+        Ok(Some(VerifiedDossier::verify(&dossier, &pins).map_err(crate::error::Error::from)?))
+    }
+
+    /// Keeps a roster with what stays with the agency.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_roster(&self, statement: &SignedStatement, private: &[PrivatePerson]) -> Result<(), HomeError> {
+        let folder = self.dir.join("rosters");
+        files::folder(&folder)?;
+        let digest = Digest::of(&statement.payload);
+        files::replace(&folder.join(format!("{digest}.json")), envelope::to_file(statement)?.as_bytes())?;
+        let path = folder.join(format!("{digest}.private.json"));
+        let text = serde_json::to_vec_pretty(private)
+            .map_err(|error| HomeError::Text { path: path.clone(), why: error.to_string() })?;
+        files::replace(&path, &text)
+    }
+
+    /// The receipts kept here. One process at a time has them open.
+    ///
+    /// # Errors
+    /// They cannot be opened.
+    pub fn receipts(&self) -> Result<ReceiptStore, HomeError> {
+        Ok(ReceiptStore::open(&self.dir.join("receipts"))?)
+    }
+
+    /// The receipts kept here, for many tasks.
+    ///
+    /// # Errors
+    /// They cannot be opened.
+    pub fn receipt_keeper(&self) -> Result<ReceiptKeeper, HomeError> {
+        Ok(ReceiptKeeper::new(self.receipts()?))
+    }
+
+    /// The folder of a lab's connector for one line.
+    #[must_use]
+    pub fn connector_dir(&self, line: &anteroom_proto::names::ModelLine) -> PathBuf {
+        self.dir.join("connector").join(line.as_str())
+    }
+}

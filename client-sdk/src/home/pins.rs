@@ -1,0 +1,133 @@
+//! What was compared out of band: the log's key, and other organisations' fingerprints.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anteroom_proto::{
+    ledger::{checkpoint::LogTrust, note::VerifierKey},
+    names::{Digest, OrgId},
+    statement::terms::Terms,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Home, HomeError, files};
+use crate::{log::LogView, verify::dossier::Pins};
+
+const FILE: &str = "pins.toml";
+
+/// What `pins.toml` says.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinFile {
+    /// The log's verifier key, `name+id+base64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    /// Fingerprints of key sets.
+    #[serde(default)]
+    pub orgs: BTreeMap<OrgId, Digest>,
+}
+
+impl Home {
+    /// Everything pinned.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn pins(&self) -> Result<PinFile, HomeError> {
+        let path = self.dir.join(FILE);
+        match files::read(&path)? {
+            Some(text) => toml::from_str(&text).map_err(|error| HomeError::Text { path, why: error.to_string() }),
+            None => Ok(PinFile::default()),
+        }
+    }
+
+    /// Pins the log's key. Another one that is pinned already stays unless `replace`; the checkpoint seen under it goes with it.
+    ///
+    /// # Errors
+    /// It is no key, another is pinned, or the file cannot be written.
+    pub fn pin_log(&self, vkey: &str, replace: bool) -> Result<(), HomeError> {
+        let vkey: VerifierKey = vkey.parse()?;
+        LogTrust::log_only(vkey.clone())?;
+        let vkey = vkey.to_string();
+        let mut pins = self.pins()?;
+        if pins.log.as_ref() == Some(&vkey) {
+            return Ok(());
+        }
+        if pins.log.is_some() && !replace {
+            return Err(HomeError::Pinned("the log's key".to_owned()));
+        }
+        if pins.log.is_some() {
+            match std::fs::remove_file(self.checkpoint_path()) {
+                Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(HomeError::Io { path: self.checkpoint_path(), why });
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        pins.log = Some(vkey);
+        self.write_pins(&pins)
+    }
+
+    /// Pins an organisation's fingerprint. Another one that is pinned already stays unless `replace`.
+    ///
+    /// # Errors
+    /// Another is pinned, or the file cannot be written.
+    pub fn pin_org(&self, org: &OrgId, fingerprint: Digest, replace: bool) -> Result<(), HomeError> {
+        let mut pins = self.pins()?;
+        match pins.orgs.get(org) {
+            Some(held) if *held == fingerprint => return Ok(()),
+            Some(_) if !replace => return Err(HomeError::Pinned(org.to_string())),
+            Some(_) | None => {}
+        }
+        pins.orgs.insert(org.clone(), fingerprint);
+        self.write_pins(&pins)
+    }
+
+    /// The fingerprint of an organisation: its own from its key set, anybody else's as pinned.
+    ///
+    /// # Errors
+    /// It is not pinned.
+    pub fn fingerprint_of(&self, org: &OrgId) -> Result<Digest, HomeError> {
+        if let Some(pinned) = self.pins()?.orgs.get(org) {
+            return Ok(*pinned);
+        }
+        if self.settings.org.as_ref() == Some(org) {
+            return self.fingerprint();
+        }
+        Err(HomeError::NoPin(org.clone()))
+    }
+
+    /// The fingerprints under which these terms are verified.
+    ///
+    /// # Errors
+    /// One is not pinned.
+    pub fn pins_for(&self, terms: &Terms) -> Result<Pins, HomeError> {
+        Ok(Pins { lab: self.fingerprint_of(&terms.lab.org)?, agency: self.fingerprint_of(&terms.agency.org)? })
+    }
+
+    /// Whom checkpoints must be signed by.
+    ///
+    /// # Errors
+    /// No log key is pinned.
+    pub fn log_trust(&self) -> Result<LogTrust, HomeError> {
+        let vkey: VerifierKey = self.pins()?.log.ok_or(HomeError::NoLogKey)?.parse()?;
+        Ok(LogTrust::log_only(vkey)?)
+    }
+
+    /// The log as this side saw it.
+    ///
+    /// # Errors
+    /// No log key is pinned, or the checkpoint kept is not one to believe.
+    pub fn log_view(&self) -> Result<Arc<LogView>, HomeError> {
+        Ok(Arc::new(LogView::open(self.log_trust()?, &self.checkpoint_path())?))
+    }
+
+    fn checkpoint_path(&self) -> std::path::PathBuf {
+        self.dir.join("checkpoint")
+    }
+
+    fn write_pins(&self, pins: &PinFile) -> Result<(), HomeError> {
+        let path = self.dir.join(FILE);
+        let text = toml::to_string_pretty(pins)
+            .map_err(|error| HomeError::Text { path: path.clone(), why: error.to_string() })?;
+        files::replace(&path, text.as_bytes())
+    }
+}
