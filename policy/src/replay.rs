@@ -13,6 +13,7 @@ use anteroom_proto::{
     ledger::scope::Scope,
     names::{Digest, GrantId},
     rpc::{Facts, SignedStatement},
+    statement::{StatementError, roster::Roster},
     time::Window,
 };
 use prost::Message as _;
@@ -24,7 +25,7 @@ use crate::{
     event::{Admitted, ClockTrust, Entered, Event, Refused},
     judge::{Epoch, Judgement, Verdict, judge_uncached},
     refusal::Refusal,
-    standing::Grant,
+    standing::{Grant, PublishedRoster},
     state::State,
 };
 
@@ -73,6 +74,18 @@ impl Replay {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Takes the lab's view of a roster, for readers who may not read the agency's roster scope. Terms name it by digest, so
+    /// another one changes nothing.
+    ///
+    /// # Errors
+    /// The statement is no roster.
+    pub fn adopt_roster(&mut self, statement: &SignedStatement) -> Result<(), StatementError> {
+        let roster = Arc::new(Roster::parse(statement)?);
+        let published = PublishedRoster { roster, statement: statement.clone(), index: 0 };
+        self.state.adopt_roster(Digest::of(&statement.payload), published);
+        Ok(())
     }
 
     /// Takes the next record; indexes ascend.

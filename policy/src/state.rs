@@ -181,6 +181,15 @@ impl State {
         self.forget(entered.at);
     }
 
+    /// Takes a roster from elsewhere, for readers who may not read the agency's roster scope but hold the lab's view of it,
+    /// which terms name by digest. Live state never does this.
+    pub fn adopt_roster(&mut self, digest: Digest, roster: PublishedRoster) {
+        let rosters = &mut Arc::make_mut(&mut self.standing).rosters;
+        if !rosters.contains_key(&digest) {
+            rosters.insert(digest, Arc::new(roster));
+        }
+    }
+
     fn apply_event(&mut self, entered: &Entered) {
         let (at, index) = (entered.at, entered.index);
         match &entered.event {
