@@ -1,5 +1,28 @@
-//! The lab's side of a served model: what dials out to the broker and forwards to the local model server.
+//! The lab's side of a served model: what dials out to the broker, checks every call by itself, and forwards to the local
+//! model server.
+//!
+//! A dispatched call passes [`check`], which believes the log's pinned key and both sides' signatures and nothing else, then [`seen`], which answers
+//! each call once; only what comes out of there goes [`upstream`].
+//!
+//! **Invariant:** without a proven admission and the caller's signature no request reaches the model server, and the lab's own
+//! switch ([`stops`]) needs nobody.
 
+pub mod check;
+pub mod clock;
+pub mod dossiers;
+mod durable;
 pub mod generator;
+pub mod heads;
+pub mod seen;
+pub mod spool;
 pub mod sse;
+pub mod stops;
 pub mod upstream;
+pub mod windows;
+
+pub use check::Served;
+pub use clock::Clock;
+pub use dossiers::Pinned;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! The connector against brokers that forge, cut, break off and keep two histories.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests stop at the first surprise")]
+
+mod forged;
+mod world;
