@@ -1,21 +1,30 @@
 //! The lab's side of a served model: what dials out to the broker, checks every call by itself, and forwards to the local
 //! model server.
 //!
-//! A dispatched call passes [`check`], which believes the log's pinned key and both sides' signatures and nothing else, then [`seen`], which answers
+//! [`pool`] holds the [`Connector`]; each of its slots is one stream that takes one call at a time. A dispatched call passes
+//! [`check`], which believes the log's pinned key and both sides' signatures and nothing else, then [`seen`], which answers
 //! each call once; only what comes out of there goes [`upstream`].
 //!
 //! **Invariant:** without a proven admission and the caller's signature no request reaches the model server, and the lab's own
 //! switch ([`stops`]) needs nobody.
 
+mod admit;
+mod backoff;
 pub mod check;
 pub mod clock;
 pub mod dossiers;
 mod durable;
 pub mod generator;
 pub mod heads;
+mod meet;
+pub mod pool;
+mod relay;
 pub mod seen;
+mod shared;
+mod slot;
 pub mod spool;
 pub mod sse;
+pub mod status;
 pub mod stops;
 pub mod upstream;
 pub mod windows;
@@ -23,6 +32,8 @@ pub mod windows;
 pub use check::Served;
 pub use clock::Clock;
 pub use dossiers::Pinned;
+pub use pool::{Config, Connector, Slots, StartError};
+pub use status::Status;
 
 #[cfg(test)]
 mod tests;

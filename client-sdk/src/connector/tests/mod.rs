@@ -1,5 +1,7 @@
 //! The connector against brokers that forge, cut, break off and keep two histories.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests stop at the first surprise")]
 
+mod broker;
 mod forged;
+mod served;
 mod world;

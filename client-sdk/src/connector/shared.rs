@@ -1,0 +1,122 @@
+//! What all slots of one connector share.
+
+use std::sync::Arc;
+
+use anteroom_proto::{
+    ledger::chain::ResponseChain,
+    rpc::{ClockClaim, OutcomeClaim, SignedStatement, audit_client::AuditClient, serving_client::ServingClient},
+    statement::{
+        envelope::{Claim, SignerError, sign_claim},
+        terms::CALL_BYTES_MAX,
+    },
+};
+use tokio::sync::{Notify, watch};
+use tonic::transport::Channel;
+
+use super::{
+    check::Served,
+    clock::Clock,
+    dossiers::Dossiers,
+    durable,
+    heads::{HeadError, Heads},
+    relay::Told,
+    seen::Seen,
+    spool::Spool,
+    status::Status,
+    stops::Stops,
+    upstream::Upstream,
+    windows::Windows,
+};
+use crate::signer::SharedSigner;
+
+/// Largest message that the broker may send into a slot: a body and its admission.
+const DISPATCH_BYTES_MAX: u64 = CALL_BYTES_MAX + 256 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) served: Served,
+    pub(super) name: String,
+    pub(super) signer: SharedSigner,
+    pub(super) clock: Clock,
+    pub(super) upstream: Upstream,
+    pub(super) serving: ServingClient<Channel>,
+    pub(super) audit: AuditClient<Channel>,
+    pub(super) dossiers: Dossiers,
+    pub(super) heads: Heads,
+    pub(super) windows: Windows,
+    pub(super) seen: Seen,
+    pub(super) stops: Stops,
+    pub(super) spool: Spool,
+    pub(super) dir: std::path::PathBuf,
+    pub(super) status: watch::Sender<Status>,
+    /// True once no new call is to be taken.
+    pub(super) draining: watch::Sender<bool>,
+    /// Something waits in the spool and the broker may be there to take it.
+    pub(super) report: Notify,
+}
+
+/// A slot's client, which takes messages as large as a dispatch can be.
+pub(super) fn serving(channel: Channel) -> ServingClient<Channel> {
+    let max = usize::try_from(DISPATCH_BYTES_MAX).unwrap_or(usize::MAX);
+    ServingClient::new(channel).max_decoding_message_size(max)
+}
+
+impl Shared {
+    /// Signs this clock.
+    pub(super) async fn clock_claim(self: &Arc<Self>, challenge: &[u8]) -> Result<SignedStatement, SignerError> {
+        self.sign(ClockClaim {
+            org: self.served.lab.to_string(),
+            connector: self.name.clone(),
+            at_ms: self.clock.now().ms(),
+            challenge: challenge.to_vec(),
+        })
+        .await
+    }
+
+    /// Signs how a call ended.
+    pub(super) async fn outcome(self: &Arc<Self>, told: &Told) -> Result<SignedStatement, SignerError> {
+        let newest = self.heads.newest();
+        let chain = |chain: &ResponseChain| (chain.count(), chain.value().to_vec());
+        let (received_events, received_chain) = chain(&told.received);
+        let (released_events, released_chain) = chain(&told.released);
+        self.sign(OutcomeClaim {
+            call: told.call.as_bytes().to_vec(),
+            grant: told.grant.as_bytes().to_vec(),
+            status: told.status,
+            received_events,
+            received_chain,
+            released_events,
+            released_chain,
+            input_tokens: told.reported.usage.input,
+            output_tokens: told.reported.usage.output,
+            manifest_digest: self.served.manifest.as_bytes().to_vec(),
+            end: told.end.code().to_owned(),
+            at_ms: self.clock.now().ms(),
+            seen_size: newest.size,
+            seen_root: newest.root.as_bytes().to_vec(),
+        })
+        .await
+    }
+
+    /// Signs off the runtime's threads: a signer may be a card or a command that takes its time.
+    async fn sign<C: Claim + 'static>(self: &Arc<Self>, claim: C) -> Result<SignedStatement, SignerError> {
+        let signer = self.signer.clone();
+        let signed = tokio::task::spawn_blocking(move || sign_claim(&claim, &signer)).await;
+        signed.unwrap_or_else(|error| Err(SignerError(error.to_string())))
+    }
+
+    /// The broker contradicts itself: keep what it said and serve nothing more until a person looked.
+    pub(super) fn contradicted(&self, error: &HeadError, shown: &str) {
+        let kept = durable::write_whole(&self.dir, "contradicting-checkpoint", shown.as_bytes());
+        let seen = durable::write_whole(&self.dir, "contradicted-checkpoint", self.heads.newest_note().as_bytes());
+        tracing::error!(%error, evidence = kept.is_ok() && seen.is_ok(), "the broker's log contradicts what it showed before");
+        if let Err(error) = self.stops.stop_all(&format!("the broker's log contradicts what it showed before: {error}"))
+        {
+            tracing::error!(%error, "a stop is not on disk");
+        }
+    }
+
+    pub(super) fn note(&self, change: impl FnOnce(&mut Status)) {
+        self.status.send_modify(change);
+    }
+}

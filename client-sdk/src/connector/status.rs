@@ -1,0 +1,48 @@
+//! How the connector stands, for a person who watches it.
+
+use super::heads::Point;
+
+/// A snapshot. Counts are since the connector started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// Slots that the broker holds open.
+    pub open: usize,
+    /// Slots in a call.
+    pub busy: usize,
+    /// Calls that went to the model server.
+    pub calls: u64,
+    /// Of these, calls whose answer was handed over to its end.
+    pub completed: u64,
+    /// Calls refused before the model server saw them.
+    pub refused: u64,
+    /// The newest refusal: its stable code and what was found.
+    pub last_refusal: Option<(&'static str, String)>,
+    /// The newest checkpoint of the log that was verified.
+    pub newest: Point,
+    /// Milliseconds that this clock is ahead of the broker's, from the newest admission.
+    pub clock_ahead_ms: Option<i64>,
+    /// Why everything is stopped here, if it is.
+    pub stopped: Option<String>,
+    /// Outcomes that the broker did not take yet.
+    pub spooled: usize,
+    /// Why the newest slot that closed did so.
+    pub last_error: Option<String>,
+}
+
+impl Status {
+    pub(super) const fn start(newest: Point) -> Self {
+        Self {
+            open: 0,
+            busy: 0,
+            calls: 0,
+            completed: 0,
+            refused: 0,
+            last_refusal: None,
+            newest,
+            clock_ahead_ms: None,
+            stopped: None,
+            spooled: 0,
+            last_error: None,
+        }
+    }
+}
