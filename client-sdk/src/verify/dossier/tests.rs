@@ -95,6 +95,42 @@ fn an_acceptance_of_other_terms_is_refused() {
 }
 
 #[test]
+fn consent_must_name_everything_that_the_terms_name() {
+    let world = World::new();
+    let other = Digest::of(b"another");
+    let offer: Offer = envelope::read_json(world.dossier.offer.as_ref().unwrap()).unwrap();
+    let check = |change: &dyn Fn(&mut Offer), field| {
+        let mut dossier = world.dossier.clone();
+        let mut offer = offer.clone();
+        change(&mut offer);
+        dossier.offer = Some(sign_json(&offer, &[&key(seed::LAB_SIGNER)]).unwrap());
+        let refused = VerifiedDossier::verify(&dossier, &world.pins);
+        assert_eq!(refused.unwrap_err(), DossierError::OfferMismatch(field));
+    };
+    let org = |name| OrgId::parse(name).unwrap();
+    check(&|offer| offer.grant = GrantId::from_bytes([9; 16]), "grant");
+    check(&|offer| offer.terms = other, "terms");
+    check(&|offer| offer.lab = org("other"), "lab");
+    check(&|offer| offer.key_set = other, "key_set");
+
+    let statement = world.dossier.acceptance.as_ref().unwrap();
+    let acceptance: Acceptance = envelope::read_json(statement).unwrap();
+    let check = |change: &dyn Fn(&mut Acceptance), field| {
+        let mut dossier = world.dossier.clone();
+        let mut acceptance = acceptance.clone();
+        change(&mut acceptance);
+        dossier.acceptance = Some(sign_json(&acceptance, &[&key(seed::AGENCY_SIGNER)]).unwrap());
+        let refused = VerifiedDossier::verify(&dossier, &world.pins);
+        assert_eq!(refused.unwrap_err(), DossierError::AcceptanceMismatch(field));
+    };
+    check(&|held| held.grant = GrantId::from_bytes([9; 16]), "grant");
+    check(&|held| held.terms = other, "terms");
+    check(&|held| held.offer = other, "offer");
+    check(&|held| held.agency = org("other"), "agency");
+    check(&|held| held.key_set = other, "key_set");
+}
+
+#[test]
 fn another_fingerprint_than_the_pinned_one_is_refused() {
     let world = World::new();
     for pins in

@@ -89,6 +89,12 @@ fn a_cut_answer_is_told_as_one() {
         call.outcome.released_events = 3;
     });
     assert_eq!(cut.unwrap().end(), "grant_withdrawn");
+    // More than the connector released cannot have been handed on, cut or not.
+    let more = recorded(|call| {
+        call.finished.end = "grant_withdrawn".to_owned();
+        call.outcome.released_events = 1;
+    });
+    assert_eq!(more.unwrap_err(), CallFault::Answer("the number of events"));
 }
 
 #[test]

@@ -134,6 +134,9 @@ fn a_receipt_holds_for_its_own_call_and_grant_only() {
     let other = CallId::new(1_000, [9; 10]);
     let refused = verify_receipt(&receipt, &trust(), &tag_key(), grant(), other);
     assert_eq!(refused.unwrap_err(), ReceiptError::OtherCall);
+    let running = Receipt { finished: None, ..receipt.clone() };
+    let refused = verify_receipt(&running, &trust(), &tag_key(), grant(), other);
+    assert_eq!(refused.unwrap_err(), ReceiptError::OtherCall);
     let other = GrantId::from_bytes([9; 16]);
     let refused = verify_receipt(&receipt, &trust(), &tag_key(), other, call());
     assert!(matches!(refused, Err(ReceiptError::OtherScope { .. })));
@@ -158,6 +161,14 @@ fn an_end_before_or_of_another_admission_is_refused() {
     let swapped = verify(&log.receipt(4, 1)).unwrap_err();
     let kinds = ReceiptError::Kind { expected: CALL_ADMITTED, found: CALL_FINISHED };
     assert_eq!(swapped, kinds);
+}
+
+#[test]
+fn an_end_of_another_call_is_refused() {
+    let another = CallFinished { call: vec![9; 16], ..end(0) };
+    let log = Log::of(vec![(CALL_ADMITTED, admission().encode_to_vec()), (CALL_FINISHED, another.encode_to_vec())]);
+    let refused = verify(&log.receipt(0, 1));
+    assert_eq!(refused.unwrap_err(), ReceiptError::OtherCall);
 }
 
 #[test]
