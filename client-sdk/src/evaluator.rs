@@ -335,3 +335,6 @@ async fn fetch(directory: &mut DirectoryClient<Channel>, config: &CallerConfig) 
     }
     Ok(verified)
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,12 +17,12 @@ use anteroom_proto::{
     },
     names::{CallId, Digest, GrantId, ModelLine, OrgId, Pseudonym, RunId, Variant},
     rpc::{
-        CallAdmitted, CallClaim, CallFinished, Dossier, OutcomeClaim, ProvenRecord, Receipt, RecordHeader,
+        CallAdmitted, CallClaim, CallFinished, CallRequest, Dossier, OutcomeClaim, ProvenRecord, Receipt, RecordHeader,
         SignedStatement,
     },
     statement::{
         acts::{Acceptance, Offer, RunCredential},
-        envelope::{Signer, sign_claim, sign_json},
+        envelope::{Signer, read_claim, sign_claim, sign_json},
         key_set::{KeyRole, KeySet, OrgKind, RoleKey, Thresholds, fingerprint},
         model::{Manifest, NamedDigest},
         roster::{Person, Roster, Tri},
@@ -270,6 +270,12 @@ impl MiniLog {
         checkpoint.sign(&self.signer).unwrap()
     }
 
+    pub(crate) fn consistency(&self, seen: u64) -> Vec<Vec<u8>> {
+        let size = self.entries.len() as u64;
+        let proof = self.tree.consistency_proof(seen, size).unwrap();
+        proof.iter().map(|hash| hash.as_bytes().to_vec()).collect()
+    }
+
     pub(crate) fn prove(&self, index: u64, audience: Audience) -> ProvenRecord {
         let (record, seed) = self.records.get(usize::try_from(index).unwrap()).unwrap();
         let path = self.tree.inclusion_proof(index, self.entries.len() as u64).unwrap();
@@ -347,6 +353,28 @@ impl Call {
             outcome,
             answer,
         }
+    }
+
+    /// The honest record of what was really asked, with an answer of these events.
+    pub(crate) fn of(world: &World, request: &CallRequest, events: &[&[u8]]) -> Self {
+        let mut call = Self::new(world);
+        let statement = request.claim.clone().unwrap();
+        call.claim = read_claim(&statement).unwrap();
+        call.id = CallId::from_slice(&call.claim.call).unwrap();
+        call.body_key = request.body_key.as_slice().try_into().unwrap();
+        call.answer = ResponseChain::new(&call.body_key);
+        for event in events {
+            call.answer.push(event);
+        }
+        call.admitted.call.clone_from(&call.claim.call);
+        call.admitted.claim = Some(statement);
+        call.finished.call.clone_from(&call.claim.call);
+        call.finished.released_events = call.answer.count();
+        call.finished.released_chain = call.answer.value().to_vec();
+        call.outcome.call.clone_from(&call.claim.call);
+        call.outcome.released_events = call.answer.count();
+        call.outcome.released_chain = call.answer.value().to_vec();
+        call
     }
 
     pub(crate) fn signed_claim(&self) -> SignedStatement {
