@@ -1,1 +1,459 @@
-//! To be written.
+//! Puts the broker together from a [`Config`], starts it, and takes it down in order.
+//!
+//! The order of a start: the data directory, the clock, the keys, the fold of the whole ledger; then certificates and sockets; then
+//! tasks. The order of an end: no new calls; open ones end or are cut; doors; the ledger; the clock's memory.
+//!
+//! **Invariant:** no socket is bound before the ledger is folded and found whole, and the ledger is closed after every door.
+
+mod end;
+mod folder;
+mod fsck;
+mod overlay;
+mod renew;
+#[cfg(test)]
+mod tests;
+mod tick;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use anteroom_policy::command::Command;
+use anteroom_proto::names::Digest;
+use tokio::{
+    sync::{oneshot, watch},
+    task::{JoinHandle, JoinSet},
+};
+use tonic::service::Routes;
+
+pub use self::{
+    end::{Ended, Phase},
+    folder::{Folder, Initialised, init},
+    fsck::{Checked, Wrong, fsck},
+};
+use crate::{
+    book::{
+        disk::{Disk, RealDisk},
+        keyring::{Kek, Keyring, KeyringError},
+        wal::WalError,
+    },
+    clock::{ClockFileError, SystemTime, TimeSource, Timekeeper, Trust},
+    config::{Config, SecretError},
+    entropy::{self, SystemEntropy},
+    journal::{
+        Journal, JournalError,
+        recover::RecoverError,
+        writer::{self, WriterConfig},
+    },
+    listen::{ListenError, ListenLimits, Listener},
+    ops::{self, Ops},
+    pki::{FileError, ca::CaError, token::TokenError},
+    telemetry::Telemetry,
+    tls::{NowMs, Tls, TlsError},
+};
+
+/// How long doors wait for their last requests once no call is open.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+/// Why the broker does not start. Each text ends with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no data directory, or only half of one.
+    #[error(
+        "`{0}` is no initialised data directory: run `anteroom-broker init`, after removing what an interrupted one left"
+    )]
+    NotInitialised(String),
+    /// There is something where a data directory was to be made.
+    #[error("`{0}` is not empty: `init` replaces nothing; choose another `data_dir`")]
+    Present(String),
+    /// A data directory of another version.
+    #[error("`{0}` has a format that this version does not know: run the version that made it")]
+    Format(String),
+    /// Others can read the data directory.
+    #[error("`{0}` can be read by others: `chmod 700` it, and find out who did")]
+    Exposed(String),
+    /// A file or folder.
+    #[error("`{path}`: {source}")]
+    Folder {
+        /// Which.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of the authority.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The log's key.
+    #[error("the log's key cannot be used: {0}")]
+    LogKey(String),
+    /// The log on disk was signed by another key.
+    #[error(
+        "the log was started under the key `{found}`, `log_key` is `{given}`: give the key that belongs to this data directory"
+    )]
+    OtherLogKey {
+        /// The one in record 0.
+        found: String,
+        /// The one configured.
+        given: String,
+    },
+    /// The machine's clocks.
+    #[error("the machine's clocks cannot be read: {0}")]
+    Clocks(io::Error),
+    /// The clock's memory.
+    #[error("{0}: restore `clock` from where it is whole; without it the clock starts over, unconfirmed")]
+    Clock(#[from] ClockFileError),
+    /// The scopes' keys.
+    #[error("the keyring cannot be opened: {0}; `keys/` and `kek` belong together, restore both from one backup")]
+    Keyring(#[from] KeyringError),
+    /// Another process has the ledger.
+    #[error("another process has this data directory: stop it first, or work on a copy")]
+    InUse,
+    /// The ledger.
+    #[error("the ledger cannot be folded: {0}; keep the directory as it is and run `anteroom-broker fsck`")]
+    Recover(RecoverError),
+    /// The first records could not be written.
+    #[error("the ledger cannot be written: {0}")]
+    Journal(#[from] JournalError),
+    /// The authority.
+    #[error("the built-in authority: {0}")]
+    Ca(#[from] CaError),
+    /// The authority is another one's.
+    #[error("the built-in authority is that of `{found}`, `trust_domain` is `{given}`")]
+    TrustDomain {
+        /// In the root certificate.
+        found: String,
+        /// Configured.
+        given: String,
+    },
+    /// Enrolment tokens.
+    #[error("the enrolment tokens: {0}")]
+    Token(#[from] TokenError),
+    /// Certificates and keys.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// A door.
+    #[error("{0}; is another broker running, or the address another machine's?")]
+    Listen(#[from] ListenError),
+    /// A task of this start was lost.
+    #[error("the start was interrupted: {0}")]
+    Lost(#[from] tokio::task::JoinError),
+}
+
+impl From<RecoverError> for StartError {
+    fn from(error: RecoverError) -> Self {
+        match error {
+            RecoverError::Wal(WalError::Locked) => Self::InUse,
+            other @ (RecoverError::Wal(_)
+            | RecoverError::Core(_)
+            | RecoverError::Thread(_)
+            | RecoverError::Key { .. }) => Self::Recover(other),
+        }
+    }
+}
+
+/// Answers for the name of an environment variable.
+pub type Environment = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// What the broker takes from outside its data directory, besides its configuration.
+pub struct Outside {
+    /// The clocks.
+    pub time: Arc<dyn TimeSource>,
+    /// The environment, for secrets that are in it.
+    pub environment: Environment,
+}
+
+impl Outside {
+    /// This machine.
+    ///
+    /// # Errors
+    /// [`StartError::Clocks`] if the kernel does not say which boot this is.
+    pub fn system() -> Result<Self, StartError> {
+        let time = Arc::new(SystemTime::new().map_err(StartError::Clocks)?);
+        Ok(Self { time, environment: Box::new(|name| std::env::var(name).ok()) })
+    }
+}
+
+/// The addresses in use: with port 0 asked for, the ones the kernel chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The programme's door.
+    pub programme: SocketAddr,
+    /// The enrolment door.
+    pub enrolment: SocketAddr,
+    /// Health and metrics.
+    pub ops: SocketAddr,
+}
+
+/// A broker that runs. Dropping it stops it without order; [`Running::ended`] waits for an orderly end.
+#[derive(Debug)]
+#[must_use]
+pub struct Running {
+    addresses: Addresses,
+    journal: Journal,
+    log_key: String,
+    phase: watch::Sender<Phase>,
+    main: JoinHandle<Ended>,
+}
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Its journal.
+    #[must_use]
+    pub const fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The log's verifier key: what the parties pin.
+    #[must_use]
+    pub fn log_key(&self) -> &str {
+        &self.log_key
+    }
+
+    /// Takes no new calls, lets open ones end within the drain's bound and never past their grants' ends, then stops.
+    pub fn drain(&self) {
+        self.reach(Phase::Draining);
+    }
+
+    /// Stops at once: open calls are cut.
+    pub fn stop(&self) {
+        self.reach(Phase::Stopping);
+    }
+
+    /// Waits until everything has ended.
+    pub async fn ended(self) -> Ended {
+        let Self { phase, main, .. } = self;
+        let ended =
+            main.await.unwrap_or_else(|error| Ended::Fatal(format!("the broker's main task was lost: {error}")));
+        drop(phase);
+        ended
+    }
+
+    /// A handle that can drain and stop while somebody else waits for the end.
+    #[must_use]
+    pub fn switch(&self) -> Switch {
+        Switch { phase: self.phase.clone() }
+    }
+
+    fn reach(&self, phase: Phase) {
+        end::reach(&self.phase, phase);
+    }
+}
+
+/// Drains and stops a running broker.
+#[derive(Clone, Debug)]
+pub struct Switch {
+    phase: watch::Sender<Phase>,
+}
+
+impl Switch {
+    /// As [`Running::drain`].
+    pub fn drain(&self) {
+        end::reach(&self.phase, Phase::Draining);
+    }
+
+    /// As [`Running::stop`].
+    pub fn stop(&self) {
+        end::reach(&self.phase, Phase::Stopping);
+    }
+}
+
+/// Starts a broker from an initialised data directory.
+///
+/// # Errors
+/// See [`StartError`]; nothing is left running.
+pub async fn start(config: Config, outside: Outside) -> Result<Running, StartError> {
+    let (phase, _) = watch::channel(Phase::Serving);
+    let broken = Arc::new(OnceLock::new());
+    let (book, writer) = {
+        let (config, phase, broken) = (config.clone(), phase.clone(), Arc::clone(&broken));
+        tokio::task::spawn_blocking(move || open(&config, &outside, phase, broken)).await??
+    };
+    let journal = book.journal.clone();
+    let mut writer = Some(writer);
+    let assembled = assemble(config, book, &mut writer, phase, broken).await;
+    if let (Err(_), Some(writer)) = (&assembled, writer) {
+        journal.close();
+        tokio::task::spawn_blocking(move || drop(writer.join())).await?;
+    }
+    assembled
+}
+
+/// What opening the data directory gave.
+struct Book {
+    folder: Folder,
+    journal: Journal,
+    clock: Arc<Timekeeper>,
+    time: Arc<dyn TimeSource>,
+    log_key: String,
+}
+
+fn open(
+    config: &Config,
+    outside: &Outside,
+    phase: watch::Sender<Phase>,
+    broken: Arc<OnceLock<String>>,
+) -> Result<(Book, std::thread::JoinHandle<()>), StartError> {
+    let folder = Folder::open(&config.data_dir)?;
+    let disk = |path: std::path::PathBuf| match RealDisk::open(&path) {
+        Ok(disk) => Ok(Arc::new(disk)),
+        Err(source) => Err(StartError::Folder { path: path.display().to_string(), source }),
+    };
+    let clock = Arc::new(Timekeeper::start(Arc::clone(&outside.time), Some(&folder.clock()))?);
+    let keyring = keyring(config, disk(folder.keys())?, &*outside.environment)?;
+    let signer = Arc::new(folder::signer(config, &*outside.environment)?);
+    let log_key = signer.verifier().to_string();
+    let (journal, writer) = writer::start(WriterConfig {
+        wal: disk(folder.wal())?,
+        keyring,
+        sizes: config.wal,
+        origin: config.origin.clone(),
+        signer,
+        clock: Arc::clone(&clock),
+        entropy: Box::new(SystemEntropy::new()),
+        fatal: Box::new(move |why| {
+            // The first reason is the one to tell; nothing that follows it is news.
+            let _ = broken.set(why.to_owned());
+            end::reach(&phase, Phase::Broken);
+        }),
+    })?;
+    let found = journal.standing().log_key.clone();
+    if journal.newest().size > 0 && found != log_key {
+        journal.close();
+        drop(writer.join());
+        return Err(StartError::OtherLogKey { found, given: log_key });
+    }
+    Ok((Book { folder, journal, clock, time: Arc::clone(&outside.time), log_key }, writer))
+}
+
+/// The scopes' keys.
+fn keyring(
+    config: &Config,
+    disk: Arc<dyn Disk>,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Keyring, StartError> {
+    let mut bytes = config.kek.read(environment)?;
+    let kek = Kek::from_bytes(&bytes);
+    bytes.fill(0);
+    match Keyring::open(disk, kek?) {
+        Err(KeyringError::Locked) => Err(StartError::InUse),
+        opened => Ok(opened?),
+    }
+}
+
+async fn assemble(
+    config: Config,
+    book: Book,
+    writer: &mut Option<std::thread::JoinHandle<()>>,
+    phase: watch::Sender<Phase>,
+    broken: Arc<OnceLock<String>>,
+) -> Result<Running, StartError> {
+    let Book { folder, journal, clock, time, log_key } = book;
+    let telemetry = Arc::new(Telemetry::new());
+    journal.observe(Arc::clone(&telemetry) as Arc<_>);
+    let nonce = Digest::from_bytes(entropy::bytes(&mut SystemEntropy::new()));
+    let open = Command::Open { origin: config.origin.to_string(), log_key: log_key.clone(), nonce };
+    let _ = journal.submit(open).await?;
+    let _ = journal.submit(Command::Start { version: env!("CARGO_PKG_VERSION").to_owned() }).await?;
+    tick::clock(&journal, &*time).await?;
+
+    let now = wall(&clock, &time);
+    let names = config.server_names.clone();
+    let trust_domain = config.trust_domain.clone();
+    let files = renew::files(&folder, config.existing_pki.as_deref());
+    let (ca, tls) = {
+        let (folder, names, files) = (folder.clone(), names.clone(), files.clone());
+        let now = Arc::clone(&now);
+        let load = move || -> Result<_, StartError> {
+            let ca = folder.ca()?;
+            if *ca.trust_domain() != trust_domain {
+                let (found, given) = (ca.trust_domain().as_str().to_owned(), trust_domain.as_str().to_owned());
+                return Err(StartError::TrustDomain { found, given });
+            }
+            renew::renew(&folder, &ca, &names, now())?;
+            Ok((Arc::new(ca), Arc::new(Tls::load(files, now)?)))
+        };
+        tokio::task::spawn_blocking(load).await??
+    };
+
+    let mut limits = config.programme;
+    limits.drain_max = CLOSE_MAX;
+    let programme = Listener::programme(config.listen, Arc::clone(&tls), limits).await?;
+    let mut limits = ListenLimits::enrolment();
+    limits.drain_max = CLOSE_MAX;
+    let enrolment = Listener::enrolment(config.enrol_listen, Arc::clone(&tls), limits).await?;
+    let ops_failed = |source| ListenError { address: config.ops_listen, source };
+    let ops_socket = tokio::net::TcpListener::bind(config.ops_listen).await.map_err(ops_failed)?;
+    let addresses = Addresses {
+        programme: programme.local_addr(),
+        enrolment: enrolment.local_addr(),
+        ops: ops_socket.local_addr().map_err(ops_failed)?,
+    };
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let routes = Routes::default().add_service(health_service);
+    let newcomers = Routes::default();
+
+    let ops = Arc::new(Ops {
+        journal: journal.clone(),
+        telemetry: Arc::clone(&telemetry),
+        tls: Arc::clone(&tls),
+        connections: programme.connections(),
+        phase: phase.subscribe(),
+        sources: Vec::new(),
+    });
+    let mut doors = JoinSet::new();
+    doors.spawn(end::door(programme, routes, phase.subscribe()));
+    doors.spawn(end::door(enrolment, newcomers, phase.subscribe()));
+    let (ops_stop, stopped) = oneshot::channel::<()>();
+    let ops_task = tokio::spawn(async move {
+        let served = axum::serve(ops_socket, ops::router(ops)).with_graceful_shutdown(async move {
+            // Ends as well when the sender is dropped.
+            let _ = stopped.await;
+        });
+        if let Err(error) = served.await {
+            tracing::error!(%error, "health and metrics ended");
+        }
+    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(tick::every_second(journal.clone(), Arc::clone(&time)));
+    tasks.spawn(tick::look_after_tls(tick::Renewal { folder, ca, tls, names, files, now }));
+    let parts = end::Parts {
+        phase: phase.clone(),
+        broken,
+        drain_max: config.drain_max,
+        journal: journal.clone(),
+        open: telemetry.open_calls(),
+        health,
+        doors,
+        tasks,
+        ops: (ops_stop, ops_task),
+        writer: writer.take(),
+        clock,
+    };
+    let main = tokio::spawn(end::run(parts));
+    Ok(Running { addresses, journal, log_key, phase, main })
+}
+
+/// The time that certificates are judged by. After a reboot nothing has confirmed the clock yet and its own time stands where it
+/// stood; the wall clock is then the better guess, and whoever is to confirm the clock must be able to connect.
+fn wall(clock: &Arc<Timekeeper>, time: &Arc<dyn TimeSource>) -> NowMs {
+    let (clock, time) = (Arc::clone(clock), Arc::clone(time));
+    Arc::new(move || {
+        let now = clock.now();
+        match now.trust {
+            Trust::Trusted | Trust::Suspended { .. } => now.at_ms,
+            Trust::Unconfirmed { .. } => now.at_ms.max(time.read().wall_ms),
+        }
+    })
+}

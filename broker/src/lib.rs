@@ -7,6 +7,8 @@ pub mod book;
 pub mod boot;
 pub mod clock;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod entropy;
 pub mod identity;
 pub mod index;

@@ -1,2 +1,317 @@
-//! x
-fn main() {}
+//! `anteroom-broker`: from a command line to a running broker and an exit code.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anteroom_broker::{
+    boot::{self, Ended, Folder, Outside, Running, StartError, Switch},
+    clock::{SystemTime, TimeSource as _},
+    config::{Config, ConfigError, LogFormat, Settings},
+    entropy::SystemEntropy,
+    identity::{NameError, Principal, Role},
+    pki::token::{TokenError, TokenLifetime, TokenStore},
+};
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Something is wrong on this machine.
+const LOCAL_ERROR: u8 = 1;
+/// What was checked is not what it should be.
+const VERIFICATION_FAILED: u8 = 7;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 something is wrong on this machine; 2 wrong usage; 7 verification failed.
+
+A value comes from its flag, else from its environment variable, else from the file, else from its default.";
+
+#[derive(Parser)]
+#[command(name = "anteroom-broker", version, about = "Lends access to a model before its release, on terms both sides signed", after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a data directory: authority, server certificate, the log's key.
+    #[command(after_help = "Example:\n  anteroom-broker init --config /etc/anteroom/broker.toml")]
+    Init(Configured),
+    /// Run the broker. The first signal drains it, the second stops it.
+    #[command(after_help = "Example:\n  anteroom-broker serve --config /etc/anteroom/broker.toml")]
+    Serve(Configured),
+    /// Mint a one-time token with which somebody gets a first certificate. Works while the broker runs.
+    #[command(
+        after_help = "Example:\n  anteroom-broker token --config broker.toml --org aisi --role person --name alice --ttl 2h"
+    )]
+    Token(TokenArgs),
+    /// Look at a configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Fold the whole ledger and recompute every digest, chain, root and signature. Changes nothing; the broker must be stopped.
+    #[command(after_help = "Example:\n  anteroom-broker fsck --config broker.toml || echo 'do not start it'")]
+    Fsck(Configured),
+    /// Run a broker for trying things out, with one lab, one agency and one auditor.
+    #[cfg(feature = "demo")]
+    Dev(anteroom_broker::demo::DevArgs),
+    /// Play the whole story once.
+    #[cfg(feature = "demo")]
+    Demo(anteroom_broker::demo::DemoArgs),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Check a configuration as `serve` would, and open nothing.
+    #[command(after_help = "Example:\n  anteroom-broker config validate --config broker.toml")]
+    Validate(Configured),
+}
+
+#[derive(Args)]
+struct Configured {
+    /// The configuration's file [env: ANTEROOM_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Args)]
+struct TokenArgs {
+    #[command(flatten)]
+    configured: Configured,
+    /// The organisation the certificate will name
+    #[arg(long)]
+    org: String,
+    /// The role it will name: person, workload, connector, auditor, admin or operator
+    #[arg(long, value_parser = role)]
+    role: Role,
+    /// The name it will carry
+    #[arg(long)]
+    name: String,
+    /// How long the token may be used, such as 90s, 30m, 2h or 7d; one minute to seven days
+    #[arg(long, value_parser = lifetime, default_value = "1h")]
+    ttl: TokenLifetime,
+}
+
+/// Why a command failed. The text goes to the terminal as it is.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error("{0}")]
+    Start(#[from] StartError),
+    #[error("{0}")]
+    Name(#[from] NameError),
+    #[error("{0}")]
+    Token(#[from] TokenError),
+    #[error("the ledger is wrong: {0}")]
+    Wrong(#[from] boot::Wrong),
+    #[error("the broker stopped: {0}")]
+    Fatal(String),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[cfg(feature = "demo")]
+    #[error("{0}")]
+    Demo(#[from] anteroom_broker::demo::DemoError),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // A terminal that is gone changes nothing about the failure.
+            let _ = writeln!(io::stderr().lock(), "anteroom-broker: {failure}");
+            ExitCode::from(match failure {
+                Failure::Wrong(_) => VERIFICATION_FAILED,
+                _ => LOCAL_ERROR,
+            })
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Init(configured) => init(&configured.load()?),
+        Command::Serve(configured) => serve(configured.load()?),
+        Command::Token(args) => token(args),
+        Command::Config(ConfigCommand::Validate(configured)) => {
+            configured.load()?;
+            say("the configuration is in order")
+        }
+        Command::Fsck(configured) => fsck(&configured.load()?),
+        #[cfg(feature = "demo")]
+        Command::Dev(args) => Ok(runtime()?.block_on(anteroom_broker::demo::dev(args))?),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => Ok(runtime()?.block_on(anteroom_broker::demo::demo(args))?),
+    }
+}
+
+impl Configured {
+    fn load(self) -> Result<Config, ConfigError> {
+        let file = self.config.or_else(|| std::env::var_os("ANTEROOM_CONFIG").map(PathBuf::from));
+        Config::load(self.settings, &environment, file.as_deref())
+    }
+}
+
+fn init(config: &Config) -> Result<(), Failure> {
+    let made = boot::init(config, &SystemTime::new()?, &environment)?;
+    say(&format!(
+        "data directory `{}` is ready\n\
+         log key   {}\n\
+         CA root   {}\n\
+         Hand `{}` to the parties; they pin both.\n\
+         Next: anteroom-broker serve, then a token for each organisation's first member:\n\
+         \x20 anteroom-broker token --org ORG --role admin --name NAME",
+        config.data_dir().display(),
+        made.log_key,
+        made.root.display(),
+        made.operator.display(),
+    ))
+}
+
+fn serve(config: Config) -> Result<(), Failure> {
+    log(&config);
+    runtime()?.block_on(async {
+        // Listened for before the start, so that a signal during a long fold is not lost.
+        let mut signals = Signals::new()?;
+        let running: Running = tokio::select! {
+            started = boot::start(config, Outside::system()?) => started?,
+            () = signals.next() => return Ok(()),
+        };
+        let addresses = running.addresses();
+        say(&format!(
+            "ready programme={} enrolment={} ops={} log_key={}",
+            addresses.programme,
+            addresses.enrolment,
+            addresses.ops,
+            running.log_key()
+        ))?;
+        let switch: Switch = running.switch();
+        let listening = tokio::spawn(async move {
+            signals.next().await;
+            tracing::info!("draining; another signal stops at once");
+            switch.drain();
+            signals.next().await;
+            switch.stop();
+        });
+        let ended = running.ended().await;
+        listening.abort();
+        match ended {
+            Ended::Orderly { open_calls } => {
+                tracing::info!(open_calls, "stopped");
+                Ok(())
+            }
+            Ended::Fatal(why) => Err(Failure::Fatal(why)),
+        }
+    })
+}
+
+fn token(args: TokenArgs) -> Result<(), Failure> {
+    let TokenArgs { configured, org, role, name, ttl } = args;
+    let config = configured.load()?;
+    let principal = Principal::new(&org, role, &name)?;
+    let store = TokenStore::open(&Folder::open(config.data_dir())?.tokens())?;
+    let now_ms = SystemTime::new()?.read().wall_ms;
+    let token = store.mint(&principal, ttl, now_ms, &mut SystemEntropy::new())?;
+    writeln!(io::stderr().lock(), "one-time token for {principal}; hand it over on a channel fit for a secret")?;
+    say(token.expose())
+}
+
+fn fsck(config: &Config) -> Result<(), Failure> {
+    let checked = boot::fsck(config, &environment)??;
+    let torn = match checked.torn {
+        Some((segment, offset)) => {
+            format!(
+                "\nan unfinished batch at segment {segment}, byte {offset}: nobody was answered from it; `serve` cuts it"
+            )
+        }
+        None => String::new(),
+    };
+    say(&format!(
+        "{} records in {} batches are whole, {} calls open\nroot {}{torn}\n\n{}",
+        checked.records, checked.batches, checked.open_calls, checked.root, checked.checkpoint
+    ))
+}
+
+/// Termination and interruption, one like the other.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn log(config: &Config) {
+    let builder = tracing_subscriber::fmt().with_env_filter(config.log_filter()).with_writer(io::stderr);
+    match config.log_format() {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Results go to standard output, everything else to standard error.
+fn say(text: &str) -> Result<(), Failure> {
+    Ok(writeln!(io::stdout().lock(), "{text}")?)
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    Role::parse(text).ok_or_else(|| "person, workload, connector, auditor, admin or operator is expected".to_owned())
+}
+
+fn lifetime(text: &str) -> Result<TokenLifetime, String> {
+    let expected = || "one minute to seven days is expected, such as 90s, 30m, 2h or 7d".to_owned();
+    let unit = text.chars().next_back().ok_or_else(expected)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(expected()),
+    };
+    let count: u64 = text.strip_suffix(unit).and_then(|count| count.parse().ok()).ok_or_else(expected)?;
+    let length = count.checked_mul(seconds).ok_or_else(expected)?;
+    TokenLifetime::new(Duration::from_secs(length)).ok_or_else(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lifetimes_are_read_with_their_unit() {
+        assert_eq!(lifetime("2h"), Ok(TokenLifetime::new(Duration::from_secs(7_200)).unwrap_or_default()));
+        for wrong in ["", "h", "59s", "8d", "1w", "-1h", "1 h", "99999999999999999999d"] {
+            assert!(lifetime(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The data directory: what is in it, and how it comes to be.
+//!
+//! ```text
+//! format          what this directory is; written last, so that half a directory is recognised
+//! wal/            the ledger: the truth
+//! keys/           the scopes' keys, each wrapped under `kek`
+//! kek             the key that wraps them
+//! log.key         the key that signs checkpoints
+//! clock           what the clock must remember
+//! pki/            the built-in authority, the server's certificate, enrolment tokens
+//! index/          for searches; can be thrown away
+//! operator/       what the operator hands to the parties: the authority's root and the log's verifier key
+//! ```
+//!
+//! **Invariant:** nothing here replaces a key or a ledger that exists, and everything secret is readable by its owner alone.
+
+use std::{
+    fs::DirBuilder,
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anteroom_proto::ledger::note::NoteSigner;
+
+use super::{StartError, renew};
+use crate::{
+    book::disk::{RealDisk, read_small, write_durably},
+    clock::TimeSource,
+    config::{Config, Secret},
+    entropy::{self, SystemEntropy},
+    pki::{
+        ca::{CA_CERT_FILE, CA_KEY_FILE, Ca},
+        token::TokenStore,
+    },
+};
+
+const FORMAT: &[u8] = b"anteroom-data-1\n";
+
+/// Where each part of a data directory is.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Checks that the directory is a whole one, and nobody else's to read.
+    ///
+    /// # Errors
+    /// [`StartError::NotInitialised`], [`StartError::Format`], [`StartError::Exposed`] or [`StartError::Folder`].
+    pub fn open(root: &Path) -> Result<Self, StartError> {
+        let folder = Self::at(root);
+        let shown = || root.display().to_string();
+        let metadata = match std::fs::metadata(root) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StartError::NotInitialised(shown())),
+            Err(source) => return Err(StartError::Folder { path: shown(), source }),
+        };
+        if metadata.permissions().mode() & 0o077 != 0 {
+            return Err(StartError::Exposed(shown()));
+        }
+        let disk = RealDisk::open(root).map_err(|source| StartError::Folder { path: shown(), source })?;
+        match read_small(&disk, "format", FORMAT.len()) {
+            Ok(Some(found)) if found == FORMAT => Ok(folder),
+            Ok(_) => Err(StartError::Format(shown())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StartError::NotInitialised(shown())),
+            Err(source) => Err(StartError::Folder { path: shown(), source }),
+        }
+    }
+
+    /// The ledger.
+    pub(crate) fn wal(&self) -> PathBuf {
+        self.root.join("wal")
+    }
+
+    /// The scopes' keys.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
+    /// The clock's memory.
+    pub(crate) fn clock(&self) -> PathBuf {
+        self.root.join("clock")
+    }
+
+    /// Certificates.
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+
+    /// Enrolment tokens.
+    #[must_use]
+    pub fn tokens(&self) -> PathBuf {
+        self.root.join("pki").join("tokens")
+    }
+
+    /// The index.
+    pub(crate) fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    /// What the operator hands out.
+    pub(crate) fn operator(&self) -> PathBuf {
+        self.root.join("operator")
+    }
+
+    pub(crate) fn ca(&self) -> Result<Ca, crate::pki::ca::CaError> {
+        Ca::load(&self.pki().join(CA_CERT_FILE), &self.pki().join(CA_KEY_FILE))
+    }
+}
+
+/// What a new data directory's owner has to know.
+#[derive(Clone, Debug)]
+pub struct Initialised {
+    /// The log's verifier key: what the parties pin.
+    pub log_key: String,
+    /// The authority's root certificate in PEM, by path.
+    pub root: PathBuf,
+    /// The folder with both, to hand out.
+    pub operator: PathBuf,
+}
+
+/// Makes a data directory: authority, server certificate, keys and folders. Waits for the disk.
+///
+/// # Errors
+/// If there is anything already, or a file cannot be made. What a failure left behind is refused by the next start.
+pub fn init(
+    config: &Config,
+    time: &dyn TimeSource,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Initialised, StartError> {
+    let folder = Folder::at(&config.data_dir);
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |source| StartError::Folder { path, source }
+    };
+    make(&config.data_dir).map_err(failed(&config.data_dir))?;
+    let mut entries = std::fs::read_dir(&config.data_dir).map_err(failed(&config.data_dir))?;
+    if entries.next().is_some() {
+        return Err(StartError::Present(config.data_dir.display().to_string()));
+    }
+    std::fs::set_permissions(&config.data_dir, std::fs::Permissions::from_mode(0o700))
+        .map_err(failed(&config.data_dir))?;
+    for path in [folder.wal(), folder.keys(), folder.pki(), folder.tokens(), folder.index(), folder.operator()] {
+        make(&path).map_err(failed(&path))?;
+    }
+    make_secret(&config.kek)?;
+    make_secret(&config.log_key)?;
+    let signer = signer(config, environment)?;
+    let now_ms = time.read().wall_ms;
+    let mut entropy = SystemEntropy::new();
+    let ca = Ca::create(&config.trust_domain, now_ms, &mut entropy)?;
+    ca.save(&folder.pki(), &mut entropy)?;
+    renew::write(&folder, &ca, &config.server_names, now_ms)?;
+    TokenStore::open(&folder.tokens())?;
+    let root = folder.operator().join(CA_CERT_FILE);
+    let log_key = signer.verifier().to_string();
+    let operator = RealDisk::open(&folder.operator()).map_err(failed(&folder.operator()))?;
+    write_durably(&operator, CA_CERT_FILE, ca.cert_pem().as_bytes()).map_err(failed(&root))?;
+    write_durably(&operator, "log.vkey", format!("{log_key}\n").as_bytes()).map_err(failed(&folder.operator()))?;
+    let disk = RealDisk::open(&config.data_dir).map_err(failed(&config.data_dir))?;
+    write_durably(&disk, "format", FORMAT).map_err(failed(&config.data_dir))?;
+    Ok(Initialised { log_key, root, operator: folder.operator() })
+}
+
+/// The log's signer.
+pub(super) fn signer(config: &Config, environment: &dyn Fn(&str) -> Option<String>) -> Result<NoteSigner, StartError> {
+    let mut seed = config.log_key.read(environment)?;
+    let signer = NoteSigner::from_seed(config.origin.clone(), &seed);
+    seed.fill(0);
+    signer.map_err(|error| StartError::LogKey(error.to_string()))
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+/// Makes a secret where it is kept in a file; one in the environment is the operator's to make.
+fn make_secret(secret: &Secret) -> Result<(), StartError> {
+    let Secret::File(path) = secret else { return Ok(()) };
+    let mut bytes = entropy::bytes::<32>(&mut SystemEntropy::new());
+    let made = write_secret(path, &bytes);
+    bytes.fill(0);
+    made.map_err(|source| StartError::Folder { path: path.display().to_string(), source })
+}
+
+fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+    if path.try_exists()? {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    write_durably(&RealDisk::open(parent)?, name, bytes)
+}

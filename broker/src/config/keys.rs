@@ -1,0 +1,122 @@
+//! The one list of keys: each a line of the file, a flag and a variable of the environment.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+use serde::Deserialize;
+
+use super::{ConfigError, Secret};
+
+/// A key as documented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its name in the file; the flag has hyphens.
+    pub name: &'static str,
+    /// Its variable of the environment.
+    pub variable: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+}
+
+macro_rules! keys {
+    ($($key:ident: $type:ty = $variable:literal $value:literal $help:literal;)*) => {
+        /// Values as given, before they are checked: nothing, or one for each key.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, clap::Args)]
+        #[serde(deny_unknown_fields)]
+        pub struct Settings {
+            $(
+                #[doc = $help]
+                #[arg(long, value_name = $value, help = concat!($help, " [env: ", $variable, "]"), help_heading = "Configuration")]
+                pub $key: Option<$type>,
+            )*
+        }
+
+        /// Every key.
+        pub const KEYS: &[KeyInfo] =
+            &[$(KeyInfo { name: stringify!($key), variable: $variable, help: $help },)*];
+
+        impl Settings {
+            /// What the environment gives; `environment` answers for a variable's name.
+            ///
+            /// # Errors
+            /// [`ConfigError::Environment`] for a variable that does not hold what its key takes.
+            pub fn from_environment(environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+                Ok(Self { $($key: parsed::<$type>($variable, environment)?,)* })
+            }
+
+            /// These values, and where there is none, the ones `below`.
+            #[must_use]
+            pub fn over(self, below: Self) -> Self {
+                Self { $($key: self.$key.or(below.$key),)* }
+            }
+        }
+    };
+}
+
+keys! {
+    data_dir: PathBuf = "ANTEROOM_DATA_DIR" "DIR" "Where the ledger, its keys and the certificates are";
+    listen: SocketAddr = "ANTEROOM_LISTEN" "IP:PORT" "The programme's door: mutual TLS (127.0.0.1:7443)";
+    enrol_listen: SocketAddr = "ANTEROOM_ENROL_LISTEN" "IP:PORT" "The door for first certificates (127.0.0.1:7444)";
+    ops_listen: SocketAddr = "ANTEROOM_OPS_LISTEN" "IP:PORT" "Health and metrics in plain HTTP (127.0.0.1:7445)";
+    ops_beyond_loopback: bool = "ANTEROOM_OPS_BEYOND_LOOPBACK" "BOOL" "Let health and metrics leave this machine (false)";
+    trust_domain: String = "ANTEROOM_TRUST_DOMAIN" "NAME" "What the built-in authority's names begin with, such as broker.example";
+    origin: String = "ANTEROOM_ORIGIN" "NAME" "The log's name, a URL without its scheme (<trust_domain>/log)";
+    server_names: List = "ANTEROOM_SERVER_NAMES" "NAME,…" "DNS names and addresses in the server's certificate (localhost)";
+    existing_pki: PathBuf = "ANTEROOM_EXISTING_PKI" "FILE" "Mapping file that lets members of an existing PKI in";
+    kek: Secret = "ANTEROOM_KEK" "SECRET" "The key that wraps the scopes' keys (file://<data_dir>/kek)";
+    log_key: Secret = "ANTEROOM_LOG_KEY" "SECRET" "The key that signs checkpoints (file://<data_dir>/log.key)";
+    call_bytes_max: u64 = "ANTEROOM_CALL_BYTES_MAX" "BYTES" "Largest body of a call (8388608)";
+    connections_max: u64 = "ANTEROOM_CONNECTIONS_MAX" "COUNT" "Connections at once (4096)";
+    connections_per_org_max: u64 = "ANTEROOM_CONNECTIONS_PER_ORG_MAX" "COUNT" "Connections at once of one organisation (1024)";
+    streams_max: u64 = "ANTEROOM_STREAMS_MAX" "COUNT" "Requests at once on one connection (512)";
+    drain_seconds_max: u64 = "ANTEROOM_DRAIN_SECONDS_MAX" "SECONDS" "How long open calls may go on after the first signal (30)";
+    wal_segment_bytes: u64 = "ANTEROOM_WAL_SEGMENT_BYTES" "BYTES" "Size of the ledger's segment files (16777216)";
+    wal_reserve_bytes: u64 = "ANTEROOM_WAL_RESERVE_BYTES" "BYTES" "Space kept for ends on a full disk (4194304)";
+    log_format: LogFormat = "ANTEROOM_LOG_FORMAT" "FORMAT" "How log lines look: text or json (text)";
+    log_filter: String = "ANTEROOM_LOG_FILTER" "FILTER" "Which log lines are written (info)";
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("`text` or `json` is expected".to_owned()),
+        }
+    }
+}
+
+/// Several values: an array in the file, separated by commas elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct List(pub Vec<String>);
+
+impl FromStr for List {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.split(',').map(|value| value.trim().to_owned()).collect()))
+    }
+}
+
+fn parsed<T: FromStr<Err: std::fmt::Display>>(
+    name: &'static str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<T>, ConfigError> {
+    let Some(text) = environment(name) else { return Ok(None) };
+    match text.parse() {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => Err(ConfigError::Environment { name, why: error.to_string() }),
+    }
+}

@@ -1,0 +1,111 @@
+#![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    use std::io::Write as _;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn load(flags: Settings, variables: &[(&str, &str)], text: &str) -> Result<Config, ConfigError> {
+    let variables: BTreeMap<String, String> =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Config::load(flags, &|name| variables.get(name).cloned(), Some(file(text).path()))
+}
+
+const LEAST: &str = "data_dir = \"/data\"\ntrust_domain = \"broker.example\"\n";
+
+fn refused(line: &str) -> String {
+    load(Settings::default(), &[], &format!("{LEAST}{line}\n")).unwrap_err().to_string()
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let text =
+        format!("{LEAST}listen = \"127.0.0.1:1\"\nenrol_listen = \"127.0.0.1:2\"\nops_listen = \"127.0.0.1:3\"\n");
+    let variables = [("ANTEROOM_LISTEN", "127.0.0.1:10"), ("ANTEROOM_ENROL_LISTEN", "127.0.0.1:20")];
+    let flags = Settings { listen: Some(([127, 0, 0, 1], 100).into()), ..Settings::default() };
+    let config = load(flags, &variables, &text).unwrap();
+    let ports = [config.listen, config.enrol_listen, config.ops_listen].map(|address| address.port());
+    assert_eq!(ports, [100, 20, 3]);
+}
+
+#[test]
+fn each_key_has_its_variable_and_every_variable_is_read() {
+    for key in KEYS {
+        assert_eq!(key.variable, format!("ANTEROOM_{}", key.name.to_ascii_uppercase()));
+    }
+    let asked = std::cell::RefCell::new(Vec::new());
+    Settings::from_environment(&|name| {
+        asked.borrow_mut().push(name.to_owned());
+        None
+    })
+    .unwrap();
+    assert_eq!(asked.into_inner(), KEYS.iter().map(|key| key.variable).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_least_configuration_is_complete() {
+    let config = load(Settings::default(), &[], LEAST).unwrap();
+    assert_eq!(config.origin.as_str(), "broker.example/log");
+    assert_eq!(config.kek, Secret::File("/data/kek".into()));
+    assert!(config.ops_listen.ip().is_loopback());
+    assert_eq!(config.wal, wal::Config::default());
+}
+
+#[test]
+fn unknown_keys_are_refused_and_named() {
+    let told = refused("colour = \"red\"");
+    assert!(told.contains("unknown field `colour`"), "{told}");
+}
+
+#[test]
+fn values_out_of_bounds_are_refused_with_what_would_do() {
+    for (line, part) in [
+        ("origin = \"https://broker.example\"", "without scheme"),
+        ("ops_listen = \"0.0.0.0:7445\"", "stay on loopback"),
+        ("enrol_listen = \"127.0.0.1:7443\"", "`listen` and `enrol_listen` name the same address"),
+        ("server_names = []", "1 to 32 names"),
+        ("server_names = [\"a b\"]", "DNS name or an IP address"),
+        ("server_names = [\"a\", \"a\"]", "twice"),
+        ("call_bytes_max = 8388609", "1024 to 8388608 is expected"),
+        ("wal_segment_bytes = 2097153", "a multiple of 512"),
+        ("wal_reserve_bytes = 512", "is expected"),
+        ("connections_max = 0", "is expected"),
+        ("connections_per_org_max = 5000", "1 to 4096 is expected"),
+        ("trust_domain = \"other.example\"", "duplicate key"),
+        ("log_filter = \"a=b=c\"", "`log_filter`"),
+        ("kek = \"file:///same\"\nlog_key = \"file:///same\"", "two secrets"),
+    ] {
+        let told = refused(line);
+        assert!(told.contains(part), "{line}: {told}");
+    }
+}
+
+#[test]
+fn secret_given_by_value_is_refused_without_repeating_it() {
+    let told = refused("kek = \"0123456789abcdef\"");
+    assert!(told.contains("line 3: ") && told.contains("never by value"), "{told}");
+    assert!(!told.contains("0123456789abcdef"), "{told}");
+    let told = load(Settings::default(), &[("ANTEROOM_KEK", "0123456789abcdef")], LEAST).unwrap_err().to_string();
+    assert!(!told.contains("0123456789abcdef"), "{told}");
+}
+
+#[test]
+fn secrets_come_from_files_and_variables() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, [7; 32]).unwrap();
+    let secret: Secret = format!("file://{}", path.display()).parse().unwrap();
+    assert!(matches!(secret.read(&|_| None), Err(SecretError::File(_))), "others can read it");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(secret.read(&|_| None).unwrap(), [7; 32]);
+    let secret: Secret = "env://KEY".parse().unwrap();
+    assert_eq!(secret.read(&|name| (name == "KEY").then(|| "0A".repeat(32))).unwrap(), [10; 32]);
+    assert!(matches!(secret.read(&|_| Some("0a".into())), Err(SecretError::Digits(_))));
+    assert!(matches!(secret.read(&|_| None), Err(SecretError::Unset(_))));
+}
