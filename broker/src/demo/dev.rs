@@ -48,7 +48,7 @@ pub(super) async fn run(args: DevArgs) -> Result<(), DemoError> {
     });
     match running.ended().await {
         crate::boot::Ended::Fatal(why) => Err(DemoError::Story(why)),
-        _ => Ok(()),
+        crate::boot::Ended::Orderly { .. } => Ok(()),
     }
 }
 

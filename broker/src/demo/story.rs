@@ -416,7 +416,7 @@ fn receipts(cast: &Cast, grants: &[GrantId]) -> Result<u64, DemoError> {
 async fn ended(running: crate::boot::Running) -> Result<(), DemoError> {
     match running.ended().await {
         crate::boot::Ended::Fatal(why) => Err(DemoError::Story(why)),
-        _ => Ok(()),
+        crate::boot::Ended::Orderly { .. } => Ok(()),
     }
 }
 
