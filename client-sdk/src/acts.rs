@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** an act counts as recorded only after the log's proof of a record that carries the very payload handed in.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anteroom_proto::{
     ledger::{receipt::VerifiedRecord, scope::Scope},
@@ -25,7 +25,7 @@ use tonic::transport::Channel;
 
 use crate::{
     channel::MESSAGE_BYTES_MAX,
-    error::{Error, VerificationError},
+    error::{Error, RefusalClass, VerificationError},
     log::{Anchoring, LogView},
     signer::SharedSigner,
     system,
@@ -34,6 +34,11 @@ use crate::{
         scope::TagKeys,
     },
 };
+
+/// How often an end is handed in before the caller is told that it is not on record.
+const END_TRIES_MAX: u32 = 7;
+/// How long to wait after the first failure; the waits double, to half a minute in all.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 /// An act on record.
 #[derive(Clone, Debug)]
@@ -202,7 +207,7 @@ impl Organisation {
     ) -> Result<(LockId, Recorded), Error> {
         let id = system::lock_id()?;
         let act = Lock { id, by: self.org.clone(), target, reason: reason.to_owned() };
-        let recorded = self.sign_and_submit(&act, std::slice::from_ref(signer), Vec::new()).await?;
+        let recorded = self.insist(&act, signer).await?;
         Ok((id, recorded))
     }
 
@@ -254,7 +259,7 @@ impl Organisation {
     ) -> Result<(LockId, Recorded), Error> {
         let id = system::lock_id()?;
         let act = Stop { stop, grant, by: self.org.clone(), id, reason: reason.to_owned() };
-        let recorded = self.sign_and_submit(&act, std::slice::from_ref(signer), Vec::new()).await?;
+        let recorded = self.insist(&act, signer).await?;
         Ok((id, recorded))
     }
 
@@ -270,6 +275,27 @@ impl Organisation {
     {
         let statement = sign(payload.clone(), signers).await?;
         self.submit(statement, attachment).await
+    }
+
+    /// Signs an end with one key and hands it in until the broker has it on record: an end must not be lost to a broken
+    /// connection or a full disk. It is valid at any head of the log, so repeating it is always right.
+    async fn insist<P>(&mut self, payload: &P, signer: &SharedSigner) -> Result<Recorded, Error>
+    where
+        P: anteroom_proto::statement::Payload + Clone + Send + 'static,
+    {
+        let statement = sign(payload.clone(), std::slice::from_ref(signer)).await?;
+        let mut wait = FIRST_WAIT;
+        for _ in 1..END_TRIES_MAX {
+            match self.submit(statement.clone(), Vec::new()).await {
+                Err(error) if may_pass(&error) => {
+                    tracing::warn!(%error, "an end is not on record yet; handing it in again");
+                    tokio::time::sleep(wait).await;
+                    wait = wait.saturating_mul(2);
+                }
+                done => return done,
+            }
+        }
+        self.submit(statement, Vec::new()).await
     }
 
     /// Hands in a signed act, for example one whose signatures were collected in a file.
@@ -328,6 +354,12 @@ fn same_end(held: &SignedStatement, sent: &SignedStatement) -> bool {
         (Ok(held), Ok(sent)) => held.grant == sent.grant,
         _ => false,
     }
+}
+
+/// Whether handing an end in again may succeed where it failed with `error`.
+fn may_pass(error: &Error) -> bool {
+    let refused = error.refused().map(crate::error::Refused::class);
+    matches!(error, Error::Transport(_)) || refused == Some(RefusalClass::Unavailable)
 }
 
 /// The statements that a record of an act carries.

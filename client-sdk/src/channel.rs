@@ -22,8 +22,6 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
-/// The name that a broker's certificate carries unless another is configured.
-pub const SERVER_NAME: &str = "anteroom";
 /// Largest message read or written: the largest body of a call, with room for its claim, receipt and proofs.
 pub const MESSAGE_BYTES_MAX: usize = 9 * 1024 * 1024;
 
@@ -75,7 +73,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// Reads `HOST:PORT`, with `https://` in front or not. The server's name is [`SERVER_NAME`].
+    /// Reads `HOST:PORT`, with `https://` in front or not. The server's certificate is expected to name that host.
     ///
     /// # Errors
     /// The text is no address.
@@ -84,15 +82,12 @@ impl Address {
         let authority = text.strip_prefix("https://").unwrap_or(text);
         let authority = authority.strip_suffix('/').unwrap_or(authority);
         let parsed: Authority = authority.parse().map_err(|_| wrong())?;
-        let host = parsed.host();
-        if host.is_empty() || parsed.port_u16().is_none() || authority.contains('@') {
+        if parsed.port_u16().is_none() || authority.contains('@') {
             return Err(wrong());
         }
-        Self {
-            authority: authority.to_owned(),
-            server_name: ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()),
-        }
-        .with_server_name(SERVER_NAME)
+        let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
+        let server_name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
+        Ok(Self { authority: authority.to_owned(), server_name })
     }
 
     /// Expects another name in the server's certificate.
@@ -252,7 +247,17 @@ mod tests {
         ] {
             assert!(Address::parse(text).is_err(), "{text}");
         }
-        let address = Address::parse("a:1").unwrap();
-        assert!(address.with_server_name("no name").is_err());
+    }
+
+    #[test]
+    fn the_server_is_expected_to_be_called_what_it_was_called() {
+        let named = |text| Address::parse(text).unwrap().server_name;
+        assert_eq!(named("broker.example:1"), "broker.example".try_into().unwrap());
+        assert_eq!(named("127.0.0.1:1"), "127.0.0.1".try_into().unwrap());
+        assert_eq!(named("[::1]:1"), "::1".try_into().unwrap());
+        let address = Address::parse("127.0.0.1:1").unwrap();
+        assert!(address.clone().with_server_name("no name").is_err());
+        let renamed = address.with_server_name("localhost").unwrap();
+        assert_eq!(renamed.server_name, "localhost".try_into().unwrap());
     }
 }

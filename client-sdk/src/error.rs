@@ -4,6 +4,7 @@
 
 use std::{io, path::PathBuf};
 
+use anteroom_policy::refusal::{Class, Refusal};
 use anteroom_proto::{
     ledger::receipt::ReceiptError,
     names::{CallId, GrantId},
@@ -172,15 +173,13 @@ impl Refused {
     /// How to treat it, by its code, else by its status.
     #[must_use]
     pub fn class(&self) -> RefusalClass {
-        match self.code.as_str() {
-            "grant_expired" | "grant_withdrawn" | "grant_relinquished" | "grant_declined" | "grant_lapsed" => {
-                RefusalClass::Ended
-            }
-            "grant_not_accepted" | "grant_not_started" | "grant_paused" | "budget_held" | "rate_limited"
-            | "calls_remembered" | "lab_offline" => RefusalClass::Later,
-            "ledger_unavailable" | "clock_untrusted" | "busy" | "shutting_down" | "connector_lost"
-            | "upstream_failed" => RefusalClass::Unavailable,
-            _ => match self.status {
+        match Refusal::from_code(&self.code).map(Refusal::class) {
+            Some(Class::Ended) => RefusalClass::Ended,
+            Some(Class::Later) => RefusalClass::Later,
+            Some(Class::Unavailable) => RefusalClass::Unavailable,
+            Some(Class::Invalid | Class::Denied | Class::Conflict | Class::Unknown) => RefusalClass::Denied,
+            // A code of a later broker.
+            None => match self.status {
                 tonic::Code::Unavailable => RefusalClass::Unavailable,
                 tonic::Code::ResourceExhausted => RefusalClass::Later,
                 tonic::Code::Ok
