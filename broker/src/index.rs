@@ -1,1 +1,409 @@
-//! To be written.
+//! The index: where things stand in the ledger, so that history can be read without folding it all again.
+//!
+//! It is disposable. A thread of its own takes in what the journal made durable, and whatever is wrong with the index on disk
+//! (a failure, a panic, an unclean end, another log, another version) makes it start a new one from the ledger; meanwhile it
+//! says how far it has come. Memory is bounded by the database's cache and a few batches.
+//!
+//! **Invariant:** nothing is ever authorised by the index, and nothing read through it is believed before the ledger's own
+//! record was held against what was asked for.
+
+mod keys;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, SyncSender, TrySendError},
+    },
+    thread::JoinHandle,
+};
+
+use anteroom_policy::state::State;
+use anteroom_proto::{
+    ledger::scope::{Scope, TagKey},
+    names::CallId,
+    time::At,
+};
+use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
+
+pub use self::keys::{CallPlaces, Term};
+use self::{
+    keys::{Blind, Position},
+    store::{Store, StoreError},
+};
+use crate::journal::{Journal, Sealed, handle::Observer, recover::ReadError};
+
+/// Records written in one batch; larger ones made the database's memory grow without bound.
+pub const BATCH_RECORDS: usize = 50;
+/// Durable batches that wait for the index; what comes beyond that is read back from the log.
+pub const WAITING_MAX: usize = 16;
+/// Records read back from the log at once.
+const READ_RECORDS: u64 = 256;
+/// How often a broken index is started afresh before it is left alone until the next start of the process.
+const STARTS_MAX: u32 = 8;
+
+/// The index is broken beyond what starting afresh mends; read the log from end to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the index cannot be kept; see the log of the process")]
+pub struct IndexDown;
+
+/// The index. Cloning shares it; when the last clone goes, it closes by itself.
+#[derive(Clone, Debug)]
+pub struct Index {
+    shared: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle(Arc<Shared>);
+
+impl std::ops::Deref for Handle {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.closing.store(true, Ordering::Release);
+        self.0.look();
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Progress {
+    indexed: u64,
+    down: bool,
+}
+
+enum Feed {
+    Records(Vec<Arc<Sealed>>),
+    Look,
+}
+
+struct Shared {
+    journal: Journal,
+    store: ArcSwapOption<Store>,
+    progress: watch::Sender<Progress>,
+    feed: SyncSender<Feed>,
+    broken: AtomicBool,
+    closing: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Index").field("progress", &*self.progress.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Index {
+    /// Opens the index in `dir`, or starts one, in the background; it follows `journal` from then on.
+    #[must_use]
+    pub fn open(dir: &Path, journal: &Journal) -> Self {
+        let (feed, fed) = mpsc::sync_channel(WAITING_MAX);
+        journal.observe(Arc::new(Follower { feed: feed.clone() }));
+        let shared = Arc::new(Shared {
+            journal: journal.clone(),
+            store: ArcSwapOption::empty(),
+            progress: watch::Sender::new(Progress::default()),
+            feed,
+            broken: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            thread: Mutex::new(None),
+        });
+        let worker = Worker { shared: Arc::clone(&shared), dir: dir.to_owned(), fed, indexed: 0, starts: 0 };
+        match std::thread::Builder::new().name("index".to_owned()).spawn(move || worker.run()) {
+            Ok(thread) => *shared.thread() = Some(thread),
+            Err(error) => {
+                tracing::error!(%error, "the index's thread cannot be started; history is read from end to end");
+                shared.down();
+            }
+        }
+        Self { shared: Arc::new(Handle(shared)) }
+    }
+
+    /// The index of a scope's record `seq`; `None` if it is not indexed.
+    #[must_use]
+    pub fn record_at(&self, scope: &Scope, seq: u64) -> Option<u64> {
+        self.scope_range(scope, seq, 1).pop()
+    }
+
+    /// The indexes of a scope's records from `from_seq` on, `limit` at most: without a gap, as far as they are indexed. It waits
+    /// for the disk.
+    #[must_use]
+    pub fn scope_range(&self, scope: &Scope, from_seq: u64, limit: usize) -> Vec<u64> {
+        self.ask_of(scope, |store, blind| store.records(blind, from_seq, limit))
+    }
+
+    /// Where a call's records stand, as far as they are indexed. It waits for the disk.
+    #[must_use]
+    pub fn call(&self, call: CallId) -> Option<CallPlaces> {
+        self.ask(|store| store.call(&keys::call(&call)))
+    }
+
+    /// The positions in `scope` of the records found by `term` from `from_seq` on, `limit` at most. It waits for the disk.
+    #[must_use]
+    pub fn postings(&self, scope: &Scope, term: Term<'_>, from_seq: u64, limit: usize) -> Vec<u64> {
+        self.ask_of(scope, |store, blind| store.postings(blind, term, from_seq, limit))
+    }
+
+    /// A position in `scope` before which nothing happened at `at` or later, close to the first that did. It waits for the disk.
+    #[must_use]
+    pub fn position_near(&self, scope: &Scope, at: At) -> Option<u64> {
+        self.ask_of(scope, |store, blind| store.first(blind.hours(at)))
+    }
+
+    /// How many records are indexed, and how many there are.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        let indexed = self.shared.progress.borrow().indexed;
+        (indexed, self.shared.journal.newest().size.max(indexed))
+    }
+
+    /// Ends when the first `size` records are indexed.
+    ///
+    /// # Errors
+    /// They will not be.
+    pub async fn wait_for(&self, size: u64) -> Result<(), IndexDown> {
+        let mut progress = self.shared.progress.subscribe();
+        match progress.wait_for(|progress| progress.indexed >= size || progress.down).await {
+            Ok(progress) if progress.indexed >= size => Ok(()),
+            Ok(_) | Err(_) => Err(IndexDown),
+        }
+    }
+
+    /// Whether the index is broken for good.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.shared.progress.borrow().down
+    }
+
+    /// What was read through the index is not what the ledger holds: it starts afresh.
+    pub fn distrust(&self) {
+        self.shared.break_off();
+    }
+
+    /// Writes everything out and closes the index, so that the next start can use it again. It waits for the disk.
+    pub fn close(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        self.shared.look();
+        let thread = self.shared.thread().take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the index's thread panicked");
+        }
+    }
+
+    fn ask_of<T: Default>(&self, scope: &Scope, ask: impl FnOnce(&Store, Blind<'_>) -> Result<T, StoreError>) -> T {
+        let state = self.shared.journal.state();
+        let Some(head) = state.scope(scope) else { return T::default() };
+        self.ask(|store| ask(store, Blind(&head.tag_key)))
+    }
+
+    fn ask<T: Default>(&self, ask: impl FnOnce(&Store) -> Result<T, StoreError>) -> T {
+        let Some(store) = self.shared.store.load_full() else { return T::default() };
+        ask(&store).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the index cannot be read");
+            self.shared.break_off();
+            T::default()
+        })
+    }
+}
+
+impl Shared {
+    fn thread(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the thread. A full channel wakes it anyway.
+    fn look(&self) {
+        let _ = self.feed.try_send(Feed::Look);
+    }
+
+    fn break_off(&self) {
+        self.store.store(None);
+        // Whoever waits must not take the progress of the broken index for that of the next one, so both change as one.
+        self.progress.send_modify(|progress| {
+            self.broken.store(true, Ordering::Release);
+            progress.indexed = 0;
+        });
+        self.look();
+    }
+
+    fn down(&self) {
+        self.store.store(None);
+        self.progress.send_replace(Progress { indexed: 0, down: true });
+    }
+}
+
+/// The journal's side of the channel.
+struct Follower {
+    feed: SyncSender<Feed>,
+}
+
+impl Observer for Follower {
+    fn committed(&self, records: &[Arc<Sealed>], _: &State) {
+        // A full or closed channel loses nothing: what is not handed over here is read back from the log.
+        match self.feed.try_send(Feed::Records(records.to_vec())) {
+            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        }
+    }
+}
+
+/// Why the thread stops working on a generation.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the ledger cannot be read back: {0}")]
+    Ledger(#[from] ReadError),
+    #[error("a reader found it to differ from the ledger")]
+    Distrusted,
+    #[error("the log has no root at {0} records")]
+    Root(u64),
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    dir: PathBuf,
+    fed: Receiver<Feed>,
+    indexed: u64,
+    starts: u32,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut kept = true;
+        while !self.closing() {
+            let store = if kept { self.kept() } else { None };
+            kept = false;
+            let ended = match store.map_or_else(|| self.fresh(), Ok) {
+                Ok(store) => self.follow(&store).map(|()| store),
+                Err(error) => Err(error.into()),
+            };
+            match ended {
+                Ok(store) => return self.end(store),
+                Err(error) => {
+                    tracing::warn!(%error, "the index is started afresh from the ledger");
+                    self.shared.store.store(None);
+                    if self.starts >= STARTS_MAX {
+                        tracing::error!("the index broke too often; history is read from end to end");
+                        return self.shared.down();
+                    }
+                }
+            }
+        }
+    }
+
+    fn closing(&self) -> bool {
+        self.shared.closing.load(Ordering::Acquire)
+    }
+
+    /// The generation that the last process left, if it is good.
+    fn kept(&mut self) -> Option<Arc<Store>> {
+        let (store, position) = Store::open_kept(&self.dir)
+            .inspect_err(|error| tracing::warn!(%error, "the index on disk cannot be used"))
+            .ok()
+            .flatten()?;
+        let root = self.shared.journal.root_at(position.size);
+        let same = root.is_some_and(|root| *root.as_bytes() == position.root)
+            && position.size <= self.shared.journal.newest().size;
+        if !same {
+            tracing::warn!(size = position.size, "the index on disk is of another log");
+            return None;
+        }
+        self.indexed = position.size;
+        Some(Arc::new(store))
+    }
+
+    fn fresh(&mut self) -> Result<Arc<Store>, StoreError> {
+        self.starts = self.starts.saturating_add(1);
+        self.indexed = 0;
+        self.shared.progress.send_modify(|progress| {
+            self.shared.broken.store(false, Ordering::Release);
+            progress.indexed = 0;
+        });
+        Ok(Arc::new(Store::start(&self.dir)?))
+    }
+
+    fn follow(&mut self, store: &Arc<Store>) -> Result<(), Broken> {
+        self.shared.store.store(Some(Arc::clone(store)));
+        self.tell();
+        self.catch_up(store, u64::MAX)?;
+        while let Ok(feed) = self.fed.recv() {
+            if let Feed::Records(records) = feed {
+                let first = records.first().map_or(0, |sealed| sealed.entered.index);
+                self.catch_up(store, first)?;
+                let skip = usize::try_from(self.indexed.saturating_sub(first)).unwrap_or(usize::MAX);
+                self.take(store, records.get(skip..).unwrap_or(&[]))?;
+            }
+            self.check()?;
+            // What the channel could not hold is in the log: a batch is published before it is handed over.
+            self.catch_up(store, u64::MAX)?;
+            if self.closing() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is missing before `to` back from the log.
+    fn catch_up(&mut self, store: &Store, to: u64) -> Result<(), Broken> {
+        loop {
+            let to = to.min(self.shared.journal.newest().size);
+            if self.indexed >= to || self.closing() {
+                return Ok(());
+            }
+            let until = self.indexed.saturating_add(READ_RECORDS).min(to);
+            match self.shared.journal.read(self.indexed, until) {
+                Ok(records) => self.take(store, &records)?,
+                // A scope whose key was destroyed is in nobody's history any more.
+                Err(ReadError::Key(gone)) => {
+                    let before = self.shared.journal.read(self.indexed, gone)?;
+                    self.take(store, &before)?;
+                    self.indexed = gone.saturating_add(1);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn take(&mut self, store: &Store, records: &[Arc<Sealed>]) -> Result<(), Broken> {
+        for batch in records.chunks(BATCH_RECORDS) {
+            self.check()?;
+            let size = batch.last().map_or(self.indexed, |sealed| sealed.entered.index.saturating_add(1));
+            let root = self.shared.journal.root_at(size).ok_or(Broken::Root(size))?;
+            let state = self.shared.journal.state();
+            let tag_key = |scope: &Scope| -> Option<TagKey> { state.scope(scope).map(|head| head.tag_key) };
+            store.apply(batch, tag_key, Position { size, root: *root.as_bytes() })?;
+            self.indexed = size;
+            self.tell();
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Broken> {
+        if self.shared.broken.load(Ordering::Acquire) { Err(Broken::Distrusted) } else { Ok(()) }
+    }
+
+    fn tell(&self) {
+        self.shared.progress.send_modify(|progress| {
+            if !self.shared.broken.load(Ordering::Acquire) {
+                progress.indexed = self.indexed;
+            }
+        });
+    }
+
+    fn end(&self, store: Arc<Store>) {
+        self.shared.store.store(None);
+        match Store::close(store) {
+            Ok(()) => tracing::info!(size = self.indexed, "the index is closed"),
+            Err(error) => tracing::warn!(%error, "the index is not closed well and will be started afresh"),
+        }
+    }
+}
