@@ -71,6 +71,14 @@ refusals! {
     LedgerUnavailable "ledger_unavailable" Unavailable "the ledger cannot be written, so nothing passes; the operator has to make room or restart";
     ClockUntrusted "clock_untrusted" Unavailable "the broker's clock is not confirmed; a connector's or witness's clock has to agree first";
 
+    // Enrolment and certificates.
+    TokenInvalid "token_invalid" Denied "there is no such enrolment token; ask the operator for one";
+    TokenUsed "token_used" Denied "the enrolment token was used before; if not by you, tell the operator, and ask for another";
+    TokenExpired "token_expired" Denied "the enrolment token has ended; ask the operator for another";
+    CsrInvalid "csr_invalid" Invalid "the certificate request cannot be used; see the detail";
+    CertificateNotOurs "certificate_not_ours" Denied "the certificate comes from an existing authority, which renews it itself";
+    CertificateNotIssued "certificate_not_issued" Unavailable "the broker could not issue a certificate; the operator finds why in its log";
+
     // Statements.
     StatementUnreadable "statement_unreadable" Invalid "the signed statement cannot be read; see the detail";
     StatementType "statement_type" Invalid "there is no act of this payload type";
@@ -150,6 +158,7 @@ refusals! {
     Shutdown "shutting_down" Unavailable "the broker is draining; try again shortly";
 
     // Reading.
+    ScopeInvalid "scope_invalid" Invalid "the scope cannot be read; the detail says what is expected";
     ReaderNotEntitled "reader_not_entitled" Denied "the caller's organisation is no reader of this scope";
     OutcomeInvalid "outcome_invalid" Invalid "the outcome cannot be read, is for another call, or no connector key of the lab signed it";
     CheckpointDiverges "checkpoint_diverges" Denied "the checkpoint presented is not in this log's history; stop and compare logs";
