@@ -1,0 +1,189 @@
+//! The load: callers that sign their claims and wait for whole answers, each on a connection of its own.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anteroom_proto::{
+    ledger::chain::body_mac,
+    names::{Digest, GrantId, RunId},
+    rpc::{CallClaim, CallRequest, call_event::Event, inference_client::InferenceClient},
+    statement::envelope::sign_claim,
+};
+use anteroom_sdk::{channel::MESSAGE_BYTES_MAX, signer::SharedSigner, system};
+use bytes::Bytes;
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+
+use super::{
+    Fallible,
+    answers::{BODY_KEY, CHUNKS, Manner},
+    stats::Latencies,
+};
+
+/// What a call is made under.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The grant.
+    pub grant: GrantId,
+    /// The run.
+    pub run: RunId,
+    /// Digest of the run credential.
+    pub credential: Digest,
+    /// The workload's key.
+    pub workload: SharedSigner,
+    /// The model line.
+    pub line: String,
+}
+
+impl Caller {
+    /// A new signed call with this body.
+    pub fn request(&self, body: &Bytes) -> Fallible<CallRequest> {
+        let claim = CallClaim {
+            grant: self.grant.as_bytes().to_vec(),
+            run: self.run.to_string(),
+            credential: self.credential.as_bytes().to_vec(),
+            call: system::call_id()?.as_bytes().to_vec(),
+            route: "chat".to_owned(),
+            body_mac: body_mac(&BODY_KEY, body).to_vec(),
+            marking: None,
+            at_ms: system::now().ms(),
+            seen_size: 0,
+            seen_root: Vec::new(),
+        };
+        Ok(CallRequest {
+            claim: Some(sign_claim(&claim, &self.workload)?),
+            body: body.clone(),
+            body_key: BODY_KEY.to_vec(),
+        })
+    }
+}
+
+/// A client as evaluators use it, with room for the largest message.
+pub fn client(channel: Channel) -> InferenceClient<Channel> {
+    InferenceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// What one round did.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Calls answered in full.
+    pub calls: u64,
+    /// Calls that were not, with the first reason.
+    pub failed: (u64, Option<String>),
+    /// From sending a call to the end of its answer.
+    pub whole: Latencies,
+    /// From sending a call to its admission; streams only.
+    pub admitted: Latencies,
+    /// From sending a call to its first chunk; streams only.
+    pub first: Latencies,
+    /// How long the round took, its last answers included.
+    pub took: Duration,
+}
+
+impl Tally {
+    fn merge(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.failed.0 += other.failed.0;
+        self.failed.1 = self.failed.1.take().or(other.failed.1);
+        self.whole.merge(other.whole);
+        self.admitted.merge(other.admitted);
+        self.first.merge(other.first);
+    }
+
+    /// Calls a second.
+    pub fn rate(&self) -> f64 {
+        self.calls as f64 / self.took.as_secs_f64()
+    }
+}
+
+/// Calls without a pause from every client for `length`.
+pub async fn drive(
+    clients: &[InferenceClient<Channel>],
+    caller: &Arc<Caller>,
+    manner: Manner,
+    length: Duration,
+) -> Fallible<Tally> {
+    let begun = Instant::now();
+    let body = manner.body(&caller.line);
+    let mut tasks = JoinSet::new();
+    for client in clients {
+        let (mut client, caller, body) = (client.clone(), Arc::clone(caller), body.clone());
+        tasks.spawn(async move {
+            let mut tally = Tally::default();
+            while begun.elapsed() < length {
+                let called = match manner {
+                    Manner::Whole => whole(&mut client, &caller, &body, &mut tally).await,
+                    Manner::Stream | Manner::Trickle | Manner::Flood => {
+                        stream(&mut client, &caller, &body, &mut tally).await
+                    }
+                };
+                match called {
+                    Ok(()) => tally.calls += 1,
+                    Err(error) => {
+                        tally.failed.0 += 1;
+                        tally.failed.1.get_or_insert(error.to_string());
+                        // A contender that refuses everything must not spin.
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                }
+            }
+            tally
+        });
+    }
+    let mut all = Tally::default();
+    while let Some(tally) = tasks.join_next().await {
+        all.merge(tally?);
+    }
+    all.took = begun.elapsed();
+    Ok(all)
+}
+
+async fn whole(
+    client: &mut InferenceClient<Channel>,
+    caller: &Caller,
+    body: &Bytes,
+    tally: &mut Tally,
+) -> Fallible<()> {
+    let request = caller.request(body)?;
+    let sent = Instant::now();
+    let reply = client.complete(request).await?.into_inner();
+    tally.whole.add(sent.elapsed());
+    if reply.status != 200 || reply.outcome.is_none() {
+        return Err(format!("an answer with status {}", reply.status).into());
+    }
+    Ok(())
+}
+
+async fn stream(
+    client: &mut InferenceClient<Channel>,
+    caller: &Caller,
+    body: &Bytes,
+    tally: &mut Tally,
+) -> Fallible<()> {
+    let request = caller.request(body)?;
+    let sent = Instant::now();
+    let mut events = client.stream(request).await?.into_inner();
+    let mut chunks = 0;
+    while let Some(event) = events.message().await? {
+        match event.event.ok_or("an empty event")? {
+            Event::Admitted(_) => tally.admitted.add(sent.elapsed()),
+            Event::Data(_) => {
+                if chunks == 0 {
+                    tally.first.add(sent.elapsed());
+                }
+                chunks += 1;
+            }
+            Event::End(_) => {
+                tally.whole.add(sent.elapsed());
+                // The finish and `[DONE]` come behind the text.
+                if chunks < CHUNKS {
+                    return Err(format!("only {chunks} chunks came").into());
+                }
+                return Ok(());
+            }
+        }
+    }
+    Err("a stream ended without an end".into())
+}

@@ -1,0 +1,221 @@
+//! What the machine says: cores, processor time, disk bytes, and a broker's metrics.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read as _,
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::Fallible;
+
+/// Clock ticks a second in `/proc`; the kernel's ABI fixes it.
+const TICKS: f64 = 100.0;
+/// What a disk writes whole.
+const SECTOR: usize = 512;
+/// How long a process may take to say that it is ready.
+const READY_MAX: Duration = Duration::from_secs(30);
+
+/// Pins every thread of this process to `core`; threads started later inherit it. Without `taskset` nothing is pinned, which the
+/// report says.
+pub fn pin_self(core: usize) -> bool {
+    let pid = std::process::id().to_string();
+    Command::new("taskset")
+        .args(["-a", "-c", "-p", &core.to_string(), &pid])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Processor seconds of a process and everything it started.
+pub fn cpu_seconds(pid: u32) -> Fallible<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in brackets may hold anything, so fields are counted from behind it.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<f64>().ok()).ok_or("no processor time");
+    let mut seconds = (ticks(11)? + ticks(12)?) / TICKS;
+    for child in fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?.split_whitespace() {
+        seconds += cpu_seconds(child.parse()?)?;
+    }
+    Ok(seconds)
+}
+
+/// Resident megabytes of a process.
+pub fn resident_mb(pid: u32) -> Fallible<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no resident size")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
+}
+
+/// The machine's load over the last minute.
+pub fn load_average() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// The processor's name and the kernel's release.
+pub fn describe() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let name = name.map_or("unknown processor", |(_, name)| name.trim());
+    let cores = info.lines().filter(|line| line.starts_with("processor")).count();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{name}, {cores} cores, Linux {}", kernel.trim())
+}
+
+/// Whether a folder is on a file system that keeps things in memory.
+pub fn in_memory(folder: &Path) -> Fallible<bool> {
+    let output = Command::new("stat").args(["-f", "-c", "%T"]).arg(folder).output()?;
+    let kind = String::from_utf8_lossy(&output.stdout);
+    Ok(matches!(kind.trim(), "tmpfs" | "ramfs"))
+}
+
+/// Bytes used in the ledger's segments, which are written with zeros ahead of use: up to the last sector that is not all zeros.
+pub fn ledger_bytes(wal: &Path) -> Fallible<u64> {
+    let mut used = 0;
+    for entry in fs::read_dir(wal)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "seg") {
+            used += used_of(&path)?;
+        }
+    }
+    Ok(used)
+}
+
+fn used_of(path: &Path) -> Fallible<u64> {
+    let (mut file, mut block) = (fs::File::open(path)?, vec![0; 1 << 20]);
+    let (mut read, mut used) = (0, 0);
+    loop {
+        let mut got = 0;
+        while got < block.len() {
+            match file.read(&mut block[got..])? {
+                0 => break,
+                more => got += more,
+            }
+        }
+        if let Some(last) = block[..got].iter().rposition(|byte| *byte != 0) {
+            used = read + (last / SECTOR + 1) * SECTOR;
+        }
+        read += got;
+        if got < block.len() {
+            return Ok(used as u64);
+        }
+    }
+}
+
+/// A process under test. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    child: tokio::process::Child,
+    /// Its process.
+    pub pid: u32,
+    /// What its first line on standard output said, `key=value` pairs.
+    pub said: BTreeMap<String, String>,
+}
+
+impl Process {
+    /// Starts `program` on `core` and waits for its first line. Its log goes to `log`.
+    pub async fn start(program: &Path, args: &[String], core: Option<usize>, log: &Path) -> Fallible<Self> {
+        let mut command = match core {
+            Some(core) => {
+                let mut command = tokio::process::Command::new("taskset");
+                command.args(["-c", &core.to_string()]).arg(program);
+                command
+            }
+            None => tokio::process::Command::new(program),
+        };
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(fs::File::create(log)?);
+        let mut child = command.kill_on_drop(true).spawn()?;
+        let pid = child.id().ok_or("the process ended at once")?;
+        let mut lines = BufReader::new(child.stdout.take().ok_or("no standard output")?).lines();
+        let first = timeout(READY_MAX, lines.next_line()).await.map_err(|_| "the process is not ready in time")??;
+        let Some(first) = first else {
+            return Err(format!("the process ended: {}", fs::read_to_string(log)?).into());
+        };
+        // The pipe stays read, so that later lines cannot stop the process.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let said = first.split(' ').filter_map(|pair| pair.split_once('='));
+        let said = said.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        Ok(Self { child, pid, said })
+    }
+
+    /// One of the values of its first line.
+    pub fn said(&self, key: &str) -> Fallible<&str> {
+        Ok(self.said.get(key).ok_or_else(|| format!("the process did not say its `{key}`"))?)
+    }
+
+    /// Ends it.
+    pub async fn stop(mut self) -> Fallible<()> {
+        Ok(self.child.kill().await?)
+    }
+}
+
+/// A broker's metrics by name with labels.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    /// Reads them from the operator's door.
+    pub async fn read(ops: SocketAddr) -> Fallible<Self> {
+        let mut stream = TcpStream::connect(ops).await?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n").await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        let lines = text.lines().filter(|line| line.starts_with("anteroom_"));
+        let values = lines.filter_map(|line| line.rsplit_once(' '));
+        Ok(Self(values.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()))
+    }
+
+    /// One value; zero if it is not there.
+    pub fn of(&self, name: &str) -> f64 {
+        self.0.get(name).copied().unwrap_or(0.0)
+    }
+
+    /// Those whose name begins so.
+    pub fn beginning<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = (&'s str, f64)> {
+        self.0.iter().filter(move |(name, _)| name.starts_with(prefix)).map(|(name, value)| (name.as_str(), *value))
+    }
+
+    /// Upper bound in seconds of the quantile `q` of a histogram, what was there `before` taken away.
+    pub fn quantile(&self, name: &str, q: f64, before: &Self) -> Option<f64> {
+        let start = format!("{name}_bucket{{le=\"");
+        let mut bounds: Vec<(f64, f64)> = Vec::new();
+        for (full, count) in self.beginning(&start) {
+            let bound = full.strip_prefix(&start)?.trim_end_matches("\"}");
+            let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
+            bounds.push((bound, count - before.of(full)));
+        }
+        bounds.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let total = bounds.last()?.1;
+        if total == 0.0 {
+            return None;
+        }
+        bounds.into_iter().find(|(_, count)| *count >= q * total).map(|(bound, _)| bound)
+    }
+}
+
+/// Waits until `holds`, looking every few milliseconds, at most `max`.
+pub async fn until<F: Future<Output = Fallible<bool>>>(
+    max: Duration,
+    what: &str,
+    mut holds: impl FnMut() -> F,
+) -> Fallible<()> {
+    let begun = Instant::now();
+    while !holds().await? {
+        if begun.elapsed() > max {
+            return Err(format!("waited {max:?} in vain until {what}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! Benchmarks: what this broker costs beside a plain pass-through, on the same work, in the same run.
+//!
+//! The system under test is a process of its own on one core; the load generator, the model's side and the upstream share this
+//! process on another. Nothing here is a test: no figure is asserted, and nothing runs in CI.
+
+pub mod answers;
+pub mod append;
+pub mod contender;
+pub mod cut;
+pub mod load;
+pub mod machine;
+pub mod pass_through;
+pub mod pki;
+pub mod report;
+pub mod run;
+pub mod script;
+pub mod setup;
+pub mod stats;
+pub mod upstream;
+
+/// What stops a benchmark: it is told to a person, who repeats it.
+pub type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

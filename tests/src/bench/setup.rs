@@ -1,0 +1,174 @@
+//! The broker under test with everything on: a process of its own on a real disk, three enrolled parties, grants with budgets that
+//! no benchmark exhausts, and the scripted model's side in as many slots as asked for.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anteroom_broker::{
+    boot::Addresses,
+    demo::cast::{Cast, LAB, LINE, Plan, RUN},
+};
+use anteroom_proto::{
+    names::{GrantId, RunId},
+    rpc::inference_client::InferenceClient,
+    statement::terms::Budget,
+};
+use anteroom_sdk::home::Use;
+use tonic::transport::Channel;
+
+use super::{
+    Fallible,
+    answers::Answers,
+    load::{self, Caller},
+    machine::{self, Metrics, Process},
+    script::Script,
+};
+
+/// Slots on one connection; the listener allows twice as many requests.
+const SLOTS_PER_CONNECTION: usize = 256;
+/// How long all slots may take to open.
+const OPEN_MAX: Duration = Duration::from_secs(30);
+/// Calls that may be open at once.
+const OPEN_CALLS: u64 = 10_000;
+/// Hours that a run credential lasts.
+const CREDENTIAL_HOURS: i64 = 24;
+
+/// A broker with its parties.
+#[derive(Debug)]
+pub struct World {
+    /// The broker.
+    pub process: Process,
+    /// The parties.
+    pub cast: Cast,
+    /// Where metrics are read.
+    pub ops: SocketAddr,
+    script: Option<Arc<Script>>,
+}
+
+impl World {
+    /// Makes a data directory in `folder`, starts `program` on `core`, and seeds the parties.
+    pub async fn start(program: &Path, folder: &Path, core: Option<usize>) -> Fallible<Self> {
+        let data = folder.join("operator");
+        let flags = |verb: &str| {
+            let mut flags = vec![verb.to_owned()];
+            let data = data.display().to_string();
+            let given = [
+                ("data-dir", data.as_str()),
+                ("listen", "127.0.0.1:0"),
+                ("enrol-listen", "127.0.0.1:0"),
+                ("ops-listen", "127.0.0.1:0"),
+                ("trust-domain", "anteroom.localhost"),
+                ("server-names", "localhost"),
+            ];
+            flags.extend(given.iter().flat_map(|(key, value)| [format!("--{key}"), (*value).to_owned()]));
+            flags
+        };
+        let made = std::process::Command::new(program).args(flags("init")).stdout(Stdio::null()).status()?;
+        if !made.success() {
+            return Err(format!("`{} init` failed", program.display()).into());
+        }
+        let process = Process::start(program, &flags("serve"), core, &folder.join("broker.log")).await?;
+        let addresses = Addresses {
+            programme: process.said("programme")?.parse()?,
+            enrolment: process.said("enrolment")?.parse()?,
+            ops: process.said("ops")?.parse()?,
+        };
+        let cast = Cast::seed(folder, addresses, process.said("log_key")?).await?;
+        Ok(Self { process, cast, ops: addresses.ops, script: None })
+    }
+
+    /// The ledger's folder.
+    pub fn wal(&self) -> PathBuf {
+        self.cast.dir().join("operator").join("wal")
+    }
+
+    /// The broker's metrics.
+    pub async fn metrics(&self) -> Fallible<Metrics> {
+        Metrics::read(self.ops).await
+    }
+
+    /// A grant in force with its run credential.
+    pub async fn caller(&self) -> Fallible<Arc<Caller>> {
+        let mut plan = Plan::new(LINE)?;
+        plan.budget = Budget { calls: 1_000_000_000, tokens: 1_000_000_000_000_000, open: OPEN_CALLS };
+        let grant: GrantId = self.cast.offer(&plan).await?;
+        self.cast.accept(grant).await?;
+        let credential = self.cast.credential(grant, CREDENTIAL_HOURS).await?;
+        Ok(Arc::new(Caller {
+            grant,
+            run: RunId::parse(RUN)?,
+            credential,
+            workload: self.cast.agency.signer("workload")?,
+            line: LINE.to_owned(),
+        }))
+    }
+
+    /// Sees to it that `slots` slots of the scripted model's side are open, whose trickles pause for `pause`. Slots that were lost
+    /// are opened again.
+    pub async fn serve(&mut self, slots: usize, pause: Duration) -> Fallible<()> {
+        let script = match &self.script {
+            Some(script) => Arc::clone(script),
+            None => self.script(pause)?,
+        };
+        let open = script.open.load(Ordering::Relaxed);
+        let lost = script.lost.load(Ordering::Relaxed);
+        let mut channel = None;
+        for slot in 0..slots.saturating_sub(open) {
+            if slot % SLOTS_PER_CONNECTION == 0 {
+                channel = Some(self.cast.lab.channel(Use::Serve).await?);
+            }
+            if let Some(channel) = &channel {
+                script.slot(channel.clone());
+            }
+        }
+        machine::until(OPEN_MAX, "every slot is open", || {
+            let (open, now_lost) = (script.open.load(Ordering::Relaxed), script.lost.load(Ordering::Relaxed));
+            async move {
+                if now_lost > lost {
+                    return Err("the broker refused a slot".into());
+                }
+                Ok(open >= slots)
+            }
+        })
+        .await?;
+        self.script = Some(script);
+        Ok(())
+    }
+
+    fn script(&self, pause: Duration) -> Fallible<Arc<Script>> {
+        let signer = self.cast.lab.signer("connector")?;
+        let manifest = self.cast.manifest(LINE)?.as_bytes().to_vec();
+        Ok(Arc::new(Script {
+            lab: LAB.to_owned(),
+            line: LINE.to_owned(),
+            answers: Arc::new(Answers::new(LINE, manifest.clone(), signer.clone())),
+            manifest,
+            signer,
+            pause,
+            open: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
+        }))
+    }
+
+    /// Slots lost since they were opened; a benchmark that loses one has measured something else.
+    pub fn slots_lost(&self) -> u64 {
+        self.script.as_ref().map_or(0, |script| script.lost.load(Ordering::Relaxed))
+    }
+
+    /// `count` evaluators, each on a connection of its own.
+    pub async fn clients(&self, count: usize) -> Fallible<Vec<InferenceClient<Channel>>> {
+        let mut clients = Vec::with_capacity(count);
+        for _ in 0..count {
+            clients.push(load::client(self.cast.agency.channel(Use::Call).await?));
+        }
+        Ok(clients)
+    }
+}

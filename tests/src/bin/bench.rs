@@ -1,0 +1,190 @@
+//! `bench`: what the broker costs. `tests/bench/README.md` says how to repeat it.
+
+#[path = "../bench/mod.rs"]
+mod bench;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use bench::{Fallible, append, cut, machine, pass_through, pki::Pki, report, run};
+use clap::{Args, Parser, Subcommand};
+
+/// Core of the systems under test.
+const TESTED: usize = 0;
+/// Core of everything else.
+const GENERATOR: usize = 1;
+
+#[derive(Parser)]
+#[command(name = "bench", about = "Measures the broker beside a plain pass-through. Build with --release.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The broker beside the pass-through: throughput, processor time, latency, syncs, bytes.
+    Run {
+        #[command(flatten)]
+        common: Common,
+        /// Rounds, the first of which is dropped
+        #[arg(long, default_value_t = 8)]
+        rounds: usize,
+        /// Seconds that a contender is loaded for in one round of one workload
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// Clients, each on a connection of its own
+        #[arg(long, default_value_t = 16)]
+        clients: usize,
+        /// Run a second pass-through along, as a control
+        #[arg(long)]
+        control: bool,
+        /// Leave the broker out
+        #[arg(long)]
+        without_broker: bool,
+    },
+    /// A withdrawal with many streams open.
+    Cut {
+        #[command(flatten)]
+        common: Common,
+        /// Streams open
+        #[arg(long, default_value_t = 1_000)]
+        streams: usize,
+        /// Withdrawals, each of a grant of its own
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Chunks a second on each stream that is read
+        #[arg(long, default_value_t = 2.0)]
+        rate: f64,
+    },
+    /// The journal alone: durable appends a second.
+    Append {
+        #[command(flatten)]
+        common: Common,
+        /// Seconds at each width
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+    },
+    /// The system compared with; `run` starts it.
+    #[command(hide = true)]
+    PassThrough {
+        /// Folder with certificates
+        #[arg(long)]
+        pki: PathBuf,
+        /// The upstream's HOST:PORT
+        #[arg(long)]
+        upstream: String,
+    },
+}
+
+#[derive(Args)]
+struct Common {
+    /// Where the ledger goes: a folder on a real disk; a temporary one by default
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Write NAME.json and NAME.md into this folder, too
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// The broker's program; the one beside this program by default
+    #[arg(long)]
+    broker: Option<PathBuf>,
+    /// Pin nothing
+    #[arg(long)]
+    no_pin: bool,
+}
+
+impl Common {
+    fn broker(&self) -> Fallible<PathBuf> {
+        match &self.broker {
+            Some(program) => Ok(program.clone()),
+            None => Ok(std::env::current_exe()?.with_file_name("anteroom-broker")),
+        }
+    }
+
+    /// A new folder for one run, gone with the value.
+    fn folder(&self) -> Fallible<tempfile::TempDir> {
+        let folder = match &self.dir {
+            Some(parent) => tempfile::tempdir_in(parent)?,
+            None => tempfile::tempdir()?,
+        };
+        if machine::in_memory(folder.path())? {
+            return Err("the folder is in memory, where a sync costs nothing; name one on a disk with --dir".into());
+        }
+        Ok(folder)
+    }
+
+    /// Pins this process, if asked and possible; the core for what is tested.
+    fn pin(&self) -> Option<usize> {
+        (!self.no_pin && machine::pin_self(GENERATOR)).then_some(TESTED)
+    }
+
+    fn tell(&self, name: &str, text: &str, data: &serde_json::Value) -> Fallible<()> {
+        println!("\n{text}");
+        match &self.out {
+            Some(folder) => report::write(folder, name, text, data),
+            None => Ok(()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match start(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> Fallible<()> {
+    if cfg!(debug_assertions) {
+        eprintln!("bench: this is a debug build; its figures mean nothing");
+    }
+    match command {
+        Command::Run { common, rounds, seconds, clients, control, without_broker } => {
+            let core = common.pin();
+            let folder = common.folder()?;
+            let broker = if without_broker { None } else { Some(common.broker()?) };
+            let length = Duration::from_secs_f64(seconds);
+            let plan = run::Plan { rounds, length, clients, broker, control, core };
+            let (text, data) = on_runtime(run::run(&plan, folder.path()), folder.path())?;
+            common.tell("run", &text, &data)
+        }
+        Command::Cut { common, streams, rounds, rate } => {
+            let core = common.pin();
+            let folder = common.folder()?;
+            let plan = cut::Plan { streams, rounds, rate, core };
+            let (text, data) = on_runtime(cut::run(&plan, &common.broker()?, folder.path()), folder.path())?;
+            common.tell("cut", &text, &data)
+        }
+        Command::Append { common, seconds } => {
+            let folder = common.folder()?;
+            let length = Duration::from_secs_f64(seconds);
+            let (table, data) = on_runtime(append::run(folder.path(), length), folder.path())?;
+            let text = format!("{}\n\n{}", machine::describe(), table.text());
+            common.tell("append", &text, &data)
+        }
+        Command::PassThrough { pki, upstream } => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(pass_through::serve(Pki(pki), &upstream))
+        }
+    }
+}
+
+/// Runs to the end. What failed leaves the end of the broker's log on standard error.
+fn on_runtime<T>(work: impl Future<Output = Fallible<T>>, folder: &Path) -> Fallible<T> {
+    // Made after pinning, so that it has one worker on one core.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(work);
+    if done.is_err()
+        && let Ok(log) = std::fs::read_to_string(folder.join("broker.log"))
+    {
+        let lines: Vec<&str> = log.lines().collect();
+        eprintln!("{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+    }
+    done
+}
