@@ -8,11 +8,13 @@
 mod end;
 mod folder;
 mod fsck;
+mod held;
 mod overlay;
 mod renew;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod wire;
 
 use std::{
     io,
@@ -27,8 +29,11 @@ use tokio::{
     sync::{oneshot, watch},
     task::{JoinHandle, JoinSet},
 };
-use tonic::service::Routes;
 
+use self::{
+    end::Writer,
+    held::{Held, Holds},
+};
 pub use self::{
     end::{Ended, Phase},
     folder::{Folder, Initialised, init},
@@ -36,13 +41,14 @@ pub use self::{
 };
 use crate::{
     book::{
-        disk::{Disk, RealDisk},
+        disk::Disk,
         keyring::{Kek, Keyring, KeyringError},
         wal::WalError,
     },
     clock::{ClockFileError, SystemTime, TimeSource, Timekeeper, Trust},
     config::{Config, SecretError},
     entropy::{self, SystemEntropy},
+    index::Index,
     journal::{
         Journal, JournalError,
         recover::RecoverError,
@@ -50,7 +56,13 @@ use crate::{
     },
     listen::{ListenError, ListenLimits, Listener},
     ops::{self, Ops},
-    pki::{FileError, ca::CaError, token::TokenError},
+    pki::{
+        FileError,
+        ca::{CaError, ClientLifetime},
+        token::{TokenError, TokenStore},
+    },
+    relay::Relay,
+    service::enrolment::Registrar,
     telemetry::Telemetry,
     tls::{NowMs, Tls, TlsError},
 };
@@ -284,7 +296,7 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running, StartErr
     let assembled = assemble(config, book, &mut writer, phase, broken).await;
     if let (Err(_), Some(writer)) = (&assembled, writer) {
         journal.close();
-        tokio::task::spawn_blocking(move || drop(writer.join())).await?;
+        tokio::task::spawn_blocking(move || drop(writer.end())).await?;
     }
     assembled
 }
@@ -303,18 +315,20 @@ fn open(
     outside: &Outside,
     phase: watch::Sender<Phase>,
     broken: Arc<OnceLock<String>>,
-) -> Result<(Book, std::thread::JoinHandle<()>), StartError> {
+) -> Result<(Book, Writer), StartError> {
     let folder = Folder::open(&config.data_dir)?;
-    let disk = |path: std::path::PathBuf| match RealDisk::open(&path) {
-        Ok(disk) => Ok(Arc::new(disk)),
+    let disk = |path: std::path::PathBuf| match Held::open(&path) {
+        Ok(disk) => Ok(disk),
         Err(source) => Err(StartError::Folder { path: path.display().to_string(), source }),
     };
+    let (wal, keys) = (disk(folder.wal())?, disk(folder.keys())?);
+    let holds = Holds(vec![Arc::clone(&wal), Arc::clone(&keys)]);
     let clock = Arc::new(Timekeeper::start(Arc::clone(&outside.time), Some(&folder.clock()))?);
-    let keyring = keyring(config, disk(folder.keys())?, &*outside.environment)?;
+    let keyring = keyring(config, keys, &*outside.environment)?;
     let signer = Arc::new(folder::signer(config, &*outside.environment)?);
     let log_key = signer.verifier().to_string();
     let (journal, writer) = writer::start(WriterConfig {
-        wal: disk(folder.wal())?,
+        wal,
         keyring,
         sizes: config.wal,
         origin: config.origin.clone(),
@@ -330,10 +344,10 @@ fn open(
     let found = journal.standing().log_key.clone();
     if journal.newest().size > 0 && found != log_key {
         journal.close();
-        drop(writer.join());
+        drop(Writer { thread: writer, holds }.end());
         return Err(StartError::OtherLogKey { found, given: log_key });
     }
-    Ok((Book { folder, journal, clock, time: Arc::clone(&outside.time), log_key }, writer))
+    Ok((Book { folder, journal, clock, time: Arc::clone(&outside.time), log_key }, Writer { thread: writer, holds }))
 }
 
 /// The scopes' keys.
@@ -354,7 +368,7 @@ fn keyring(
 async fn assemble(
     config: Config,
     book: Book,
-    writer: &mut Option<std::thread::JoinHandle<()>>,
+    writer: &mut Option<Writer>,
     phase: watch::Sender<Phase>,
     broken: Arc<OnceLock<String>>,
 ) -> Result<Running, StartError> {
@@ -366,12 +380,13 @@ async fn assemble(
     let _ = journal.submit(open).await?;
     let _ = journal.submit(Command::Start { version: env!("CARGO_PKG_VERSION").to_owned() }).await?;
     tick::clock(&journal, &*time).await?;
+    let relay = Relay::new(journal.clone(), config.networks);
 
     let now = wall(&clock, &time);
     let names = config.server_names.clone();
     let trust_domain = config.trust_domain.clone();
     let files = renew::files(&folder, config.existing_pki.as_deref());
-    let (ca, tls) = {
+    let (ca, tls, tokens) = {
         let (folder, names, files) = (folder.clone(), names.clone(), files.clone());
         let now = Arc::clone(&now);
         let load = move || -> Result<_, StartError> {
@@ -381,9 +396,19 @@ async fn assemble(
                 return Err(StartError::TrustDomain { found, given });
             }
             renew::renew(&folder, &ca, &names, now())?;
-            Ok((Arc::new(ca), Arc::new(Tls::load(files, now)?)))
+            let tokens = Arc::new(TokenStore::open(&folder.tokens())?);
+            Ok((Arc::new(ca), Arc::new(Tls::load(files, now)?), tokens))
         };
         tokio::task::spawn_blocking(load).await??
+    };
+
+    let index = Index::open(&folder.index(), &journal);
+    let services = wire::Services {
+        journal: journal.clone(),
+        relay: Arc::clone(&relay),
+        index: index.clone(),
+        registrar: Registrar::new(Arc::clone(&ca), ClientLifetime::default(), ca.cert_pem().into(), Arc::clone(&clock)),
+        tokens,
     };
 
     let mut limits = config.programme;
@@ -401,23 +426,25 @@ async fn assemble(
     };
 
     let (health, health_service) = tonic_health::server::health_reporter();
-    let routes = Routes::default().add_service(health_service);
-    let newcomers = Routes::default();
+    let wired = services.wire();
+    let routes = wired.programme.add_service(health_service);
 
+    let connections = programme.connections();
     let ops = Arc::new(Ops {
         journal: journal.clone(),
         telemetry: Arc::clone(&telemetry),
         tls: Arc::clone(&tls),
-        connections: programme.connections(),
+        connections: Arc::clone(&connections),
         phase: phase.subscribe(),
-        sources: Vec::new(),
+        sources: wired.sources,
     });
     let mut doors = JoinSet::new();
     doors.spawn(end::door(programme, routes, phase.subscribe()));
-    doors.spawn(end::door(enrolment, newcomers, phase.subscribe()));
+    doors.spawn(end::door(enrolment, wired.enrolment, phase.subscribe()));
     let (ops_stop, stopped) = oneshot::channel::<()>();
+    let answers = ops::router(Arc::clone(&ops));
     let ops_task = tokio::spawn(async move {
-        let served = axum::serve(ops_socket, ops::router(ops)).with_graceful_shutdown(async move {
+        let served = axum::serve(ops_socket, answers).with_graceful_shutdown(async move {
             // Ends as well when the sender is dropped.
             let _ = stopped.await;
         });
@@ -426,14 +453,24 @@ async fn assemble(
         }
     });
     let mut tasks = JoinSet::new();
-    tasks.spawn(tick::every_second(journal.clone(), Arc::clone(&time)));
+    tasks.spawn(tick::every_second(
+        journal.clone(),
+        Arc::clone(&time),
+        tick::Health { ops: Arc::clone(&ops), reporter: health.clone() },
+    ));
+    tasks.spawn({
+        let relay = Arc::clone(&relay);
+        async move { relay.write_counted_refusals().await }
+    });
     tasks.spawn(tick::look_after_tls(tick::Renewal { folder, ca, tls, names, files, now }));
     let parts = end::Parts {
         phase: phase.clone(),
         broken,
         drain_max: config.drain_max,
         journal: journal.clone(),
-        open: telemetry.open_calls(),
+        relay,
+        index,
+        connections,
         health,
         doors,
         tasks,

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use anteroom_proto::{ledger::note::KeyName, statement::terms::CALL_BYTES_MAX};
+use anteroom_proto::ledger::note::KeyName;
 
 pub use self::{
     keys::{KEYS, KeyInfo, List, LogFormat, Settings},
@@ -28,6 +28,7 @@ use crate::{
     identity::TrustDomain,
     listen::ListenLimits,
     pki::{FileError, ca::SERVER_NAMES_MAX, read_bounded},
+    relay::networks::{NETWORKS_MAX, Network, Networks},
 };
 
 /// Largest configuration file, in bytes.
@@ -38,8 +39,6 @@ pub const CONNECTIONS_MAX: u64 = 65_536;
 pub const STREAMS_MAX: u64 = 4_096;
 /// Longest drain that can be configured, in seconds.
 pub const DRAIN_SECONDS_MAX: u64 = 3_600;
-/// Smallest bound on a call's body that can be configured, in bytes.
-pub const CALL_BYTES_MIN: u64 = 1_024;
 /// Largest segment that can be configured, in bytes.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
@@ -97,7 +96,7 @@ pub struct Config {
     pub(crate) kek: Secret,
     pub(crate) log_key: Secret,
     pub(crate) programme: ListenLimits,
-    pub(crate) call_bytes_max: usize,
+    pub(crate) networks: Networks,
     pub(crate) drain_max: Duration,
     pub(crate) wal: wal::Config,
     pub(crate) log_format: LogFormat,
@@ -151,8 +150,7 @@ impl Config {
         let server_names = settings.server_names.map_or_else(|| vec!["localhost".to_owned()], |names| names.0);
         check_names(&server_names)?;
         let wal = check_wal(settings.wal_segment_bytes, settings.wal_reserve_bytes)?;
-        let call_bytes_max =
-            within("call_bytes_max", settings.call_bytes_max, CALL_BYTES_MAX, CALL_BYTES_MIN..=CALL_BYTES_MAX)?;
+        let networks = check_networks(settings.networks)?;
         let drain = within("drain_seconds_max", settings.drain_seconds_max, 30, 0..=DRAIN_SECONDS_MAX)?;
         let programme = check_limits(settings.connections_max, settings.connections_per_org_max, settings.streams_max)?;
         let log_filter = settings.log_filter.unwrap_or_else(|| "info".to_owned());
@@ -176,7 +174,7 @@ impl Config {
             kek,
             log_key,
             programme,
-            call_bytes_max: usize::try_from(call_bytes_max).unwrap_or(usize::MAX),
+            networks,
             drain_max: Duration::from_secs(drain),
             wal,
             log_format: settings.log_format.unwrap_or_default(),
@@ -260,6 +258,31 @@ fn check_names(names: &[String]) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Each as `name=address/bits`.
+fn check_networks(given: Option<List>) -> Result<Networks, ConfigError> {
+    let given = given.unwrap_or_default().0;
+    if given.len() > NETWORKS_MAX {
+        return Err(bad("networks", given.len(), format!("{NETWORKS_MAX} networks at most")));
+    }
+    let mut networks = Vec::with_capacity(given.len());
+    for text in given {
+        let network = read_network(&text);
+        networks.push(
+            network.ok_or_else(|| bad("networks", &text, "each is `name=address/bits`, such as `hq=192.0.2.0/24`"))?,
+        );
+    }
+    Ok(Networks::new(networks))
+}
+
+fn read_network(text: &str) -> Option<Network> {
+    let (name, block) = text.split_once('=')?;
+    let (address, bits) = block.split_once('/')?;
+    let (address, prefix_bits): (std::net::IpAddr, u32) = (address.parse().ok()?, bits.parse().ok()?);
+    let bits_max = if address.is_ipv4() { 32 } else { 128 };
+    let named = !name.is_empty() && name.len() <= 63 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    (named && prefix_bits <= bits_max).then(|| Network { name: name.to_owned(), address, prefix_bits })
 }
 
 fn check_wal(segment: Option<u64>, reserve: Option<u64>) -> Result<wal::Config, ConfigError> {

@@ -13,7 +13,6 @@ use std::{
 
 use anteroom_policy::{event::Event, grant::Phase, state::State};
 use anteroom_proto::{names::CallId, time::At};
-use tokio::sync::watch;
 
 use crate::journal::{Sealed, handle::Observer};
 
@@ -31,13 +30,16 @@ pub struct Histogram {
 impl Histogram {
     /// Adds an observation.
     pub fn add(&mut self, ms: u64) {
-        for (count, bound) in self.counts.iter_mut().zip(BUCKETS_MS) {
-            if ms <= bound {
-                *count = count.saturating_add(1);
-            }
+        if let Some((count, _)) = self.counts.iter_mut().zip(BUCKETS_MS).find(|(_, bound)| ms <= *bound) {
+            *count = count.saturating_add(1);
         }
         self.count = self.count.saturating_add(1);
         self.sum_ms = self.sum_ms.saturating_add(ms);
+    }
+
+    fn write(&self, name: &str, help: &str, text: &mut Exposition) {
+        let buckets: Vec<(u64, u64)> = BUCKETS_MS.iter().map(|ms| ms.saturating_mul(1_000)).zip(self.counts).collect();
+        text.histogram(name, help, &buckets, self.count, self.sum_ms.saturating_mul(1_000));
     }
 }
 
@@ -64,20 +66,13 @@ struct Counts {
 #[derive(Debug)]
 pub struct Telemetry {
     counts: Mutex<Counts>,
-    open: watch::Sender<usize>,
 }
 
 impl Telemetry {
     /// Nothing counted yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { counts: Mutex::default(), open: watch::Sender::new(0) }
-    }
-
-    /// How many calls are open, and when that changes.
-    #[must_use]
-    pub fn open_calls(&self) -> watch::Receiver<usize> {
-        self.open.subscribe()
+        Self { counts: Mutex::default() }
     }
 
     /// Writes what was counted.
@@ -93,12 +88,12 @@ impl Telemetry {
         text.counter("anteroom_calls_settled_total", "Abandoned calls whose hold was settled.", counts.settled);
         text.counter("anteroom_tokens_charged_total", "Tokens charged to budgets.", counts.charged);
         text.counter("anteroom_read_sessions_total", "Audit read sessions opened.", counts.reads);
-        text.histogram(
+        counts.cut_recorded.write(
             "anteroom_cut_recorded_seconds",
             "From closing a gate to the record of it: ends of grants, and the calls they cut.",
-            &counts.cut_recorded,
+            text,
         );
-        text.histogram("anteroom_call_seconds", "From a call's admission to its recorded end.", &counts.call_length);
+        counts.call_length.write("anteroom_call_seconds", "From a call's admission to its recorded end.", text);
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -114,15 +109,12 @@ impl Default for Telemetry {
 }
 
 impl Observer for Telemetry {
-    fn committed(&self, records: &[Arc<Sealed>], state: &State) {
+    fn committed(&self, records: &[Arc<Sealed>], _: &State) {
         let mut counts = self.counts();
         counts.batches = counts.batches.saturating_add(1);
         for sealed in records {
             counts.fold(sealed);
         }
-        drop(counts);
-        let open = state.open_count();
-        self.open.send_if_modified(|last| std::mem::replace(last, open) != open);
     }
 }
 
@@ -226,15 +218,17 @@ impl Exposition {
         self.labelled(name, label, values);
     }
 
-    /// A latency, in seconds.
-    pub fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+    /// A latency, in seconds. Buckets are upper bounds in microseconds, ascending, with how many fell between each and the
+    /// one before.
+    pub fn histogram(&mut self, name: &str, help: &str, buckets: &[(u64, u64)], count: u64, sum_us: u64) {
         self.head(name, help, "histogram");
-        for (count, bound) in histogram.counts.iter().zip(BUCKETS_MS) {
-            self.line(format_args!("{name}_bucket{{le=\"{}\"}} {count}", seconds(bound)));
+        let mut below = 0_u64;
+        for (bound, more) in buckets {
+            below = below.saturating_add(*more);
+            self.line(format_args!("{name}_bucket{{le=\"{}\"}} {below}", seconds(*bound)));
         }
-        let Histogram { count, sum_ms, .. } = histogram;
         self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
-        self.line(format_args!("{name}_sum {}", seconds(*sum_ms)));
+        self.line(format_args!("{name}_sum {}", seconds(sum_us)));
         self.line(format_args!("{name}_count {count}"));
     }
 
@@ -273,9 +267,9 @@ fn elapsed(ms: i64) -> u64 {
     u64::try_from(ms).unwrap_or(0)
 }
 
-fn seconds(ms: u64) -> String {
-    let (whole, rest) = (ms / 1_000, ms % 1_000);
-    if rest == 0 { whole.to_string() } else { format!("{whole}.{rest:03}").trim_end_matches('0').to_owned() }
+fn seconds(us: u64) -> String {
+    let (whole, rest) = (us / 1_000_000, us % 1_000_000);
+    if rest == 0 { whole.to_string() } else { format!("{whole}.{rest:06}").trim_end_matches('0').to_owned() }
 }
 
 #[cfg(test)]
@@ -292,7 +286,7 @@ mod tests {
         for ms in [1, 3, 1_500, 60_000] {
             histogram.add(ms);
         }
-        text.histogram("d_seconds", "Of d.", &histogram);
+        histogram.write("d_seconds", "Of d.", &mut text);
         expect_test::expect![[r##"
             # HELP a_total Of a.
             # TYPE a_total counter

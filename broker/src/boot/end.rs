@@ -8,15 +8,19 @@ use std::{
 use tokio::{
     sync::{oneshot, watch},
     task::{JoinHandle, JoinSet},
-    time::timeout,
 };
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{clock::Timekeeper, journal::Journal, listen::Listener};
-
-/// How long the ends of calls that were cut may take to be recorded.
-const RECORD_MAX: Duration = Duration::from_secs(5);
+use super::held::Holds;
+use crate::{
+    clock::Timekeeper,
+    identity::Role,
+    index::Index,
+    journal::Journal,
+    listen::{Connections, Listener},
+    relay::Relay,
+};
 
 /// How far a broker is on its way to its end. It never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,10 +29,10 @@ pub enum Phase {
     Serving,
     /// New calls are refused, open ones go on.
     Draining,
-    /// Doors close.
-    Closing,
     /// Open calls are cut.
     Stopping,
+    /// Doors close.
+    Closing,
     /// The ledger cannot be written: nothing goes on.
     Broken,
 }
@@ -64,11 +68,27 @@ pub(super) async fn reached(watching: &mut watch::Receiver<Phase>, phase: Phase)
 
 /// Serves a door until it has to close.
 pub(super) async fn door(listener: Listener, routes: Routes, phase: watch::Receiver<Phase>) {
-    let (mut closing, mut stopping) = (phase.clone(), phase);
+    let (mut closing, mut broken) = (phase.clone(), phase);
     tokio::select! {
         // Dropping the door drops its connections.
-        () = reached(&mut stopping, Phase::Stopping) => {}
+        () = reached(&mut broken, Phase::Broken) => {}
         _ = listener.serve(routes, async move { reached(&mut closing, Phase::Closing).await }) => {}
+    }
+}
+
+/// The ledger's thread with the directories it has for itself.
+pub(super) struct Writer {
+    pub(super) thread: std::thread::JoinHandle<()>,
+    pub(super) holds: Holds,
+}
+
+impl Writer {
+    /// Waits until nothing is written any more, then lets the directories go.
+    pub(super) fn end(self) -> std::thread::Result<()> {
+        let Self { thread, holds } = self;
+        let ended = thread.join();
+        drop(holds);
+        ended
     }
 }
 
@@ -78,37 +98,46 @@ pub(super) struct Parts {
     pub(super) broken: Arc<OnceLock<String>>,
     pub(super) drain_max: Duration,
     pub(super) journal: Journal,
-    pub(super) open: watch::Receiver<usize>,
+    pub(super) relay: Arc<Relay>,
+    pub(super) index: Index,
+    pub(super) connections: Arc<Connections>,
     pub(super) health: HealthReporter,
     pub(super) doors: JoinSet<()>,
     pub(super) tasks: JoinSet<()>,
     pub(super) ops: (oneshot::Sender<()>, JoinHandle<()>),
-    pub(super) writer: Option<std::thread::JoinHandle<()>>,
+    pub(super) writer: Option<Writer>,
     pub(super) clock: Arc<Timekeeper>,
 }
 
 /// Waits for the end to begin and sees it through.
 pub(super) async fn run(parts: Parts) -> Ended {
-    let Parts { phase, broken, drain_max, journal, mut open, health, mut doors, mut tasks, ops, writer, clock } = parts;
+    let Parts { phase, broken, drain_max, journal, relay, index, connections, .. } = parts;
+    let Parts { health, mut doors, mut tasks, ops, writer, clock, .. } = parts;
     let mut watching = phase.subscribe();
     reached(&mut watching, Phase::Draining).await;
     health.set_service_status("", ServingStatus::NotServing).await;
     if *watching.borrow() == Phase::Draining {
-        tracing::info!(open_calls = *open.borrow(), "draining");
+        tracing::info!(open_calls = relay.open_calls(), "draining");
         tokio::select! {
             () = reached(&mut watching, Phase::Stopping) => {}
-            _ = timeout(drain_max, open.wait_for(|open| *open == 0)) => {}
+            cut = relay.drain(drain_max) => tracing::info!(cut, "drained"),
         }
     }
-    reach(&phase, Phase::Closing);
-    while doors.join_next().await.is_some() {}
-    // Calls that the doors' end cut have their ends recorded by their own tasks.
-    if *watching.borrow() < Phase::Broken {
-        let _ = timeout(RECORD_MAX, open.wait_for(|open| *open == 0)).await;
+    if *watching.borrow() == Phase::Stopping {
+        let cut = relay.drain(Duration::ZERO).await;
+        tracing::info!(cut, "stopping");
     }
+    reach(&phase, Phase::Closing);
+    // A connector holds its streams open for ever; with no call left there is nothing on them.
+    connections.close_where(|conn| conn.identity().principal.role() == Role::Connector);
+    while doors.join_next().await.is_some() {}
     tasks.shutdown().await;
+    let closed = tokio::task::spawn_blocking(move || index.close());
+    if closed.await.is_err() {
+        tracing::error!("the index was not closed; the next start makes it anew");
+    }
     journal.close();
-    let written = tokio::task::spawn_blocking(move || writer.map(std::thread::JoinHandle::join));
+    let written = tokio::task::spawn_blocking(move || writer.map(Writer::end));
     if !matches!(written.await, Ok(Some(Ok(())))) {
         tracing::error!("the ledger's thread was lost");
     }

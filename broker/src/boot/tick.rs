@@ -6,11 +6,13 @@ use std::{sync::Arc, time::Duration};
 
 use anteroom_policy::{command::Command, event::ClockTrust};
 use tokio::time::MissedTickBehavior;
+use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{folder::Folder, renew};
 use crate::{
     clock::{TimeSource, Trust},
     journal::{Journal, JournalError},
+    ops::Ops,
     pki::ca::Ca,
     tls::{NowMs, Tls, TlsFiles},
 };
@@ -34,12 +36,27 @@ pub(super) async fn clock(journal: &Journal, time: &dyn TimeSource) -> Result<()
     Ok(())
 }
 
+/// What the standard health service says: that calls can pass, or not.
+pub(super) struct Health {
+    pub(super) ops: Arc<Ops>,
+    pub(super) reporter: HealthReporter,
+}
+
+impl Health {
+    async fn tell(&self) {
+        let ready = self.ops.unready().is_empty();
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.reporter.set_service_status("", status).await;
+    }
+}
+
 /// Once a second, until it is dropped.
-pub(super) async fn every_second(journal: Journal, time: Arc<dyn TimeSource>) {
+pub(super) async fn every_second(journal: Journal, time: Arc<dyn TimeSource>, health: Health) {
     let mut interval = tokio::time::interval(EVERY);
     interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         interval.tick().await;
+        health.tell().await;
         let noted = match clock(&journal, &*time).await {
             Ok(()) => journal.submit(Command::Tick).await.map(drop),
             Err(error) => Err(error),

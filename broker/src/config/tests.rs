@@ -58,6 +58,15 @@ fn the_least_configuration_is_complete() {
 }
 
 #[test]
+fn networks_are_named_by_their_blocks() {
+    let config =
+        load(Settings::default(), &[("ANTEROOM_NETWORKS", "hq=192.0.2.0/24, six=2001:db8::/32")], LEAST).unwrap();
+    assert_eq!(config.networks.name("192.0.2.7".parse().unwrap()), "hq");
+    assert_eq!(config.networks.name("2001:db8::1".parse().unwrap()), "six");
+    assert_eq!(config.networks.name("198.51.100.1".parse().unwrap()), "unknown");
+}
+
+#[test]
 fn unknown_keys_are_refused_and_named() {
     let told = refused("colour = \"red\"");
     assert!(told.contains("unknown field `colour`"), "{told}");
@@ -72,7 +81,8 @@ fn values_out_of_bounds_are_refused_with_what_would_do() {
         ("server_names = []", "1 to 32 names"),
         ("server_names = [\"a b\"]", "DNS name or an IP address"),
         ("server_names = [\"a\", \"a\"]", "twice"),
-        ("call_bytes_max = 8388609", "1024 to 8388608 is expected"),
+        ("networks = [\"hq=192.0.2.0/33\"]", "name=address/bits"),
+        ("networks = [\"192.0.2.0/24\"]", "name=address/bits"),
         ("wal_segment_bytes = 2097153", "a multiple of 512"),
         ("wal_reserve_bytes = 512", "is expected"),
         ("connections_max = 0", "is expected"),
