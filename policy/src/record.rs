@@ -303,21 +303,29 @@ pub fn decode(record: &Record, entry: Entry) -> Result<Entered, RecordError> {
 }
 
 /// Reads the part of a record that was opened. What a party needs to fold its own slice is always open to it; closed fields
-/// that only others need read as empty, and a closed body key as zeros.
+/// that only others need read as empty, and a closed body key as zeros. `None` if the record is about somebody else altogether:
+/// another pair's clock in the log's own scope.
 ///
 /// # Errors
-/// It is none, or a field that this kind cannot do without is closed.
-pub fn decode_opened(opened: &Opened, entry: Entry) -> Result<Entered, RecordError> {
+/// It is no record, or a field that this kind cannot do without is closed.
+pub fn decode_opened(opened: &Opened, entry: Entry) -> Result<Option<Entered>, RecordError> {
     let header = opened.header();
-    Ok(Entered {
+    if opened.spec().kind == CLOCK_STARTED && !opened.is_open(CLOCK_STARTED_LAB) {
+        return Ok(None);
+    }
+    Ok(Some(Entered {
         index: header.index,
         at: at(header.at_ms)?,
         scope: opened.scope()?,
         seq: header.seq,
         entry,
         event: event(Source::Part(opened))?,
-    })
+    }))
 }
+
+/// The kind whose parties' fields are closed to other readers of its scope, and its first such field.
+const CLOCK_STARTED: u32 = 4;
+const CLOCK_STARTED_LAB: u32 = 16;
 
 /// Where an event's message comes from.
 #[derive(Clone, Copy)]

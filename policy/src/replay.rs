@@ -148,15 +148,17 @@ impl Replay {
         if unseen.count() > 0 {
             return self.assert_only();
         }
+        if refused.code == Refusal::CapReached.code() && self.state.standing().clock_of(&grant.terms).is_none() {
+            return self.assert_only();
+        }
         let value = |name: &str| refused.values.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         let hold = value("call_hold").and_then(|hold| hold.parse().ok());
         let slot = value("call_slot").and_then(|slot| slot.parse().ok());
         let (Some(hold), Some(slot)) = (hold, slot) else { return self.assert_only() };
         match self.check(entered, &grant, refused.claim.as_ref(), judgement.verdict, hold, slot) {
             Some(Err(no)) if no.refusal.code() == refused.code => self.same_decision(),
+            Some(_) if asserted(&refused.code) => self.assert_only(),
             Some(Err(no)) => self.differs(entered.index, refused.code.clone(), no.refusal.code().to_owned()),
-            // A clock that was not trusted at that very moment leaves no other trace in the log.
-            Some(Ok(_)) if refused.code == Refusal::ClockUntrusted.code() => self.assert_only(),
             Some(Ok(_)) => self.differs(entered.index, refused.code.clone(), "admitted".to_owned()),
             None => self.assert_only(),
         }
@@ -229,4 +231,10 @@ impl Replay {
             self.report.differences.push(Difference { index, recorded, computed });
         }
     }
+}
+
+/// Refusals that come before anything that the log lets a reader repeat: a clock that was not trusted at that very moment leaves
+/// no other trace, and whose certificate a call came with is the broker's word.
+fn asserted(code: &str) -> bool {
+    [Refusal::ClockUntrusted, Refusal::GrantUnknown, Refusal::CallRepeated].iter().any(|refusal| refusal.code() == code)
 }

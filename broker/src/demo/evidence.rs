@@ -81,18 +81,19 @@ async fn slice(
     let key = scope.tag_key(nonce);
     let mut reading = auditor.read(scope, key, false).await?;
     while let Some(record) = reading.next().await? {
-        let entered = entered(&record)?;
-        into.insert(entered.index, entered);
+        if let Some(entered) = entered(&record)? {
+            into.insert(entered.index, entered);
+        }
     }
     let whole = auditor.prove_whole(reading).await?;
     Ok((whole.records(), whole.checkpoint().checkpoint().size()))
 }
 
-fn entered(slice: &SliceRecord) -> Result<Entered, DemoError> {
+fn entered(slice: &SliceRecord) -> Result<Option<Entered>, DemoError> {
     let entry = *slice.record.entry();
     let full: Option<&Record> = slice.full();
     let read = match full {
-        Some(full) => record::decode(full, entry),
+        Some(full) => record::decode(full, entry).map(Some),
         None => record::decode_opened(slice.record.opened(), entry),
     };
     read.map_err(|error| DemoError::Story(format!("record {} cannot be read: {error}", slice.record.header().index)))

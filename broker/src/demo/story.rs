@@ -141,6 +141,8 @@ async fn scenes(dir: &Path, args: &DemoArgs) -> Result<(), DemoError> {
     let refused = expect_refusal(&evaluator, chat(cast::LINE, question, 20, false)).await?;
     expect_code(&refused, Refusal::GrantWithdrawn)?;
     tell.good("a new call under the grant is refused with the same code");
+    // One process at a time keeps an agency's receipts.
+    drop(evaluator);
 
     tell.scene("Another grant ends by itself");
     cast.register(SECOND_LINE, "borealis-2026-11").await?;
@@ -160,6 +162,7 @@ async fn scenes(dir: &Path, args: &DemoArgs) -> Result<(), DemoError> {
     expect_code(&refused, Refusal::GrantExpired)?;
     tell.cut(&format!("after {seen} events, by the clock alone: {refused}"));
     proven(&cast, &evaluator, call, Refusal::GrantExpired, &mut tell).await?;
+    drop((stream, evaluator));
 
     tell.scene("An independent auditor proves it");
     for grant in [grant, short_grant] {
