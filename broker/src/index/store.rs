@@ -4,7 +4,7 @@
 //! the note that its last user left says that it is the very same, byte for byte; otherwise the next generation starts from
 //! nothing. The one before is kept for whoever wants to know what happened to it; older ones are removed.
 //!
-//! **Invariant:** an error or panic of the database never leaves this file as anything but an [`StoreError`].
+//! **Invariant:** an error or panic of the database never leaves this file as anything but a [`StoreError`].
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +28,9 @@ const CACHE_BYTES: u64 = 32 << 20;
 /// The note of a clean end.
 const CLEAN: &str = "clean";
 const GENERATION: &str = "generation-";
+
+/// A key with its value.
+type Pair = (Vec<u8>, Vec<u8>);
 
 /// The index on disk will not do.
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +205,7 @@ impl Store {
         guarded(|| self.tree.get(key)).map(|value| value.map(|value| value.to_vec()))
     }
 
-    fn range(&self, from: Vec<u8>, to: Vec<u8>, limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn range(&self, from: Vec<u8>, to: Vec<u8>, limit: usize) -> Result<Vec<Pair>, StoreError> {
         guarded(|| {
             let range = self.tree.range(from..=to).take(limit);
             range.map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()

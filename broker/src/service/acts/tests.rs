@@ -1,5 +1,5 @@
 //! Acts through the service, a real journal on a real disk behind it.
-#![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
 
 use std::sync::Mutex;
 
@@ -77,10 +77,10 @@ fn newest_refusal(world: &World, party: &Party) -> (String, String) {
     let state = world.journal.state();
     let index = state.scope(&Scope::Organisation(party.org.clone())).unwrap().index;
     let sealed = world.journal.read(index, index + 1).unwrap().pop().unwrap();
-    match &sealed.entered.event {
-        Event::ActRefused { code, payload_type, .. } => (code.clone(), payload_type.clone()),
-        other => unreachable!("{other:?}"),
-    }
+    let Event::ActRefused { code, payload_type, .. } = &sealed.entered.event else {
+        unreachable!("{:?}", sealed.entered.event)
+    };
+    (code.clone(), payload_type.clone())
 }
 
 /// Hands in what must be refused with `refusal`, and demands that the refusal is on record.

@@ -1,0 +1,99 @@
+//! The models and locks that concern one organisation.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use anteroom_policy::standing::{Grant, Model, Standing, StandingLock};
+use anteroom_proto::{
+    names::{Digest, OrgId},
+    rpc::{LockSummary, ModelSummary},
+    statement::{acts::LockTarget, key_set::OrgKind, terms::Terms},
+};
+
+use super::{REPLY_BYTES, is_party};
+
+/// The builds that `org` registered or that a grant lets it use, by line, then by registration. Once the manifests fill a reply,
+/// the rest comes by digest alone.
+pub(super) fn models(standing: &Standing, org: &OrgId) -> Vec<ModelSummary> {
+    let lent: BTreeSet<(&OrgId, Digest)> = standing
+        .grants
+        .values()
+        .filter(|grant| grant.terms.agency.org == *org)
+        .flat_map(|grant| grant.terms.model.builds.iter().map(|build| (&grant.terms.lab.org, *build)))
+        .collect();
+    let mut own: Vec<(&(OrgId, Digest), &Arc<Model>)> =
+        standing.models.iter().filter(|((lab, digest), _)| lab == org || lent.contains(&(lab, *digest))).collect();
+    own.sort_by_key(|((lab, _), model)| (lab.clone(), model.line.clone(), model.index));
+    let mut bytes = 0_usize;
+    let summary = |((lab, digest), model): (&(OrgId, Digest), &Arc<Model>)| {
+        bytes = bytes.saturating_add(model.manifest.len());
+        ModelSummary {
+            lab: lab.to_string(),
+            line: model.line.to_string(),
+            manifest_digest: digest.as_bytes().to_vec(),
+            manifest: if bytes > REPLY_BYTES { Vec::new() } else { model.manifest.to_vec() },
+            registered_ms: model.at.ms(),
+        }
+    };
+    own.into_iter().map(summary).collect()
+}
+
+/// The locks that `org` set or that hit something it is party to, oldest first.
+pub(super) fn locks(standing: &Standing, org: &OrgId) -> Vec<LockSummary> {
+    let grants: Vec<&Arc<Grant>> =
+        standing.grants.values().filter(|grant| is_party(grant, org) && !grant.phase.is_final()).collect();
+    let concerns = |held: &StandingLock| {
+        let by = &held.lock.by;
+        let by_operator = standing.orgs.get(by).is_some_and(|org| org.kind == OrgKind::Operator);
+        by == org
+            || (by_operator && names(&held.lock.target, org))
+            || grants.iter().any(|grant| (by_operator || is_party(grant, by)) && hits(&held.lock.target, &grant.terms))
+    };
+    let mut own: Vec<&StandingLock> =
+        standing.locks.values().map(AsRef::as_ref).filter(|held| concerns(held)).collect();
+    own.sort_by_key(|held| held.index);
+    own.into_iter()
+        .map(|held| LockSummary {
+            lock: held.lock.id.as_bytes().to_vec(),
+            by: held.lock.by.to_string(),
+            target: describe(&held.lock.target),
+            at_ms: held.at.ms(),
+            reason: held.lock.reason.clone(),
+        })
+        .collect()
+}
+
+fn names(target: &LockTarget, org: &OrgId) -> bool {
+    match target {
+        LockTarget::Organisation { org: named } | LockTarget::Person { org: named, .. } => named == org,
+        LockTarget::Grant { .. }
+        | LockTarget::Run { .. }
+        | LockTarget::Employer { .. }
+        | LockTarget::Line { .. }
+        | LockTarget::NotUsPerson {}
+        | LockTarget::NotUsOnly {} => false,
+    }
+}
+
+/// Whether a lock on `target` can hit a call under these terms, whoever makes it.
+fn hits(target: &LockTarget, terms: &Terms) -> bool {
+    match target {
+        LockTarget::Grant { grant } | LockTarget::Run { grant, .. } => *grant == terms.grant,
+        LockTarget::Person { org, .. } => *org == terms.agency.org,
+        LockTarget::Organisation { org } => *org == terms.agency.org || *org == terms.lab.org,
+        LockTarget::Line { line } => *line == terms.model.line,
+        LockTarget::Employer { .. } | LockTarget::NotUsPerson {} | LockTarget::NotUsOnly {} => true,
+    }
+}
+
+fn describe(target: &LockTarget) -> String {
+    match target {
+        LockTarget::Grant { grant } => grant.to_string(),
+        LockTarget::Run { grant, run } => format!("run {grant}/{run}"),
+        LockTarget::Person { org, pseudonym } => format!("person {org}/{pseudonym}"),
+        LockTarget::Employer { employer } => format!("employer {employer}"),
+        LockTarget::Organisation { org } => format!("organisation {org}"),
+        LockTarget::Line { line } => format!("line {line}"),
+        LockTarget::NotUsPerson {} => "attribute us_person".to_owned(),
+        LockTarget::NotUsOnly {} => "attribute us_only".to_owned(),
+    }
+}
