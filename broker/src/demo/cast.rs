@@ -52,6 +52,8 @@ pub const LINE: &str = "aurora";
 pub const RUN: &str = "run-a";
 /// The person who lets a workload act.
 pub const PERSON: &str = "p-1";
+/// What the built-in authority's names begin with.
+const TRUST_DOMAIN: &str = "anteroom.localhost";
 /// The name in the broker's certificate.
 const SERVER: &str = "localhost";
 
@@ -166,7 +168,7 @@ pub fn config(dir: &Path, port: u16) -> Result<Config, CastError> {
         listen: at(0),
         enrol_listen: at(1),
         ops_listen: at(2),
-        trust_domain: Some("anteroom.localhost".to_owned()),
+        trust_domain: Some(TRUST_DOMAIN.to_owned()),
         server_names: Some(List(vec![SERVER.to_owned()])),
         ..Settings::default()
     };
@@ -182,6 +184,13 @@ pub async fn start_broker(dir: &Path, port: u16) -> Result<Running, CastError> {
     let outside = Outside::system()?;
     if !config.data_dir().exists() {
         boot::init(&config, outside.time.as_ref(), &*outside.environment)?;
+        // What `anteroom-broker fsck`, `token` or `serve` on this folder need to know.
+        let path = dir.join("operator.toml");
+        let text = format!(
+            "data_dir = {:?}\ntrust_domain = \"{TRUST_DOMAIN}\"\nserver_names = [\"{SERVER}\"]\n",
+            config.data_dir()
+        );
+        std::fs::write(&path, text).map_err(|source| CastError::File { path, source })?;
     }
     Ok(boot::start(config, outside).await?)
 }

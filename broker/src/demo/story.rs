@@ -19,6 +19,7 @@ use anteroom_sdk::{
     },
     error::{Error, Refused},
     evaluator::{AnswerStream, Evaluator, Route, StreamItem},
+    store::KeptReceipt,
     system,
 };
 use bytes::Bytes;
@@ -355,6 +356,13 @@ async fn proven(
             if end != refusal.code() {
                 return Err(DemoError::Story(format!("the call is on record as `{end}`")));
             }
+            let kept = KeptReceipt {
+                call: call.as_bytes().to_vec(),
+                receipt: Some(receipt.clone()),
+                outcome: recorded.outcome.clone(),
+                kept_ms: system::now().ms(),
+            };
+            evaluator.receipts().keep(kept).await.map_err(Error::from)?;
             tell.good(&format!("the receipt says `{end}`, and what it had cost is charged"));
             return Ok(());
         }
@@ -433,6 +441,6 @@ fn closing(tell: &Tell, dir: &Path) {
     tell.line("What to try next:");
     tell.line("  cargo build --release --workspace        # the `anteroom` command beside the broker");
     tell.line("  target/release/anteroom-broker dev       # a broker that stays, with the same parties");
-    tell.line(&format!("  target/release/anteroom-broker fsck --data-dir {dir}/operator"));
+    tell.line(&format!("  target/release/anteroom-broker fsck --config {dir}/operator.toml"));
     tell.line(&format!("  target/release/anteroom --home {dir}/agency-a receipt list"));
 }
