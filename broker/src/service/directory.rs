@@ -27,7 +27,6 @@ use super::{caller::caller, enrolment::Registrar};
 use crate::{
     identity::{Identity, Role},
     journal::Journal,
-    relay::Relay,
     status::Reject,
 };
 
@@ -42,12 +41,6 @@ pub const REPLY_BYTES: usize = 3 << 20;
 pub trait SlotCount: Send + Sync {
     /// How many slots are open for this line of this lab, idle or in use.
     fn slots(&self, lab: &OrgId, line: &ModelLine) -> u32;
-}
-
-impl SlotCount for Relay {
-    fn slots(&self, lab: &OrgId, line: &ModelLine) -> u32 {
-        u32::try_from(self.slots().open(lab, line)).unwrap_or(u32::MAX)
-    }
 }
 
 /// The service. Cloning shares it.

@@ -18,10 +18,7 @@ use anteroom_proto::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::{
-    journal::{Committed, Journal, JournalError},
-    relay::Relay,
-};
+use crate::journal::{Committed, Journal, JournalError};
 
 /// Most ends that are cut and wait for their record; beyond that an end is neither cut nor tried, and its caller told so.
 pub const ENDS_TRIED_MAX: usize = 4096;
@@ -53,17 +50,6 @@ pub trait Cutter: Send + Sync {
     /// This cut lets go of the gate: the journal refused the end, had it already, or put on record what the gate heeds anyway.
     /// Streams that were cut stay ended.
     fn restore(&self, cut: &Cut);
-}
-
-impl Cutter for Relay {
-    fn cut(&self, cut: &Cut, at: At) {
-        let calls = self.cut_grant(cut.grant, cut.refusal, at);
-        tracing::info!(grant = %cut.grant, code = cut.refusal.code(), calls, "cut ahead of the record");
-    }
-
-    fn restore(&self, cut: &Cut) {
-        self.reopen(cut.grant);
-    }
 }
 
 impl Cut {
