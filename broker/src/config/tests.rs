@@ -67,6 +67,29 @@ fn networks_are_named_by_their_blocks() {
 }
 
 #[test]
+fn example_file_names_every_key_with_its_default() {
+    let example = include_str!("../../../deploy/broker.toml");
+    let whole: String = example
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let table: toml::Table = whole.parse().unwrap();
+    let named: Vec<&str> = table.keys().map(String::as_str).collect();
+    let mut keys: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+    keys.sort_unstable();
+    assert_eq!(named, keys);
+    let least = load(Settings::default(), &[], example).unwrap();
+    let mut full = load(Settings::default(), &[], &whole).unwrap();
+    // What has no default is shown by an example.
+    full.existing_pki = None;
+    full.networks = least.networks.clone();
+    assert_eq!(format!("{full:?}"), format!("{least:?}"));
+}
+
+#[test]
 fn unknown_keys_are_refused_and_named() {
     let told = refused("colour = \"red\"");
     assert!(told.contains("unknown field `colour`"), "{told}");
