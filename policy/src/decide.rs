@@ -13,11 +13,15 @@ pub use call::{Asked, CLAIM_CLOCK_MS, No, check};
 pub use grant::{CREDENTIALS_MAX, GRANTS_MAX};
 pub use org::{LOCKS_MAX, READERS_MAX};
 
-use anteroom_proto::{ledger::scope::Scope, names::OrgId, statement::key_set::OrgKind};
+use anteroom_proto::{
+    ledger::scope::Scope,
+    names::{Digest, OrgId},
+    statement::key_set::OrgKind,
+};
 
 use crate::{
-    command::{Command, Decision, EarlyRefusal, Now, Reply},
-    event::{CallerId, Event},
+    command::{Command, Decision, EarlyRefusal, Finish, Now, Reply},
+    event::{CallerId, Event, Refused},
     grant::Phase,
     refusal::Refusal,
     state::{REMEMBERED_MS, State},
@@ -67,6 +71,28 @@ pub fn decide(state: &State, command: &Command, now: Now) -> Decision {
     }
 }
 
+/// Decides on a command whose records would be larger than a record may be: what is asked does not happen, and a small record
+/// says so; an end happens all the same, without what makes it large.
+#[must_use]
+pub fn decide_too_large(state: &State, command: &Command) -> Decision {
+    let refusal = Refusal::StatementUnreadable;
+    match command {
+        Command::Act(act) => {
+            act::refuse(state, act, act::No { refusal, detail: "the statement is too large for a record".to_owned() })
+        }
+        Command::Call(call) => call::too_large(state, call),
+        Command::Refuse(refused) => early(state, &EarlyRefusal { refused: Refused::default(), ..(**refused).clone() }),
+        Command::Finish(finish) => call::finish(state, &Finish { outcome: None, ..(**finish).clone() }),
+        Command::Report { caller, outcome } => call::outcome_invalid(state, caller, outcome),
+        Command::Open { .. }
+        | Command::Start { .. }
+        | Command::Clock { .. }
+        | Command::CountRefusals { .. }
+        | Command::OpenRead { .. }
+        | Command::Tick => nothing(refused(refusal, "the record is too large")),
+    }
+}
+
 fn one(scope: Scope, event: Event) -> Decision {
     Decision { events: vec![(scope, event)], reply: Reply::Done { focus: 0, standing: String::new() } }
 }
@@ -90,11 +116,7 @@ fn start(state: &State, version: &str) -> Decision {
 }
 
 /// Where a refusal is recorded: the named grant if the caller is party to it, else the caller's organisation, else the log.
-fn refusal_scope(
-    state: &State,
-    caller: &CallerId,
-    grant: Option<&anteroom_proto::names::GrantId>,
-) -> Scope {
+fn refusal_scope(state: &State, caller: &CallerId, grant: Option<&anteroom_proto::names::GrantId>) -> Scope {
     let standing = state.standing();
     match grant.filter(|grant| standing.grant_of(grant, &caller.org).is_some()) {
         Some(grant) => Scope::Grant(*grant),
@@ -168,18 +190,21 @@ pub fn entitlement(state: &State, org: &OrgId, scope: &Scope, now: Now) -> Optio
 }
 
 fn open_read(state: &State, caller: &CallerId, target: &Scope, from_seq: u64, now: Now) -> Decision {
-    if !state.standing().orgs.contains_key(&caller.org) {
-        return nothing(refused(Refusal::OrgUnknown, ""));
-    }
-    if entitlement(state, &caller.org, target, now).is_none() {
+    let refuse = |refusal: Refusal| {
         let event = Event::ActRefused {
-            code: Refusal::ReaderNotEntitled.code().to_owned(),
+            code: refusal.code().to_owned(),
             payload_type: "read".to_owned(),
-            payload: anteroom_proto::names::Digest::of(&target.to_bytes()),
+            payload: Digest::of(&target.to_bytes()),
             caller: caller.to_string(),
         };
         let events = vec![(org_scope(state, &caller.org), event)];
-        return Decision { events, reply: refused(Refusal::ReaderNotEntitled, "") };
+        Decision { events, reply: refused(refusal, "") }
+    };
+    if !state.standing().orgs.contains_key(&caller.org) {
+        return refuse(Refusal::OrgUnknown);
+    }
+    if entitlement(state, &caller.org, target, now).is_none() {
+        return refuse(Refusal::ReaderNotEntitled);
     }
     let event = Event::ReadOpened { reader: caller.to_string(), target: target.clone(), from_seq };
     one(Scope::Reads(caller.org.clone()), event)
@@ -191,7 +216,7 @@ fn tick(state: &State, now: Now) -> Decision {
     let standing = state.standing();
     for (id, grant) in &standing.grants {
         let event = match grant.phase {
-            Phase::Offered if now.at >= grant.terms.window.accept_by_ms => {
+            Phase::Offered if now.trusted && now.at >= grant.terms.window.accept_by_ms => {
                 Event::GrantLapsed { lapsed: grant.terms.window.accept_by_ms }
             }
             Phase::Accepted | Phase::Active => {

@@ -347,6 +347,19 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// What the decision read outside its record's scope.
+    pub fn deps_mut(&mut self) -> Vec<&mut Dep> {
+        if let Self::CallAdmitted(call) = self {
+            return vec![&mut call.lab, &mut call.agency, &mut call.roster, &mut call.system];
+        }
+        if let Self::GrantActivated { clock, .. } = self {
+            return vec![clock];
+        }
+        Vec::new()
+    }
+}
+
 /// Whose cap clock: (lab, model line, sponsor).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ClockKey {

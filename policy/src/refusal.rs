@@ -127,6 +127,7 @@ refusals! {
     LineNotDisclaimed "line_not_disclaimed" Denied "another line of this lab has a running clock; both sides have to state in the terms that the lines are unrelated";
     NotPaused "not_paused" Conflict "the caller's organisation has not paused the grant with that act";
     LockUnknown "lock_unknown" Unknown "no such lock stands";
+    LockExists "lock_exists" Conflict "a lock of this identifier stands or stood; a lock gets a new random identifier";
     LockTarget "lock_target" Denied "an organisation locks only what touches its own grants, people and models";
     Locked "locked" Denied "an organisation has locked this; `anteroom lock list` says who and why";
     SponsorUnknown "sponsor_unknown" Denied "the sponsor has not stated that the agency is its member";

@@ -16,7 +16,7 @@ use anteroom_proto::{
     },
     time::{At, Window},
 };
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use crate::{
     event::{ClockKey, ClockTrust},
@@ -49,6 +49,8 @@ pub struct Standing {
     pub grants: OrdMap<GrantId, Arc<Grant>>,
     /// Locks.
     pub locks: OrdMap<LockId, Arc<StandingLock>>,
+    /// Locks that were lifted.
+    pub lifted: OrdSet<LockId>,
     /// Appointed readers.
     pub readers: Vec<Reader>,
     /// Counts the acts that touch locks, so that open streams know when to look again.
@@ -150,8 +152,12 @@ pub struct Grant {
     pub pauses: OrdMap<OrgId, Pause>,
     /// Run credentials by digest.
     pub credentials: OrdMap<Digest, Arc<IssuedCredential>>,
-    /// Acts that ended or paused it, by the act's identifier, so that repeating one succeeds.
-    pub acts: OrdMap<LockId, u64>,
+    /// Pauses by who set them and under which identifier, so that repeating one succeeds.
+    pub acts: OrdMap<(OrgId, LockId), u64>,
+    /// Resumptions by who resumed which pause, so that repeating one succeeds.
+    pub resumed: OrdMap<(OrgId, LockId), u64>,
+    /// Index of the acceptance.
+    pub accepted: Option<u64>,
     /// Index of the newest record that changed it.
     pub index: u64,
     /// Index of the offer.
@@ -194,6 +200,7 @@ impl Default for Standing {
             members: OrdMap::new(),
             grants: OrdMap::new(),
             locks: OrdMap::new(),
+            lifted: OrdSet::new(),
             readers: Vec::new(),
             locks_epoch: 0,
         }
@@ -264,26 +271,27 @@ pub struct Subject<'a> {
     pub person: Option<&'a Person>,
 }
 
+/// What of a window lies within a clock.
+pub(crate) fn within(own: Window, clock: Window) -> Window {
+    Window::between(own.start().max(clock.start()), own.end().min(clock.end()))
+}
+
 /// Whose clock bounds a grant of these terms.
 #[must_use]
 pub fn clock_key(terms: &Terms) -> ClockKey {
-    ClockKey {
-        lab: terms.lab.org.clone(),
-        line: terms.model.line.clone(),
-        sponsor: terms.sponsor.org.clone(),
-    }
+    ClockKey { lab: terms.lab.org.clone(), line: terms.model.line.clone(), sponsor: terms.sponsor.org.clone() }
 }
 
 impl Grant {
     /// The window that calls at `at` stand in: the fixed one, or, if none is fixed, the one that a first call at `at` would
-    /// fix, both cut by the cap clock.
+    /// fix, both cut by the cap clock at either end: a clock scheduled for later has not started.
     #[must_use]
     pub fn window_at(&self, at: At, clock: Option<Window>) -> Window {
         let own = self.window.unwrap_or_else(|| {
             let start = self.terms.window.start_ms.unwrap_or(at);
             Window::new(start, self.terms.window.term_ms, self.terms.window.partner_release_ms)
         });
-        clock.map_or(own, |clock| own.until(clock.end()))
+        clock.map_or(own, |clock| within(own, clock))
     }
 
     /// Whether calls may pass at `at`, and until when.

@@ -17,6 +17,7 @@ use imbl::OrdMap;
 
 use crate::{
     budget::{Account, Hold},
+    decide::CREDENTIALS_MAX,
     event::{Admitted, Dep, Entered, Event, ScopeHead},
     grant::Phase,
     standing::{Grant, IssuedCredential, Model, Org, Pause, PublishedRoster, Reader, Standing, StandingLock, Stated},
@@ -178,7 +179,11 @@ impl State {
             head.index = entered.index;
         }
         self.apply_event(entered);
-        self.forget(entered.at);
+        // Only admissions are certain to stand under a trusted clock, and only they add to what is remembered. What an untrusted
+        // clock says may be taken back, and what was forgotten by it could be dispatched again.
+        if let Event::CallAdmitted(_) = &entered.event {
+            self.forget(entered.at);
+        }
     }
 
     /// Takes a roster from elsewhere, for readers who may not read the agency's roster scope but hold the lab's view of it,
@@ -245,8 +250,7 @@ impl State {
                 Arc::make_mut(&mut self.standing).models.insert(key, Arc::new(model));
             }
             Event::RosterPublished { digest, roster, statement, private: _ } => {
-                let published =
-                    PublishedRoster { roster: Arc::clone(roster), statement: statement.clone(), index };
+                let published = PublishedRoster { roster: Arc::clone(roster), statement: statement.clone(), index };
                 Arc::make_mut(&mut self.standing).rosters.insert(*digest, Arc::new(published));
             }
             Event::ReaderAppointed { appointment, statement: _ } => {
@@ -264,6 +268,8 @@ impl State {
                     pauses: OrdMap::new(),
                     credentials: OrdMap::new(),
                     acts: OrdMap::new(),
+                    resumed: OrdMap::new(),
+                    accepted: None,
                     index,
                     offered: index,
                     epoch: 0,
@@ -279,6 +285,7 @@ impl State {
             Event::GrantAccepted { acceptance } => self.grant(entered, |grant| {
                 grant.acceptance = Some(acceptance.clone());
                 grant.phase = Phase::Accepted;
+                grant.accepted = Some(index);
             }),
             Event::GrantDeclined { statement: _ } => self.grant(entered, |grant| grant.phase = Phase::Declined),
             Event::GrantLapsed { lapsed: _ } => self.grant(entered, |grant| grant.phase = Phase::Lapsed),
@@ -288,10 +295,12 @@ impl State {
             }),
             Event::GrantPaused { by, id, until, statement: _ } => self.grant(entered, |grant| {
                 grant.pauses.insert(by.clone(), Pause { id: *id, until: *until });
-                grant.acts.insert(*id, index);
+                grant.acts.insert((by.clone(), *id), index);
             }),
             Event::GrantResumed { by, statement: _ } => self.grant(entered, |grant| {
-                grant.pauses.remove(by);
+                if let Some(pause) = grant.pauses.remove(by) {
+                    grant.resumed.insert((by.clone(), pause.id), index);
+                }
             }),
             Event::GrantWithdrawn { statement: _, cut: _ } => {
                 self.grant(entered, |grant| grant.phase = Phase::Withdrawn);
@@ -301,15 +310,20 @@ impl State {
             }
             Event::GrantExpired { end: _ } => self.grant(entered, |grant| grant.phase = Phase::Expired),
             Event::RunCredentialIssued { digest, credential, statement } => self.grant(entered, |grant| {
-                // Credentials that ended cannot come back into force, so forgetting them loses nothing.
+                // Credentials that ended cannot come back into force, so forgetting them loses nothing; but an untrusted clock
+                // may be wrong about the end, so it is done only where there are too many.
+                let many = grant.credentials.len() >= CREDENTIALS_MAX;
                 let ended = |held: &IssuedCredential| held.credential.end_ms <= at;
-                let over: Vec<Digest> =
-                    grant.credentials.iter().filter(|(_, held)| ended(held)).map(|(digest, _)| *digest).collect();
+                let over: Vec<Digest> = grant
+                    .credentials
+                    .iter()
+                    .filter(|(_, held)| many && ended(held))
+                    .map(|(digest, _)| *digest)
+                    .collect();
                 for digest in over {
                     grant.credentials.remove(&digest);
                 }
-                let issued =
-                    IssuedCredential { credential: credential.clone(), statement: statement.clone(), index };
+                let issued = IssuedCredential { credential: credential.clone(), statement: statement.clone(), index };
                 grant.credentials.insert(*digest, Arc::new(issued));
             }),
             Event::LockSet { lock, statement: _ } => {
@@ -321,6 +335,7 @@ impl State {
                 let standing = Arc::make_mut(&mut self.standing);
                 standing.locks_epoch = standing.locks_epoch.wrapping_add(1);
                 standing.locks.remove(lock);
+                standing.lifted.insert(*lock);
             }
             Event::CallAdmitted(call) => self.admit(entered, call),
             Event::CallFinished(end) => {

@@ -179,8 +179,14 @@ impl Core {
         let mut records = Vec::new();
         let mut answers = Vec::with_capacity(commands.len());
         for command in commands {
-            let decision = decide::decide(&self.state, command, now);
-            let answer = match self.seal(decision.events, now, entropy) {
+            let mut decision = decide::decide(&self.state, command, now);
+            let mut sealed = self.seal(std::mem::take(&mut decision.events), now, entropy);
+            if sealed.is_err() {
+                // What is too large to be remembered does not happen; that it was asked is remembered.
+                decision = decide::decide_too_large(&self.state, command);
+                sealed = self.seal(std::mem::take(&mut decision.events), now, entropy);
+            }
+            let answer = match sealed {
                 Ok(sealed) => {
                     for sealed in &sealed {
                         let leaf = leaf_hash(sealed.entry.as_bytes());
@@ -191,7 +197,7 @@ impl Core {
                     records.extend(sealed.iter().cloned());
                     Answer { reply: decision.reply, records: sealed }
                 }
-                // What is too large to be remembered does not happen.
+                // Nothing can be recorded, as before record 0.
                 Err(error) => Answer {
                     reply: Reply::Refused { refusal: Refusal::StatementUnreadable, detail: error.to_string() },
                     records: Vec::new(),
@@ -228,7 +234,13 @@ impl Core {
         let mut heads: Vec<(Scope, ScopeHead)> = Vec::new();
         let mut sealed = Vec::with_capacity(events.len());
         let mut index = self.frontier.size();
-        for (scope, event) in events {
+        for (scope, mut event) in events {
+            // A decision's earlier records are what stands when its later ones are read.
+            for dep in event.deps_mut() {
+                if let Some((_, head)) = heads.iter().find(|(moved, _)| *moved == dep.scope) {
+                    (dep.head, dep.index, dep.seq) = (head.head, head.index, head.next_seq.saturating_sub(1));
+                }
+            }
             let moved = heads.iter().position(|(moved, _)| *moved == scope);
             let head = match moved.and_then(|at| heads.get(at)) {
                 Some((_, head)) => head.clone(),

@@ -6,9 +6,7 @@ use anteroom_proto::{
     rpc::SignedStatement,
     statement::{
         Payload, StatementError,
-        acts::{
-            Acceptance, Appointment, Decline, Lift, Lock, Membership, Offer, Resume, RunCredential, Stop,
-        },
+        acts::{Acceptance, Appointment, Decline, Lift, Lock, Membership, Offer, Resume, RunCredential, Stop},
         envelope::read_json,
         key_set::{Enrolment, KeySet},
         model::Registration,
@@ -67,17 +65,19 @@ pub(super) fn decide(state: &State, act: &Act, now: Now) -> Decision {
         Ok(Outcome::Repeated(index, standing)) => {
             Decision { events: Vec::new(), reply: Reply::Repeated { index, standing } }
         }
-        Err(no) => {
-            let event = Event::ActRefused {
-                code: no.refusal.code().to_owned(),
-                payload_type: act.statement.payload_type.chars().take(120).collect(),
-                payload: Digest::of(&act.statement.payload),
-                caller: act.caller.to_string(),
-            };
-            let scope = org_scope(state, &act.caller.org);
-            Decision { events: vec![(scope, event)], reply: refused(no.refusal, no.detail) }
-        }
+        Err(no) => refuse(state, act, no),
     }
+}
+
+pub(super) fn refuse(state: &State, act: &Act, no: No) -> Decision {
+    let event = Event::ActRefused {
+        code: no.refusal.code().to_owned(),
+        payload_type: act.statement.payload_type.chars().take(120).collect(),
+        payload: Digest::of(&act.statement.payload),
+        caller: act.caller.to_string(),
+    };
+    let scope = org_scope(state, &act.caller.org);
+    Decision { events: vec![(scope, event)], reply: refused(no.refusal, no.detail) }
 }
 
 fn dispatch(state: &State, act: &Act, now: Now) -> Result<Outcome, No> {

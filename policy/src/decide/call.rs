@@ -8,15 +8,15 @@ use anteroom_proto::{
     time::{At, Window},
 };
 
-use super::{Reply, nothing, org_scope, refusal_scope, refused};
+use super::{Reply, grant::check_clocks, nothing, org_scope, refusal_scope, refused};
 use crate::{
     budget::Hold,
-    command::{CallCommand, Decision, Finish, Now},
     claim::ReadClaim,
+    command::{CallCommand, Decision, Finish, Now},
     event::{Admitted, CallerId, ClockTrust, Event, Finished, Refused},
     judge::Verdict,
     refusal::Refusal,
-    standing::{Grant, IssuedCredential, Subject, clock_key},
+    standing::{Grant, IssuedCredential, Subject, clock_key, within},
     state::{OpenCall, REMEMBERED_MAX, REMEMBERED_MS, State},
 };
 
@@ -57,8 +57,10 @@ pub(super) fn admit(state: &State, call: &CallCommand, now: Now) -> Decision {
         Some(grant) if grant.terms.agency.org == call.caller.org => grant,
         Some(_) | None => return refuse(state, call, Refusal::GrantUnknown.into()),
     };
-    if let Some(reply) = made_before(state, call) {
-        return nothing(reply);
+    match made_before(state, call) {
+        Some(Reply::Refused { refusal, .. }) => return refuse(state, call, refusal.into()),
+        Some(reply) => return nothing(reply),
+        None => {}
     }
     if call.terms != grant.terms_digest {
         return nothing(Reply::Stale);
@@ -100,10 +102,12 @@ pub fn check(state: &State, call: Asked<'_>, grant: &Grant, now: Now) -> Result<
         return Err(Refusal::ClockUntrusted.into());
     }
     let clock = state.standing().clock_of(&grant.terms);
-    let window = grant.live(now.at, clock).map_err(|refusal| No {
-        refusal,
-        values: window_values(grant, clock, now.at),
-    })?;
+    let window =
+        grant.live(now.at, clock).map_err(|refusal| No { refusal, values: window_values(grant, clock, now.at) })?;
+    if grant.window.is_none() && clock.is_none() {
+        // A first call starts a clock. Others may have started since the acceptance.
+        check_clocks(state, &grant.terms)?;
+    }
     let age = now.at.ms().saturating_sub(claim.call().at_ms());
     if !(-CLAIM_CLOCK_MS..REMEMBERED_MS).contains(&age) {
         return Err(Refusal::CallIdOld.into());
@@ -127,13 +131,7 @@ pub fn check(state: &State, call: Asked<'_>, grant: &Grant, now: Now) -> Result<
     Ok(window)
 }
 
-fn check_person(
-    state: &State,
-    call: Asked<'_>,
-    grant: &Grant,
-    held: &IssuedCredential,
-    at: At,
-) -> Result<(), No> {
+fn check_person(state: &State, call: Asked<'_>, grant: &Grant, held: &IssuedCredential, at: At) -> Result<(), No> {
     let credential = &held.credential;
     if credential.run != *call.claim.run() {
         return Err(Refusal::ClaimInvalid.into());
@@ -196,7 +194,10 @@ fn admitted(state: &State, call: &CallCommand, grant: &Grant, window: Window) ->
         let fingerprint = standing.orgs.get(org).map(|org| org.fingerprint.to_string()).unwrap_or_default();
         format!("key_set={fingerprint}\nlocks=0")
     };
-    let clock = standing.clock_of(terms).map_or(window.end(), |clock| clock.end());
+    let started = |(_, event): &(Scope, Event)| {
+        if let Event::ClockStarted { window, .. } = event { Some(*window) } else { None }
+    };
+    let clock = events.iter().find_map(started).or_else(|| standing.clock_of(terms)).unwrap_or(window);
     let claim = &call.claim;
     let Some(held) = grant.credentials.get(&claim.credential()) else { return nothing(Reply::Stale) };
     let event = Admitted {
@@ -214,7 +215,7 @@ fn admitted(state: &State, call: &CallCommand, grant: &Grant, window: Window) ->
         lab: state.dep(Scope::Organisation(terms.lab.org.clone()), fingerprint(&terms.lab.org)),
         agency: state.dep(Scope::Organisation(terms.agency.org.clone()), fingerprint(&terms.agency.org)),
         roster: state.dep(Scope::Roster(terms.agency.org.clone()), format!("roster={}", terms.roster)),
-        system: state.dep(Scope::System, format!("clock=trusted\nclock_end={}\nlocks=0", clock.ms())),
+        system: state.dep(Scope::System, format!("clock=trusted\nclock_end={}\nlocks=0", clock.end().ms())),
     };
     let focus = events.len();
     events.push((scope, Event::CallAdmitted(Box::new(event))));
@@ -227,14 +228,12 @@ pub(super) fn activation(state: &State, terms: &Terms, window: Window) -> Vec<(S
     let mut events = Vec::new();
     let clock = standing.clock_of(terms).unwrap_or_else(|| {
         let clock = Window::new(window.start(), anteroom_proto::time::Term::MAX, terms.window.partner_release_ms);
-        events.push((
-            Scope::System,
-            Event::ClockStarted { key: clock_key(terms), window: clock, grant: terms.grant },
-        ));
+        events.push((Scope::System, Event::ClockStarted { key: clock_key(terms), window: clock, grant: terms.grant }));
         clock
     });
+    // Sealing moves this on to the clock's own record, if that comes right before.
     let dep = state.dep(Scope::System, format!("clock_end={}\nclock_start={}", clock.end().ms(), clock.start().ms()));
-    let window = window.until(clock.end());
+    let window = within(window, clock);
     events.push((Scope::Grant(terms.grant), Event::GrantActivated { window, clock: dep }));
     events
 }
@@ -259,10 +258,7 @@ fn refuse(state: &State, call: &CallCommand, no: No) -> Decision {
         values: values(call, no.values),
     };
     let scope = refusal_scope(state, &call.caller, Some(&claim.grant()));
-    Decision {
-        events: vec![(scope, Event::CallRefused(Box::new(record)))],
-        reply: refused(no.refusal, String::new()),
-    }
+    Decision { events: vec![(scope, Event::CallRefused(Box::new(record)))], reply: refused(no.refusal, String::new()) }
 }
 
 /// What replay needs beside the claim and the facts, in front of what was compared.
@@ -270,6 +266,21 @@ fn values(call: &CallCommand, compared: String) -> String {
     let mut lines = vec![format!("call_hold={}", call.hold), format!("call_slot={}", call.slot)];
     lines.extend(compared.lines().map(str::to_owned));
     lines.join("\n")
+}
+
+/// The refusal of a call whose claim and facts are too large for a record.
+pub(super) fn too_large(state: &State, call: &CallCommand) -> Decision {
+    let record = Refused {
+        call: Some(call.claim.call()),
+        code: Refusal::ClaimInvalid.code().to_owned(),
+        caller: call.caller.to_string(),
+        ..Refused::default()
+    };
+    let scope = refusal_scope(state, &call.caller, Some(&call.claim.grant()));
+    Decision {
+        events: vec![(scope, Event::CallRefused(Box::new(record)))],
+        reply: refused(Refusal::ClaimInvalid, "the claim is too large"),
+    }
 }
 
 pub(super) fn finish(state: &State, finish: &Finish) -> Decision {
@@ -291,20 +302,23 @@ pub(super) fn finish(state: &State, finish: &Finish) -> Decision {
     Decision { events, reply: Reply::Done { focus: 0, standing: finish.end.to_owned() } }
 }
 
+/// The refusal of a report.
+pub(super) fn outcome_invalid(state: &State, caller: &CallerId, outcome: &SignedStatement) -> Decision {
+    let event = Event::ActRefused {
+        code: Refusal::OutcomeInvalid.code().to_owned(),
+        payload_type: outcome.payload_type.chars().take(120).collect(),
+        payload: anteroom_proto::names::Digest::of(&outcome.payload),
+        caller: caller.to_string(),
+    };
+    Decision { events: vec![(org_scope(state, &caller.org), event)], reply: refused(Refusal::OutcomeInvalid, "") }
+}
+
 /// A connector's late report settles an abandoned call once.
 pub(super) fn report(state: &State, caller: &CallerId, outcome: &SignedStatement) -> Decision {
-    let refuse = |refusal: Refusal| {
-        let event = Event::ActRefused {
-            code: refusal.code().to_owned(),
-            payload_type: outcome.payload_type.chars().take(120).collect(),
-            payload: anteroom_proto::names::Digest::of(&outcome.payload),
-            caller: caller.to_string(),
-        };
-        Decision { events: vec![(org_scope(state, &caller.org), event)], reply: refused(refusal, "") }
-    };
-    let Ok(claim) = envelope::read_claim::<OutcomeClaim>(outcome) else { return refuse(Refusal::OutcomeInvalid) };
+    let refuse = || outcome_invalid(state, caller, outcome);
+    let Ok(claim) = envelope::read_claim::<OutcomeClaim>(outcome) else { return refuse() };
     let Ok(call) = anteroom_proto::names::CallId::from_slice(&claim.call) else {
-        return refuse(Refusal::OutcomeInvalid);
+        return refuse();
     };
     if state.done_call(&call).is_some() {
         return nothing(Reply::Done { focus: 0, standing: "already_settled".to_owned() });
@@ -316,9 +330,9 @@ pub(super) fn report(state: &State, caller: &CallerId, outcome: &SignedStatement
     let standing = state.standing();
     let lab = standing.grants.get(&open.grant).map(|grant| grant.terms.lab.org.clone());
     let keys = lab.filter(|lab| *lab == caller.org).and_then(|lab| standing.orgs.get(&lab));
-    let Some(org) = keys else { return refuse(Refusal::OutcomeInvalid) };
+    let Some(org) = keys else { return refuse() };
     if org.key_set.demand(outcome, KeyRole::Connector).is_err() || claim.grant != open.grant.as_bytes() {
-        return refuse(Refusal::OutcomeInvalid);
+        return refuse();
     }
     let charged = used(open, &claim).min(open.hold.tokens);
     let event = Event::CallSettled { call, outcome: Some(outcome.clone()), charged };

@@ -34,7 +34,7 @@ use crate::{
 pub const GRANTS_MAX: usize = 100_000;
 /// Most run credentials in force under one grant.
 pub const CREDENTIALS_MAX: usize = 4096;
-/// Most pauses of one grant on record.
+/// Most pauses of one grant on record by one side.
 const ACTS_MAX: usize = 4096;
 
 pub(super) fn offer(state: &State, act: &Act, offer: &Offer, now: Now) -> Result<Outcome, No> {
@@ -44,7 +44,8 @@ pub(super) fn offer(state: &State, act: &Act, offer: &Offer, now: Now) -> Result
     }
     lab.key_set.demand(&act.statement, KeyRole::Signer)?;
     let bytes = attachment(act, offer.terms)?;
-    let terms = Terms::parse(bytes).map_err(|error| No { refusal: Refusal::TermsInvalid, detail: error.to_string() })?;
+    let terms =
+        Terms::parse(bytes).map_err(|error| No { refusal: Refusal::TermsInvalid, detail: error.to_string() })?;
     if let Some(grant) = state.standing().grants.get(&offer.grant) {
         if grant.terms.lab.org == offer.lab && digest(&grant.offer) == digest(&act.statement) {
             return Ok(Outcome::Repeated(grant.offered, grant.phase.as_str().to_owned()));
@@ -61,12 +62,10 @@ pub(super) fn offer(state: &State, act: &Act, offer: &Offer, now: Now) -> Result
     check_model(state, &terms)?;
     check_time(state, &terms, now)?;
     let terms = Arc::new(terms);
-    let epoch = Epoch::new(Arc::clone(&terms))
-        .map_err(|error| No { refusal: Refusal::TermsInvalid, detail: error.to_string() })?;
     if terms.policy.baseline != crate::rules::baseline_digest() {
         return Err(Refusal::PolicyUnknown.into());
     }
-    drop(epoch);
+    Epoch::new(Arc::clone(&terms)).map_err(|error| No { refusal: Refusal::TermsInvalid, detail: error.to_string() })?;
     let (grant, lab, agency) = (terms.grant, terms.lab.org.clone(), terms.agency.org.clone());
     let opened = |org: &OrgId| {
         let event = Event::GrantOpened { grant, lab: lab.clone(), agency: agency.clone(), terms: offer.terms };
@@ -91,8 +90,13 @@ fn check_parties(state: &State, terms: &Terms) -> Result<(), No> {
     };
     check(&terms.lab, &[OrgKind::Lab])?;
     check(&terms.agency, &[OrgKind::Agency, OrgKind::Partner])?;
-    // An agency alone is its own sponsor; otherwise the sponsor must have said so.
+    // An agency alone is its own sponsor; otherwise the sponsor must have said so. A member cannot step out of its sponsor's
+    // clock by naming itself.
     if terms.sponsor.org == terms.agency.org {
+        if let Some((sponsor, _)) = standing.members.keys().find(|(_, agency)| *agency == terms.agency.org) {
+            let detail = format!("the agency is a member of `{sponsor}`, whose clock counts");
+            return Err(No { refusal: Refusal::SponsorUnknown, detail });
+        }
         return check(&terms.sponsor, &[OrgKind::Agency, OrgKind::Partner]);
     }
     check(&terms.sponsor, &[OrgKind::Sponsor])?;
@@ -108,13 +112,27 @@ fn check_model(state: &State, terms: &Terms) -> Result<(), No> {
             return Err(Refusal::BuildInOtherLine.into());
         }
     }
-    // Every other line of the lab whose clock with this sponsor runs or ran must be disclaimed by name, by both signatures.
-    let disclaimed = standing
-        .clocks
-        .keys()
-        .filter(|key| key.lab == terms.lab.org && key.sponsor == terms.sponsor.org && key.line != terms.model.line)
-        .all(|key| terms.model.unrelated_to.contains(&key.line));
-    if disclaimed { Ok(()) } else { Err(Refusal::LineNotDisclaimed.into()) }
+    Ok(check_clocks(state, terms)?)
+}
+
+/// No clock that ran for this agency may be left behind: neither by another name for the model nor by another sponsor.
+pub(super) fn check_clocks(state: &State, terms: &Terms) -> Result<(), Refusal> {
+    let standing = state.standing();
+    let ours = |sponsor: &OrgId| {
+        *sponsor == terms.sponsor.org
+            || *sponsor == terms.agency.org
+            || standing.members.contains_key(&(sponsor.clone(), terms.agency.org.clone()))
+    };
+    for key in standing.clocks.keys().filter(|key| key.lab == terms.lab.org && ours(&key.sponsor)) {
+        // Every other line whose clock runs or ran must be disclaimed by name, by both signatures.
+        if key.line != terms.model.line && !terms.model.unrelated_to.contains(&key.line) {
+            return Err(Refusal::LineNotDisclaimed);
+        }
+        if key.line == terms.model.line && key.sponsor != terms.sponsor.org {
+            return Err(Refusal::CapReached);
+        }
+    }
+    Ok(())
 }
 
 fn check_time(state: &State, terms: &Terms, now: Now) -> Result<(), No> {
@@ -128,13 +146,13 @@ fn check_time(state: &State, terms: &Terms, now: Now) -> Result<(), No> {
             return Err(Refusal::WindowOver.into());
         }
     }
-    let over = |clock: Window| {
-        clock.end() <= now.at || window.start_ms.is_some_and(|start| start >= clock.end())
-    };
-    if state.standing().clock_of(terms).is_some_and(over) {
+    let Some(clock) = state.standing().clock_of(terms) else { return Ok(()) };
+    if clock.end() <= now.at || window.start_ms.is_some_and(|start| start >= clock.end()) {
         return Err(Refusal::CapReached.into());
     }
-    Ok(())
+    // What lies before the clock's own scheduled start is nobody's.
+    let before = |start: At| Window::new(start, window.term_ms, window.partner_release_ms).end() <= clock.start();
+    if window.start_ms.is_some_and(before) { Err(Refusal::WindowOver.into()) } else { Ok(()) }
 }
 
 pub(super) fn accept(state: &State, act: &Act, acceptance: &Acceptance, now: Now) -> Result<Outcome, No> {
@@ -148,7 +166,8 @@ pub(super) fn accept(state: &State, act: &Act, acceptance: &Acceptance, now: Now
         return Err(Refusal::TermsChanged.into());
     }
     if grant.acceptance.as_ref().is_some_and(|held| digest(held) == digest(&act.statement)) {
-        return Ok(Outcome::Repeated(grant.index, grant.phase.as_str().to_owned()));
+        let index = grant.accepted.unwrap_or(grant.index);
+        return Ok(Outcome::Repeated(index, grant.phase.as_str().to_owned()));
     }
     if acceptance.key_set != grant.terms.agency.key_set {
         return Err(Refusal::KeySetMismatch.into());
@@ -206,16 +225,19 @@ pub(super) fn stop(state: &State, act: &Act, stop: &Stop, now: Now) -> Result<Ou
         StopKind::Relinquish if !by_lab => (Step::Relinquish, Phase::Relinquished),
         StopKind::Withdraw | StopKind::Relinquish => return Err(Refusal::NotYours.into()),
         StopKind::Pause => {
-            if let Some(index) = grant.acts.get(&stop.id) {
-                return Ok(Outcome::Repeated(*index, "paused".to_owned()));
+            // By organisation, too: the other side cannot take an identifier away, nor use up this side's pauses.
+            let id = (stop.by.clone(), stop.id);
+            if let Some(index) = grant.acts.get(&id) {
+                let stands = grant.pauses.get(&stop.by).is_some_and(|pause| pause.id == stop.id);
+                let standing = if stands { "paused" } else { grant.phase.as_str() };
+                return Ok(Outcome::Repeated(*index, standing.to_owned()));
             }
             grant.phase.after(Step::Pause)?;
-            if grant.acts.len() >= ACTS_MAX {
+            if grant.acts.keys().filter(|(by, _)| *by == stop.by).count() >= ACTS_MAX {
                 return Err(Refusal::Unsupported.into());
             }
-            let until = grant.terms.window.pause_ms_max.map(|most| {
-                now.at.plus_ms(i64::try_from(most).unwrap_or(i64::MAX))
-            });
+            let until =
+                grant.terms.window.pause_ms_max.map(|most| now.at.plus_ms(i64::try_from(most).unwrap_or(i64::MAX)));
             let event = Event::GrantPaused { by: stop.by.clone(), id: stop.id, until, statement };
             return Ok(Outcome::New(vec![(scope, event)], "paused".to_owned()));
         }
@@ -225,11 +247,8 @@ pub(super) fn stop(state: &State, act: &Act, stop: &Stop, now: Now) -> Result<Ou
         return Ok(Outcome::Repeated(grant.index, standing));
     }
     grant.phase.after(step)?;
-    let event = if by_lab {
-        Event::GrantWithdrawn { statement, cut }
-    } else {
-        Event::GrantRelinquished { statement, cut }
-    };
+    let event =
+        if by_lab { Event::GrantWithdrawn { statement, cut } } else { Event::GrantRelinquished { statement, cut } };
     Ok(Outcome::New(vec![(scope, event)], standing))
 }
 
@@ -242,10 +261,10 @@ pub(super) fn resume(state: &State, act: &Act, resume: &Resume) -> Result<Outcom
     match grant.pauses.get(&resume.by) {
         Some(pause) if pause.id == resume.pause => {}
         Some(_) => return Err(Refusal::NotPaused.into()),
-        None if grant.acts.contains_key(&resume.pause) => {
-            return Ok(Outcome::Repeated(grant.index, grant.phase.as_str().to_owned()));
+        None => {
+            let resumed = grant.resumed.get(&(resume.by.clone(), resume.pause)).ok_or(Refusal::NotPaused)?;
+            return Ok(Outcome::Repeated(*resumed, grant.phase.as_str().to_owned()));
         }
-        None => return Err(Refusal::NotPaused.into()),
     }
     let event = Event::GrantResumed { by: resume.by.clone(), statement: act.statement.clone() };
     Ok(Outcome::New(vec![(Scope::Grant(resume.grant), event)], grant.phase.as_str().to_owned()))
@@ -266,12 +285,7 @@ pub(super) fn credential(state: &State, act: &Act, credential: RunCredential, no
     }
     match grant.phase {
         Phase::Accepted | Phase::Active => {}
-        Phase::Offered
-        | Phase::Expired
-        | Phase::Withdrawn
-        | Phase::Relinquished
-        | Phase::Declined
-        | Phase::Lapsed => {
+        Phase::Offered | Phase::Expired | Phase::Withdrawn | Phase::Relinquished | Phase::Declined | Phase::Lapsed => {
             grant.phase.after(Step::Expire)?;
         }
     }

@@ -24,9 +24,9 @@ use crate::{
     state::State,
 };
 
-/// Most locks that stand at once.
+/// Most locks of one organisation that stand at once.
 pub const LOCKS_MAX: usize = 4096;
-/// Most reader appointments on record.
+/// Most reader appointments of one organisation on record.
 pub const READERS_MAX: usize = 4096;
 /// Most bytes of a reason.
 const REASON_BYTES_MAX: usize = 1024;
@@ -54,6 +54,12 @@ pub(super) fn enrol(state: &State, act: &Act, enrolment: &Enrolment) -> Result<O
         return Err(No { refusal: Refusal::StatementUnreadable, detail: "the three nonces are equal".to_owned() });
     }
     let kind = key_set.kind;
+    // An operator's locks hit everybody, so there is one operator, and nobody becomes it later.
+    let another = || state.standing().orgs.values().any(|org| org.kind == OrgKind::Operator);
+    if kind == OrgKind::Operator && another() {
+        let detail = "this log has an operator already".to_owned();
+        return Err(No { refusal: Refusal::OrgExists, detail });
+    }
     let event = Event::OrganisationEnrolled {
         kind,
         enrolment: enrolment.clone(),
@@ -183,11 +189,11 @@ pub(super) fn appoint(state: &State, act: &Act, appointment: &Appointment, now: 
     if let Some(reader) = appointed {
         return Ok(Outcome::Repeated(reader.index, standing));
     }
-    if state.standing().readers.len() >= READERS_MAX {
+    let own = state.standing().readers.iter().filter(|reader| reader.appointment.by == appointment.by);
+    if own.count() >= READERS_MAX {
         return Err(Refusal::Unsupported.into());
     }
-    let event =
-        Event::ReaderAppointed { appointment: appointment.clone(), statement: act.statement.clone() };
+    let event = Event::ReaderAppointed { appointment: appointment.clone(), statement: act.statement.clone() };
     Ok(Outcome::New(vec![(scope, event)], standing))
 }
 
@@ -199,13 +205,22 @@ pub(super) fn lock(state: &State, act: &Act, lock: Lock) -> Result<Outcome, No> 
         if standing.lock == lock {
             return Ok(Outcome::Repeated(standing.index, "locked".to_owned()));
         }
-        return Err(Refusal::GrantExists.into());
+        return Err(Refusal::LockExists.into());
     }
-    if state.standing().locks.len() >= LOCKS_MAX {
+    // Were it to stand again, whoever kept the lift could send that again, too.
+    if state.standing().lifted.contains(&lock.id) {
+        return Err(Refusal::LockExists.into());
+    }
+    // Each organisation's own, so that nobody's locks leave no room for another's.
+    let own = state.standing().locks.values().filter(|standing| standing.lock.by == lock.by);
+    if own.count() >= LOCKS_MAX {
         return Err(Refusal::Unsupported.into());
     }
     let operator = is_operator(state, &lock.by);
-    let mine = |grant| operator || state.standing().grant_of(grant, &lock.by).is_some();
+    let mine = |grant| {
+        let known = operator && state.standing().grants.contains_key(grant);
+        known || state.standing().grant_of(grant, &lock.by).is_some()
+    };
     let within = match &lock.target {
         LockTarget::Grant { grant } | LockTarget::Run { grant, .. } => mine(grant),
         LockTarget::Person { .. }
