@@ -52,6 +52,15 @@ impl Reject {
         self.refusal
     }
 
+    /// Writes the status into the trailers of a response that is cut short.
+    pub fn write_to(self, trailers: &mut http::HeaderMap) {
+        let status = self.into_status();
+        if status.add_header(trailers).is_err() {
+            // A text that no header can carry must not turn a refusal into a success.
+            trailers.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("2"));
+        }
+    }
+
     /// The status.
     #[must_use]
     pub fn into_status(self) -> Status {
@@ -108,7 +117,7 @@ pub const fn retry_after(refusal: Refusal) -> Option<Duration> {
 pub const fn code(refusal: Refusal) -> Code {
     match refusal {
         Refusal::BudgetHeld | Refusal::RateLimited | Refusal::CallsRemembered => Code::ResourceExhausted,
-        Refusal::CallRepeated | Refusal::OrgExists | Refusal::GrantExists => Code::AlreadyExists,
+        Refusal::CallRepeated | Refusal::OrgExists | Refusal::GrantExists | Refusal::LockExists => Code::AlreadyExists,
         _ => match refusal.class() {
             Class::Invalid => Code::InvalidArgument,
             Class::Denied => Code::PermissionDenied,

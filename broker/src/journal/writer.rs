@@ -313,8 +313,9 @@ impl Writer {
                 let _ = tree.push(leaf_hash(sealed.entry.as_bytes()));
             }
         }
-        self.shared.state.store(Arc::new(self.core.state().clone()));
+        // What the state knows of can be read back: the checkpoint is there before it.
         self.shared.newest.store(Arc::new(Newest { size: head.size, note: Arc::clone(&head.note) }));
+        self.shared.state.store(Arc::new(self.core.state().clone()));
         let observers = self.shared.observers.read().unwrap_or_else(PoisonError::into_inner);
         for observer in observers.iter() {
             observer.committed(&batch.records, self.core.state());

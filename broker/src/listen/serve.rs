@@ -21,6 +21,7 @@ use tower_service::Service;
 use super::limits::LOOK_EVERY;
 use super::{ListenLimits, Shared};
 use crate::identity::{Authority, Conn, IdentityRefusal, Kill, Newcomer};
+use crate::relay::body::RESET;
 use crate::tls::Tls;
 
 /// HTTP/2's own bounds. The library panics beyond them, so no configuration may reach it unclamped.
@@ -196,10 +197,14 @@ where
 {
     fn execute(&self, request: F) {
         let gone = self.gone.clone();
+        let reset = Kill::new();
+        let request = RESET.scope(reset.clone(), request);
         tokio::spawn(async move {
             tokio::select! {
                 biased;
                 () = gone.wait() => {}
+                // Dropping the request resets its stream and what HTTP/2 still holds of it.
+                () = reset.wait() => {}
                 () = request => {}
             }
         });

@@ -1,0 +1,335 @@
+//! From a request to an admission: everything that can be known in the caller's task is known before the journal is asked.
+//!
+//! **Invariant:** a refusal is written or counted before the caller hears it. Nothing the client says of its call is believed;
+//! the facts are derived here.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use anteroom_policy::{
+    claim::ReadClaim,
+    command::{CallCommand, Command, EarlyRefusal, Reply},
+    content::body::{self, Body, BodyBounds, BodyError, MESSAGE_TOKENS, Route},
+    decide,
+    event::{CallerId, Refused},
+    facts::facts,
+    judge::judge,
+    refusal::{Class, Refusal},
+    standing::Grant,
+};
+use anteroom_proto::{
+    names::{CallId, GrantId},
+    rpc::CallRequest,
+    time::At,
+};
+use prost::Message as _;
+
+use super::{
+    Relay,
+    call::{Answer, Plan, dispatch},
+    epochs::Compiled,
+    floods::{Key, Note},
+    gate::{About, Ticket},
+    slots::{Slot, Want},
+};
+use crate::{identity::Kill, status::Reject};
+
+/// How often a call is judged again because its grant's terms changed under it.
+const STALE_MAX: usize = 4;
+
+/// A request with what the connection says of it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) caller: CallerId,
+    pub(crate) address: IpAddr,
+    pub(crate) request: CallRequest,
+    /// Whether the caller waits for one whole answer.
+    pub(crate) whole: bool,
+    /// How long the caller waits, if it says so.
+    pub(crate) patience: Option<Duration>,
+    /// Resets the caller's stream.
+    pub(crate) reset: Option<Kill>,
+}
+
+/// A "no" before the journal was asked, with what is known of the call.
+struct No {
+    refusal: Refusal,
+    detail: String,
+    grant: Option<GrantId>,
+    refused: Refused,
+}
+
+/// A call ready to be decided.
+struct Ready {
+    command: CallCommand,
+    compiled: Arc<Compiled>,
+    want: Want,
+    input_hold: u64,
+    answers: u64,
+}
+
+impl Relay {
+    /// Judges, admits and dispatches a call.
+    pub(crate) async fn call(self: &Arc<Self>, asked: Asked) -> Result<Answer, Reject> {
+        let early = |refusal| No { refusal, detail: String::new(), grant: None, refused: Refused::default() };
+        if self.is_draining() {
+            return Err(self.refuse(&asked.caller, early(Refusal::Shutdown)).await);
+        }
+        if !self.floods.take(&asked.caller, self.journal.now().at) {
+            return Err(self.refuse(&asked.caller, early(Refusal::RateLimited)).await);
+        }
+        for _ in 0..STALE_MAX {
+            let ready = match self.prepare(&asked) {
+                Ok(ready) => ready,
+                Err(no) => return Err(self.refuse(&asked.caller, *no).await),
+            };
+            if let Some(answer) = self.decided(&asked, ready).await? {
+                return Ok(answer);
+            }
+        }
+        Err(Reject::new(Refusal::Busy))
+    }
+
+    /// Derives everything that the decision needs.
+    fn prepare(&self, asked: &Asked) -> Result<Ready, Box<No>> {
+        let mut known = Refused::default();
+        let no = |refusal: Refusal, detail: String, grant: Option<GrantId>, known: &Refused| {
+            Box::new(No { refusal, detail, grant, refused: known.clone() })
+        };
+        let invalid = |known: &Refused| no(Refusal::ClaimInvalid, String::new(), None, known);
+        let statement = asked.request.claim.clone().ok_or_else(|| invalid(&known))?;
+        let body_key: [u8; 32] = asked.request.body_key.as_slice().try_into().map_err(|_| invalid(&known))?;
+        let claim = ReadClaim::read(statement.clone()).map_err(|_| invalid(&known))?;
+        known.call = Some(claim.call());
+        known.credential = Some(claim.credential());
+        known.run = Some(claim.run().clone());
+        known.claim = Some(statement);
+        let id = claim.grant();
+        let standing = self.journal.standing();
+        // The lab is party to the grant too, but does not call.
+        let agency = |grant: &&Arc<Grant>| grant.terms.agency.org == asked.caller.org;
+        let Some(grant) = standing.grants.get(&id).filter(agency) else {
+            return Err(no(Refusal::GrantUnknown, String::new(), Some(id), &known));
+        };
+        let no = |refusal: Refusal, detail: String, known: &Refused| no(refusal, detail, Some(id), known);
+        let plain = |refusal: Refusal, known: &Refused| no(refusal, String::new(), known);
+        let terms = &grant.terms;
+        let Some(held) = grant.credentials.get(&claim.credential()) else {
+            return Err(plain(Refusal::CredentialUnknown, &known));
+        };
+        known.pseudonym = Some(held.credential.pseudonym.clone());
+        let route = Route::parse(claim.route())
+            .ok_or_else(|| no(Refusal::ClaimInvalid, "there is no such route".to_owned(), &known))?;
+        let run = terms.run(claim.run()).ok_or_else(|| plain(Refusal::RunUnknown, &known))?;
+        let roster = standing.rosters.get(&terms.roster).ok_or_else(|| plain(Refusal::RosterUnknown, &known))?;
+        let person =
+            roster.roster.person(&held.credential.pseudonym).ok_or_else(|| plain(Refusal::PersonUnknown, &known))?;
+        let bytes: &[u8] = &asked.request.body;
+        let verified = claim.verify(held, bytes, &body_key).map_err(|refusal| plain(refusal, &known))?;
+        let bounds = BodyBounds { bytes_max: terms.limits.body_bytes_max };
+        let body = body::parse(route, bytes, &bounds, &terms.features.named_fields)
+            .map_err(|error| no(refusal_of(&error), error.to_string(), &known))?;
+        if asked.whole && body.stream {
+            let detail = "`stream` goes with the streamed call".to_owned();
+            return Err(no(Refusal::BodyInvalid, detail, &known));
+        }
+        let compiled = self.epochs.of(grant.terms_digest, terms).map_err(|refusal| plain(refusal, &known))?;
+        let scan = compiled.scanner.scan_body(&body);
+        let network = self.networks.name(asked.address);
+        let at = self.journal.now().at;
+        let facts = facts(&body, terms, run, person, network, at, verified.marking(), &scan);
+        let judgement = judge(&compiled.epoch, &facts);
+        let hold = body.hold_tokens(terms.limits.default_max_tokens, terms.limits.image_tokens).unwrap_or(u64::MAX);
+        let want = Want { terms: Arc::clone(terms), variant: facts.variant.clone() };
+        let command = CallCommand {
+            caller: asked.caller.clone(),
+            claim: verified,
+            body_key,
+            facts: facts.encode_to_vec().into(),
+            judgement,
+            terms: compiled.terms,
+            hold,
+            slot: true,
+        };
+        let answers = u64::from(body.n).saturating_mul(u64::from(body.prompts));
+        Ok(Ready { command, compiled, want, input_hold: input_hold(&body, terms.limits.image_tokens), answers })
+    }
+
+    /// Asks for a decision; `None` means that the call has to be judged again.
+    async fn decided(self: &Arc<Self>, asked: &Asked, mut ready: Ready) -> Result<Option<Answer>, Reject> {
+        let (grant, call) = (ready.command.claim.grant(), ready.command.claim.call());
+        // The core is pure, so the decision can be rehearsed on the newest state: what would be refused reserves no slot, and a
+        // repeated refusal does not reach the journal.
+        let rehearsed = {
+            let command = Command::Call(Box::new(ready.command.clone()));
+            decide::decide(&self.journal.state(), &command, self.journal.now()).reply
+        };
+        let slot = match rehearsed {
+            Reply::Stale => return Ok(None),
+            Reply::CallRepeated { admitted, ended, state } => return Err(repeated(call, admitted, ended, &state)),
+            Reply::Refused { refusal, .. } => {
+                let key = self.key(&ready.command.caller, Some(grant), refusal);
+                if self.floods.note(&key, self.journal.now().at) == Note::Repeat {
+                    return Err(self.reject(grant, call, refusal, String::new()));
+                }
+                None
+            }
+            Reply::Admitted { .. } | Reply::Done { .. } | Reply::Repeated { .. } | Reply::Noted => {
+                let slot = self.slots.reserve(ready.want.clone()).await;
+                if slot.is_none() {
+                    let key = self.key(&ready.command.caller, Some(grant), Refusal::LabOffline);
+                    if self.floods.note(&key, self.journal.now().at) == Note::Repeat {
+                        return Err(self.reject(grant, call, Refusal::LabOffline, String::new()));
+                    }
+                }
+                slot
+            }
+        };
+        ready.command.slot = slot.is_some();
+        let ticket = match self.gates.gate(grant).ticket() {
+            Ok(ticket) => ticket,
+            // The rehearsal refused it and noted it as the first of its kind, so the journal has to write it.
+            Err(_) if !ready.command.slot => return self.decided_against(ready.command).await,
+            Err(cut) => {
+                let refused = Refused {
+                    call: Some(call),
+                    credential: Some(ready.command.claim.credential()),
+                    run: Some(ready.command.claim.run().clone()),
+                    claim: Some(ready.command.claim.statement().clone()),
+                    ..Refused::default()
+                };
+                let no = No { refusal: cut.refusal, detail: String::new(), grant: Some(grant), refused };
+                return Err(self.refuse(&asked.caller, no).await);
+            }
+        };
+        let now = self.journal.now().at;
+        let patience = asked.patience.map_or(At::clamped(i64::MAX), |patience| {
+            now.plus_ms(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX))
+        });
+        let plan = Plan {
+            body: asked.request.body.clone(),
+            body_key: ready.command.body_key,
+            scanner: Arc::clone(&ready.compiled.scanner),
+            input_hold: ready.input_hold,
+            answers: ready.answers,
+            whole: asked.whole,
+        };
+        let admitting = Admitting { slot, ticket, patience, plan, reset: asked.reset.clone() };
+        let relay = Arc::clone(self);
+        // In a task of its own: an admission must end on record, also if the caller leaves while it is being written.
+        let task = tokio::spawn(async move { relay.admitted(ready.command, admitting).await });
+        task.await.unwrap_or_else(|_| Err(Reject::new(Refusal::LedgerUnavailable)))
+    }
+
+    /// Has a refusal written that the rehearsal foresaw.
+    async fn decided_against(&self, command: CallCommand) -> Result<Option<Answer>, Reject> {
+        let (grant, call) = (command.claim.grant(), command.claim.call());
+        match self.journal.submit(Command::Call(Box::new(command))).await?.reply {
+            Reply::Refused { refusal, detail } => Err(self.reject(grant, call, refusal, detail)),
+            Reply::CallRepeated { admitted, ended, state } => Err(repeated(call, admitted, ended, &state)),
+            Reply::Stale | Reply::Noted => Ok(None),
+            // Without a slot nothing is admitted.
+            Reply::Admitted { .. } | Reply::Done { .. } | Reply::Repeated { .. } => {
+                Err(Reject::new(Refusal::LabOffline))
+            }
+        }
+    }
+
+    async fn admitted(self: Arc<Self>, command: CallCommand, admitting: Admitting) -> Result<Option<Answer>, Reject> {
+        let Admitting { slot, ticket, patience, plan, reset } = admitting;
+        let (grant, call, run) = (command.claim.grant(), command.claim.call(), command.claim.run().clone());
+        let committed = self.journal.submit(Command::Call(Box::new(command))).await?;
+        let admission = match committed.into_admission() {
+            Ok(admission) => admission,
+            Err(committed) => {
+                return match committed.reply {
+                    Reply::Stale => Ok(None),
+                    Reply::CallRepeated { admitted, ended, state } => Err(repeated(call, admitted, ended, &state)),
+                    Reply::Refused { refusal, detail } => Err(self.reject(grant, call, refusal, detail)),
+                    Reply::Admitted { .. } | Reply::Done { .. } | Reply::Repeated { .. } | Reply::Noted => {
+                        Err(Reject::new(Refusal::LedgerUnavailable))
+                    }
+                };
+            }
+        };
+        let anteroom_policy::event::Event::CallAdmitted(event) = &admission.recorded().sealed().entered.event else {
+            return Err(Reject::new(Refusal::LedgerUnavailable));
+        };
+        let about = About { call, grant, run, pseudonym: event.pseudonym.clone(), end: admission.end(), patience };
+        let flow = self.gates.enter(about, ticket, &plan.body_key, reset);
+        self.entered();
+        Ok(Some(dispatch(&self, admission, flow, slot, plan)))
+    }
+
+    /// Has a refusal written or counted, and turns it into what the caller is told.
+    async fn refuse(&self, caller: &CallerId, no: No) -> Reject {
+        let No { refusal, detail, grant, refused } = no;
+        let key = self.key(caller, grant, refusal);
+        let call = refused.call;
+        if self.floods.note(&key, self.journal.now().at) == Note::First {
+            let command = Command::Refuse(Box::new(EarlyRefusal { caller: caller.clone(), grant, refusal, refused }));
+            if let Err(error) = self.journal.submit(command).await {
+                tracing::warn!(%error, code = refusal.code(), "a refusal is not on record");
+            }
+        }
+        match (grant, call) {
+            (Some(grant), Some(call)) => self.reject(grant, call, refusal, detail),
+            _ => Reject::new(refusal).detail(detail),
+        }
+    }
+
+    fn reject(&self, grant: GrantId, call: CallId, refusal: Refusal, detail: String) -> Reject {
+        let reject = Reject::new(refusal).detail(detail).fact("grant", grant).fact("call", call);
+        match refusal.class() {
+            Class::Ended | Class::Later => reject.fact("at", self.journal.now().at.ms()),
+            Class::Invalid | Class::Denied | Class::Conflict | Class::Unknown | Class::Unavailable => reject,
+        }
+    }
+
+    /// A grant that the caller is not party to does not stand in the key, or its name could be anything.
+    fn key(&self, caller: &CallerId, grant: Option<GrantId>, refusal: Refusal) -> Key {
+        let standing = self.journal.standing();
+        let grant = grant.filter(|grant| standing.grant_of(grant, &caller.org).is_some());
+        Key { caller: caller.clone(), grant, refusal }
+    }
+}
+
+/// What the admitting task takes along.
+struct Admitting {
+    slot: Option<Slot>,
+    ticket: Ticket,
+    patience: At,
+    plan: Plan,
+    reset: Option<Kill>,
+}
+
+/// A call made before: how it stands, never content.
+fn repeated(call: CallId, admitted: u64, ended: Option<u64>, state: &str) -> Reject {
+    let reject = Reject::new(Refusal::CallRepeated).fact("call", call).fact("state", state).fact("admitted", admitted);
+    match ended {
+        Some(ended) => reject.fact("ended", ended),
+        None => reject,
+    }
+}
+
+/// What of a hold stands for the prompt.
+fn input_hold(body: &Body<'_>, image_tokens: u64) -> u64 {
+    body.body_bytes
+        .saturating_add(body.messages.saturating_mul(MESSAGE_TOKENS))
+        .saturating_add(u64::from(body.images).saturating_mul(image_tokens))
+}
+
+const fn refusal_of(error: &BodyError) -> Refusal {
+    match error {
+        BodyError::TooLarge { .. } => Refusal::BodyTooLarge,
+        BodyError::UnknownField(_) => Refusal::FieldUnknown,
+        BodyError::NotUtf8
+        | BodyError::NotJson
+        | BodyError::DuplicateKey
+        | BodyError::TooDeep
+        | BodyError::TooManyValues
+        | BodyError::MissingField(_)
+        | BodyError::WrongType(_)
+        | BodyError::NumberOutOfRange(_)
+        | BodyError::BiasWithLogprobs => Refusal::BodyInvalid,
+    }
+}

@@ -1,0 +1,445 @@
+//! Gates: how an end of access reaches calls that are already open.
+//!
+//! Each grant has one [`Gate`], each open call one [`Flow`] behind it. Closing a gate is one atomic step that every call behind
+//! it sees before its next chunk; the calls are then told one by one, so that idle ones wake.
+//!
+//! **Invariant:** a call that was open when its gate closed never continues, also if the gate opens again. Whether a call is
+//! live is computed from the clock each time it is asked, so that no record and no timer has to come for it to end.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anteroom_policy::{
+    command::Now,
+    event::Event,
+    refusal::Refusal,
+    standing::{Standing, Subject},
+    state::State,
+};
+use anteroom_proto::{
+    ledger::{chain::ResponseChain, scope::Scope},
+    names::{CallId, GrantId, Pseudonym, RunId},
+    time::At,
+};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use super::times::CutTimes;
+use crate::{
+    identity::Kill,
+    journal::{Journal, Sealed, handle::Observer},
+    status::Reject,
+};
+
+/// Longest wait before an idle call looks at the clock again, in case the clock was set meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why and when a call was ended before its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// Why.
+    pub refusal: Refusal,
+    /// When, by the broker's clock.
+    pub at: At,
+}
+
+/// The gate of one grant.
+#[derive(Debug)]
+pub struct Gate {
+    /// Counts closings. A call remembers the count it began with.
+    closings: AtomicU64,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Debug)]
+struct Inside {
+    why: Cut,
+    /// Ends that are cut and not recorded yet.
+    closing: u32,
+    /// Closed for good.
+    last: bool,
+    flows: HashMap<CallId, Arc<Flow>>,
+}
+
+impl Gate {
+    fn new() -> Self {
+        let why = Cut { refusal: Refusal::GrantUnknown, at: At::ZERO };
+        let inside = Inside { why, closing: 0, last: false, flows: HashMap::new() };
+        Self { closings: AtomicU64::new(0), inside: Mutex::new(inside) }
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        lock(&self.inside)
+    }
+
+    /// What a call takes along from before it asks for its admission.
+    ///
+    /// # Errors
+    /// The gate is closed.
+    pub(crate) fn ticket(self: &Arc<Self>) -> Result<Ticket, Cut> {
+        let inside = self.inside();
+        if inside.last || inside.closing > 0 {
+            return Err(inside.why);
+        }
+        Ok(Ticket { gate: Arc::clone(self), closings: self.closings.load(Ordering::Acquire) })
+    }
+
+    fn close(&self, cut: Cut) -> Vec<Arc<Flow>> {
+        let mut inside = self.inside();
+        inside.why = cut;
+        self.closings.fetch_add(1, Ordering::AcqRel);
+        inside.flows.values().cloned().collect()
+    }
+
+    fn flows(&self) -> Vec<Arc<Flow>> {
+        self.inside().flows.values().cloned().collect()
+    }
+}
+
+/// Proof that the gate was open at some instant, and the means to tell whether it has closed since.
+#[derive(Clone, Debug)]
+pub(crate) struct Ticket {
+    gate: Arc<Gate>,
+    closings: u64,
+}
+
+impl Ticket {
+    fn cut(&self) -> Option<Cut> {
+        let closed = self.gate.closings.load(Ordering::Acquire) != self.closings;
+        closed.then(|| self.gate.inside().why)
+    }
+}
+
+/// Who and what an open call is.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    pub(crate) call: CallId,
+    pub(crate) grant: GrantId,
+    pub(crate) run: RunId,
+    pub(crate) pseudonym: Pseudonym,
+    /// First instant at which nothing may leave any more, by the grant.
+    pub(crate) end: At,
+    /// First instant at which the caller has stopped waiting.
+    pub(crate) patience: At,
+}
+
+/// An open call, seen from its gate.
+#[derive(Debug)]
+pub struct Flow {
+    about: About,
+    ticket: Ticket,
+    journal: Journal,
+    cut: OnceLock<(Cut, Instant)>,
+    wake: Kill,
+    released: Mutex<Released>,
+    told: AtomicBool,
+    times: Arc<CutTimes>,
+    /// Resets the caller's stream at once.
+    reset: Option<Kill>,
+}
+
+#[derive(Debug)]
+struct Released {
+    chain: ResponseChain,
+    sealed: bool,
+    last: Option<Instant>,
+}
+
+impl Flow {
+    /// The call.
+    pub(crate) const fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Asks gate and clock whether the call may go on, and closes it for good if not.
+    pub(crate) fn check(&self) -> Result<(), Cut> {
+        if let Some((cut, _)) = self.cut.get() {
+            return Err(*cut);
+        }
+        let cut = match self.ticket.cut() {
+            Some(cut) => cut,
+            None => match self.by_clock(self.journal.now()) {
+                Some(cut) => cut,
+                None => return Ok(()),
+            },
+        };
+        Err(self.close(cut))
+    }
+
+    fn by_clock(&self, now: Now) -> Option<Cut> {
+        let refusal = if now.at >= self.about.end {
+            Refusal::GrantExpired
+        } else if now.at >= self.about.patience {
+            Refusal::CallerGone
+        } else if !now.trusted {
+            Refusal::ClockUntrusted
+        } else {
+            return None;
+        };
+        Some(Cut { refusal, at: now.at })
+    }
+
+    /// Closes this call alone. The first reason stays; it is returned.
+    pub(crate) fn close(&self, cut: Cut) -> Cut {
+        let (first, _) = self.cut.get_or_init(|| (cut, Instant::now()));
+        self.wake.fire();
+        *first
+    }
+
+    /// Closes this call alone, by the broker's clock.
+    pub(crate) fn close_now(&self, refusal: Refusal) -> Cut {
+        self.close(Cut { refusal, at: self.journal.now().at })
+    }
+
+    /// Whether and why it was closed, as far as anybody has noticed.
+    pub(crate) fn cut(&self) -> Option<Cut> {
+        self.cut.get().map(|(cut, _)| *cut)
+    }
+
+    /// Returns once the call is closed, for whatever reason. The clock is asked at the call's end and from time to time.
+    pub(crate) async fn closed(&self) -> Cut {
+        loop {
+            if let Err(cut) = self.check() {
+                return cut;
+            }
+            let limit = self.about.end.min(self.about.patience);
+            let left = u64::try_from(limit.since(self.journal.now().at)).unwrap_or(0);
+            tokio::select! {
+                biased;
+                () = self.wake.wait() => {}
+                () = sleep(Duration::from_millis(left).min(LOOK_AGAIN)) => {}
+            }
+        }
+    }
+
+    /// Takes the right to release, which nobody else has meanwhile: taking an event out of the queue and counting it are one
+    /// step to whoever seals.
+    pub(crate) fn releasing(&self) -> Releasing<'_> {
+        Releasing { flow: self, released: lock(&self.released) }
+    }
+
+    /// Counts an event into what was released, unless the call is closed; only then may the event be handed over.
+    pub(crate) fn release(&self, event: &Bytes) -> Result<(), Cut> {
+        self.releasing().count(event)
+    }
+
+    /// From here on nothing is released; what was is returned.
+    pub(crate) fn seal(&self) -> ResponseChain {
+        let mut released = lock(&self.released);
+        released.sealed = true;
+        released.chain.clone()
+    }
+
+    /// The caller's stream was given its end.
+    pub(crate) fn told(&self) {
+        if self.told.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Some((_, closed)) = self.cut.get() {
+            let last = lock(&self.released).last;
+            self.times.handed.record(last.map_or(Duration::ZERO, |last| last.saturating_duration_since(*closed)));
+            self.times.told.record(closed.elapsed());
+        }
+    }
+
+    /// Resets the caller's stream if it was not given its end within `patience`.
+    pub(crate) async fn reset_unless_told(&self, patience: Duration) {
+        let Some(reset) = &self.reset else { return };
+        sleep(patience).await;
+        if !self.told.load(Ordering::Acquire) {
+            reset.fire();
+        }
+    }
+
+    /// What a caller is told of a cut.
+    pub(crate) fn reject(&self, refusal: Refusal, at: At) -> Reject {
+        Reject::new(refusal).fact("grant", self.about.grant).fact("call", self.about.call).fact("at", at.ms())
+    }
+
+    /// Whether what stands hits this call.
+    pub(crate) fn hit_by(&self, standing: &Standing, at: At) -> Option<Refusal> {
+        let Some(grant) = standing.grants.get(&self.about.grant) else { return Some(Refusal::GrantUnknown) };
+        if let Err(refusal) = grant.live(at, standing.clock_of(&grant.terms)) {
+            return Some(refusal);
+        }
+        let roster = standing.rosters.get(&grant.terms.roster);
+        let person = roster.and_then(|roster| roster.roster.person(&self.about.pseudonym));
+        let subject = Subject { terms: &grant.terms, run: &self.about.run, person };
+        standing.locks_on(&subject).next().map(|_| Refusal::Locked)
+    }
+}
+
+/// The right to release events of one call.
+#[derive(Debug)]
+pub(crate) struct Releasing<'f> {
+    flow: &'f Flow,
+    released: MutexGuard<'f, Released>,
+}
+
+impl Releasing<'_> {
+    /// Counts an event, unless the call is closed; only then may the event be handed over.
+    pub(crate) fn count(&mut self, event: &Bytes) -> Result<(), Cut> {
+        self.flow.check()?;
+        if self.released.sealed {
+            let late = Cut { refusal: Refusal::CallNotOpen, at: self.flow.journal.now().at };
+            return Err(self.flow.cut().unwrap_or(late));
+        }
+        self.released.chain.push(event);
+        self.released.last = Some(Instant::now());
+        Ok(())
+    }
+}
+
+/// The gates of all grants.
+#[derive(Debug)]
+pub struct Gates {
+    journal: Journal,
+    gates: Mutex<HashMap<GrantId, Arc<Gate>>>,
+    times: Arc<CutTimes>,
+}
+
+impl Gates {
+    pub(crate) fn new(journal: Journal, times: Arc<CutTimes>) -> Self {
+        Self { journal, gates: Mutex::default(), times }
+    }
+
+    /// The gate of a grant that stands.
+    pub(crate) fn gate(&self, grant: GrantId) -> Arc<Gate> {
+        Arc::clone(lock(&self.gates).entry(grant).or_insert_with(|| Arc::new(Gate::new())))
+    }
+
+    fn known(&self, grant: &GrantId) -> Option<Arc<Gate>> {
+        lock(&self.gates).get(grant).cloned()
+    }
+
+    /// Puts an admitted call behind its gate. Whatever closed the gate or came to stand since the ticket was taken cuts it here.
+    pub(crate) fn enter(&self, about: About, ticket: Ticket, body_key: &[u8; 32], reset: Option<Kill>) -> Arc<Flow> {
+        let call = about.call;
+        let gate = Arc::clone(&ticket.gate);
+        let released = Released { chain: ResponseChain::new(body_key), sealed: false, last: None };
+        let flow = Arc::new(Flow {
+            about,
+            ticket,
+            journal: self.journal.clone(),
+            cut: OnceLock::new(),
+            wake: Kill::new(),
+            released: Mutex::new(released),
+            told: AtomicBool::new(false),
+            times: Arc::clone(&self.times),
+            reset,
+        });
+        gate.inside().flows.insert(call, Arc::clone(&flow));
+        // A lock recorded before this line is in the standing read here, one recorded after it finds the call in the table.
+        let at = self.journal.now().at;
+        if let Some(refusal) = flow.hit_by(&self.journal.standing(), at) {
+            let _ = flow.close(Cut { refusal, at });
+        }
+        let _ = flow.check();
+        flow
+    }
+
+    /// The call is over.
+    pub(crate) fn leave(&self, flow: &Flow) {
+        flow.ticket.gate.inside().flows.remove(&flow.about.call);
+    }
+
+    /// Closes a grant's gate ahead of the record; answers how many calls were cut.
+    pub(crate) fn cut(&self, grant: GrantId, cut: Cut) -> usize {
+        let gate = self.gate(grant);
+        {
+            let mut inside = gate.inside();
+            inside.closing = inside.closing.saturating_add(1);
+        }
+        close_all(&gate, cut)
+    }
+
+    /// The end that a gate was closed for is not recorded: new calls may pass again. Calls that were cut stay cut.
+    pub(crate) fn reopen(&self, grant: GrantId) {
+        if let Some(gate) = self.known(&grant) {
+            let mut inside = gate.inside();
+            inside.closing = inside.closing.saturating_sub(1);
+        }
+    }
+
+    /// An end is recorded. From here on the journal itself refuses what may not pass, so a pause needs no closed gate.
+    fn recorded(&self, grant: &GrantId, cut: Cut, last: bool) {
+        let Some(gate) = self.known(grant) else { return };
+        close_all(&gate, cut);
+        let mut inside = gate.inside();
+        inside.closing = inside.closing.saturating_sub(1);
+        inside.last |= last;
+    }
+
+    /// Judges every open call by `standing` and cuts those it hits.
+    pub(crate) fn judge_all(&self, standing: &Standing, at: At) -> usize {
+        let gates: Vec<Arc<Gate>> = lock(&self.gates).values().cloned().collect();
+        let mut cut = 0_usize;
+        for flow in gates.iter().flat_map(|gate| gate.flows()) {
+            if let Some(refusal) = flow.hit_by(standing, at) {
+                let _ = flow.close(Cut { refusal, at });
+                cut = cut.saturating_add(1);
+            }
+        }
+        cut
+    }
+
+    /// Closes every open call.
+    pub(crate) fn cut_all(&self, refusal: Refusal) -> usize {
+        let gates: Vec<Arc<Gate>> = lock(&self.gates).values().cloned().collect();
+        let flows: Vec<Arc<Flow>> = gates.iter().flat_map(|gate| gate.flows()).collect();
+        for flow in &flows {
+            let _ = flow.close_now(refusal);
+        }
+        flows.len()
+    }
+}
+
+fn close_all(gate: &Gate, cut: Cut) -> usize {
+    let flows = gate.close(cut);
+    for flow in &flows {
+        let _ = flow.close(cut);
+    }
+    flows.len()
+}
+
+impl Observer for Gates {
+    fn committed(&self, records: &[Arc<Sealed>], state: &State) {
+        for sealed in records {
+            let entered = &sealed.entered;
+            if let Event::LockSet { lock, statement: _ } = &entered.event {
+                // Calls are held against the new lock alone: those before it have judged them already.
+                let mut standing = Standing::clone(state.standing());
+                if let Some(new) = standing.locks.get(&lock.id).cloned() {
+                    standing.locks.clear();
+                    standing.locks.insert(lock.id, new);
+                    self.judge_all(&standing, entered.at);
+                }
+                continue;
+            }
+            let Scope::Grant(grant) = &entered.scope else { continue };
+            let (refusal, at, last) = if let Event::GrantWithdrawn { cut, .. } = &entered.event {
+                (Refusal::GrantWithdrawn, *cut, true)
+            } else if let Event::GrantRelinquished { cut, .. } = &entered.event {
+                (Refusal::GrantRelinquished, *cut, true)
+            } else if let Event::GrantExpired { end } = &entered.event {
+                (Refusal::GrantExpired, *end, true)
+            } else if let Event::GrantPaused { .. } = &entered.event {
+                (Refusal::GrantPaused, entered.at, false)
+            } else {
+                continue;
+            };
+            self.recorded(grant, Cut { refusal, at }, last);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under these locks is whole before the lock is let go.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
