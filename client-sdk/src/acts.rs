@@ -284,6 +284,14 @@ impl Organisation {
         P: anteroom_proto::statement::Payload + Clone + Send + 'static,
     {
         let statement = sign(payload.clone(), std::slice::from_ref(signer)).await?;
+        self.submit_end(statement).await
+    }
+
+    /// Hands in an end that is signed already, again and again for half a minute if the broker cannot take it.
+    ///
+    /// # Errors
+    /// The broker refuses or still cannot be reached, or the proof does not hold.
+    pub async fn submit_end(&mut self, statement: SignedStatement) -> Result<Recorded, Error> {
         let mut wait = FIRST_WAIT;
         for _ in 1..END_TRIES_MAX {
             match self.submit(statement.clone(), Vec::new()).await {

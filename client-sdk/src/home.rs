@@ -13,8 +13,8 @@
 //! connector/LINE/    what a lab's connector remembers
 //! ```
 //!
-//! **Invariant:** every folder is its owner's alone (0700, files 0600), every file is replaced whole or not at all, and nothing is
-//! pinned that somebody did not name: what the broker says about itself is shown, never believed.
+//! **Invariant:** the folder is its owner's alone (0700, what is written here 0600), every file is replaced whole or not at all, and
+//! nothing is pinned that somebody did not name: what the broker says about itself is shown, never believed.
 
 mod files;
 mod kept;
@@ -194,7 +194,7 @@ pub struct Settings {
     /// The broker's listener for everybody with a certificate, `HOST:PORT`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addr: Option<String>,
-    /// The name in its certificate; absent means `anteroom`.
+    /// The name in its certificate; absent means the host in the address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
     /// Its listener for newcomers, `HOST:PORT`.

@@ -58,6 +58,11 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
     write().map_err(|why| failed(path, why))
 }
 
+/// When a file was last written.
+pub(super) fn changed(path: &Path) -> Result<std::time::SystemTime, HomeError> {
+    fs::metadata(path).and_then(|found| found.modified()).map_err(|why| failed(path, why))
+}
+
 /// The names of a folder's files that end so, sorted; none if there is no such folder.
 pub(super) fn names(path: &Path, ending: &str) -> Result<Vec<String>, HomeError> {
     let entries = match fs::read_dir(path) {

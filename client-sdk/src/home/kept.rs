@@ -61,7 +61,7 @@ impl Home {
         Ok(())
     }
 
-    /// The stops of a kind that were signed here for a grant.
+    /// The stops of a kind that were signed here for a grant, oldest first.
     ///
     /// # Errors
     /// A copy cannot be read.
@@ -77,10 +77,11 @@ impl Home {
             }
             let stop: Stop = envelope::read_json(&statement)?;
             if stop.stop == kind && stop.grant == grant {
-                found.push(KeptStop { stop, statement });
+                found.push((files::changed(&folder.join(&name).with_extension("json"))?, KeptStop { stop, statement }));
             }
         }
-        Ok(found)
+        found.sort_by_key(|(changed, _)| *changed);
+        Ok(found.into_iter().map(|(_, kept)| kept).collect())
     }
 
     /// Keeps terms that were verified or made here: without them no record of their grant can be checked.
@@ -196,6 +197,16 @@ impl Home {
     /// They cannot be opened.
     pub fn receipt_keeper(&self) -> Result<ReceiptKeeper, HomeError> {
         Ok(ReceiptKeeper::new(self.receipts()?))
+    }
+
+    /// The folder of a lab's connector for one line, made if there is none.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make_connector_dir(&self, line: &anteroom_proto::names::ModelLine) -> Result<PathBuf, HomeError> {
+        let dir = self.connector_dir(line);
+        files::folder(&dir)?;
+        Ok(dir)
     }
 
     /// The folder of a lab's connector for one line.

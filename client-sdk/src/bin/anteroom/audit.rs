@@ -1,0 +1,247 @@
+//! `anteroom audit`: reading the log, and showing that what was read is all there is.
+//!
+//! **Invariant:** a scope's records are checked with the key that follows from its nonce as a party signed it; the broker's word
+//! for that key is only compared.
+
+use anteroom_policy::{
+    event::Entered,
+    record::{decode, decode_opened},
+};
+use anteroom_proto::{
+    ledger::scope::{Scope, TagKey},
+    names::{Digest, GrantId},
+    time::At,
+};
+use anteroom_sdk::{
+    error::{Error, VerificationError},
+    home::{Home, Use},
+    verify::scope::SliceRecord,
+};
+use clap::Subcommand;
+
+use crate::{
+    context::Ctx,
+    event::describe,
+    fail::Fail,
+    output::{Format, When, clean, view},
+    replay,
+};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  anteroom audit scopes
+  anteroom audit read GRANT
+  anteroom audit read org/lab-a --format jsonl --kind LockSet
+  anteroom audit read GRANT --follow
+  anteroom audit verify GRANT          # nothing withheld, nothing told twice
+  anteroom audit replay GRANT          # the same verdicts and reasons, computed here
+
+A scope is `system`, `org/NAME`, `roster/NAME`, `reads/NAME` or a grant.";
+
+/// The log.
+#[derive(Subcommand)]
+pub(crate) enum Audit {
+    /// List the scopes that this reader may read, on the broker's word
+    Scopes,
+    /// Print a scope's records, each proven
+    Read {
+        #[command(flatten)]
+        scope: Which,
+        /// Only records of these kinds, for example `CallFinished`
+        #[arg(long = "kind")]
+        kinds: Vec<String>,
+        /// Only the last records
+        #[arg(long, value_name = "COUNT", conflicts_with = "follow")]
+        tail: Option<usize>,
+        /// Go on with records as they come
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Show that a scope's records are all there are
+    Verify {
+        #[command(flatten)]
+        scope: Which,
+    },
+    /// Decide a grant's calls again, offline, from everything this reader may read
+    Replay {
+        /// The grant
+        grant: GrantId,
+    },
+}
+
+/// A scope and what is needed to check its records.
+#[derive(clap::Args)]
+pub(crate) struct Which {
+    /// The scope
+    scope: Scope,
+    /// Its nonce, from the party that appointed this reader, where this folder does not know it
+    #[arg(long, value_name = "HEX")]
+    nonce: Option<Digest>,
+}
+
+view! {
+    /// A readable scope.
+    ScopeRow {
+        /// The scope.
+        scope: String,
+        /// Number of records.
+        records: u64,
+        /// `lab`, `agency`, `member` or `shared`.
+        entitled_as: String,
+    }
+}
+
+view! {
+    /// A proven record.
+    RecordRow {
+        /// Index in the log.
+        index: u64,
+        /// Position in the scope.
+        seq: u64,
+        /// The broker's clock.
+        at: When,
+        /// Its kind.
+        kind: String,
+        /// What happened, in a line.
+        what: String,
+        /// The scope.
+        scope: String,
+        /// Its public entry, hexadecimal.
+        entry: String,
+    }
+}
+
+view! {
+    /// A scope shown to be whole.
+    Whole {
+        /// The scope.
+        scope: String,
+        /// How many records it has.
+        records: u64,
+        /// Entries of the log that were gone through.
+        log_size: u64,
+        /// The root they lead to.
+        root: String,
+        /// What that shows.
+        shown: String,
+    }
+}
+
+pub(crate) async fn run(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
+    let home = ctx.home()?;
+    match verb {
+        Audit::Scopes => {
+            let scopes = home.auditor().await?.scopes().await?;
+            let rows = scopes.into_iter().map(|scope| ScopeRow {
+                scope: Scope::from_bytes(&scope.scope)
+                    .map_or_else(|error| error.to_string(), |scope| scope.to_string()),
+                records: scope.records,
+                entitled_as: scope.entitled_as,
+            });
+            ctx.out.rows(&rows.collect::<Vec<_>>())
+        }
+        Audit::Read { scope, kinds, tail, follow } => read(ctx, &home, scope, &kinds, tail, follow).await,
+        Audit::Verify { scope } => verify(ctx, &home, scope).await,
+        Audit::Replay { grant } => replay::run(ctx, &home, grant).await,
+    }
+}
+
+async fn read(
+    ctx: &Ctx,
+    home: &Home,
+    which: Which,
+    kinds: &[String],
+    tail: Option<usize>,
+    follow: bool,
+) -> Result<(), Fail> {
+    let tag_key = tag_key(home, &which.scope, which.nonce).await?;
+    let mut reading = home.auditor().await?.read(which.scope, tag_key, follow).await?;
+    let mut rows = Vec::new();
+    while let Some(record) = reading.next().await? {
+        let row = row(&record)?;
+        if !kinds.is_empty() && !kinds.iter().any(|kind| kind.eq_ignore_ascii_case(&row.kind)) {
+            continue;
+        }
+        match (follow, ctx.out.format()) {
+            (true, Format::Table) => {
+                ctx.out.line(&format!("{:>8}  {}  {:<20}  {}", row.index, row.at, row.kind, clean(&row.what)))?;
+            }
+            (_, Format::Jsonl) if tail.is_none() => ctx.out.rows(std::slice::from_ref(&row))?,
+            (true, Format::Json) => {
+                return Err(Fail::Usage("`--follow` goes with `--format table` or `--format jsonl`".to_owned()));
+            }
+            (_, Format::Table | Format::Json | Format::Jsonl) => rows.push(row),
+        }
+    }
+    if rows.is_empty() && ctx.out.format() == Format::Jsonl {
+        return Ok(());
+    }
+    let skipped = tail.map_or(0, |count| rows.len().saturating_sub(count));
+    ctx.out.rows(rows.get(skipped..).unwrap_or_default())
+}
+
+async fn verify(ctx: &Ctx, home: &Home, which: Which) -> Result<(), Fail> {
+    let tag_key = tag_key(home, &which.scope, which.nonce).await?;
+    let mut auditor = home.auditor().await?;
+    let mut reading = auditor.read(which.scope, tag_key, false).await?;
+    while reading.next().await?.is_some() {}
+    ctx.out.note(&format!("{} records hold; going through the log's entries", reading.records()));
+    let whole = auditor.prove_whole(reading).await?;
+    let checkpoint = whole.checkpoint().checkpoint();
+    ctx.out.one(&Whole {
+        scope: whole.scope().to_string(),
+        records: whole.records(),
+        log_size: checkpoint.size(),
+        root: checkpoint.root().to_string(),
+        shown: "every record is proven, and no other entry of the log is this scope's".to_owned(),
+    })
+}
+
+/// A record as a row.
+fn row(record: &SliceRecord) -> Result<RecordRow, Fail> {
+    let header = record.record.header();
+    let what = entered(record)?.map_or_else(|| "about others".to_owned(), |entered| describe(&entered.event));
+    Ok(RecordRow {
+        index: header.index,
+        seq: header.seq,
+        at: At::clamped(header.at_ms).into(),
+        kind: record.record.opened().spec().name.to_owned(),
+        what,
+        scope: record.record.scope().to_string(),
+        entry: data_encoding::HEXLOWER.encode(record.record.entry().as_bytes()),
+    })
+}
+
+/// A record as the deciding functions know it; `None` if it is about others altogether.
+pub(crate) fn entered(record: &SliceRecord) -> Result<Option<Entered>, Fail> {
+    let entry = *record.record.entry();
+    let read = match record.full() {
+        Some(full) => decode(full, entry).map(Some),
+        None => decode_opened(record.record.opened(), entry),
+    };
+    let index = record.record.header().index;
+    read.map_err(|error| Fail::Verification(format!("record {index} cannot be read: {error}")))
+}
+
+/// The key of a scope's tags, from a nonce that a party signed.
+pub(crate) async fn tag_key(home: &Home, scope: &Scope, nonce: Option<Digest>) -> Result<TagKey, Fail> {
+    if let Some(nonce) = nonce {
+        return Ok(scope.tag_key(&nonce));
+    }
+    if *scope == Scope::System {
+        // Its nonce stands in record 0, which is read and proven with this very key: a wrong one leads to no root.
+        let nonce = Digest::from_slice(&home.who_am_i().await?.system_nonce);
+        let nonce = nonce.map_err(|_| Error::from(VerificationError::Missing("system nonce")))?;
+        return Ok(scope.tag_key(&nonce));
+    }
+    if let Ok(key) = home.tag_keys()?.of(scope) {
+        return Ok(*key);
+    }
+    let Scope::Grant(grant) = scope else {
+        let text =
+            format!("the nonce of `{scope}` is not known here; give the one its organisation told you with `--nonce`");
+        return Err(Fail::Usage(text));
+    };
+    let channel = home.channel(Use::Read).await?;
+    let offer = home.take_offer(&home.fetch_dossier(&channel, *grant).await?)?;
+    Ok(scope.tag_key(&offer.terms().nonce))
+}

@@ -1,0 +1,155 @@
+//! `anteroom chat`: a model's words as they come, each call verified to its end.
+
+use std::path::Path;
+
+use anteroom_proto::{
+    names::{CallId, GrantId, RunId},
+    time::At,
+};
+use anteroom_sdk::{
+    error::Refused,
+    evaluator::{Route, StreamItem},
+    verify::receipt::VerifiedCall,
+};
+use bytes::Bytes;
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::{context::Ctx, fail::Fail};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  anteroom chat GRANT Which of these functions can overflow?
+  anteroom chat GRANT --run cyber-1 --max-tokens 400 - < question.txt
+
+A cut prints what, who, when and the next step on standard error and exits with 4 if access has ended.";
+
+/// Asks a model.
+#[derive(Args)]
+pub(crate) struct Chat {
+    /// The grant
+    grant: GrantId,
+    /// What to ask; `-` reads standard input
+    #[arg(required = true)]
+    prompt: Vec<String>,
+    /// The run [default: that of the newest run credential]
+    #[arg(long)]
+    run: Option<RunId>,
+    /// What to tell the model first
+    #[arg(long)]
+    system: Option<String>,
+    /// Most output tokens
+    #[arg(long)]
+    max_tokens: Option<u64>,
+    /// Wait for the whole answer
+    #[arg(long)]
+    no_stream: bool,
+}
+
+pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
+    let prompt = match args.prompt.as_slice() {
+        [only] if only == "-" => ctx.read_text(Path::new("-"))?,
+        words => words.join(" "),
+    };
+    let home = ctx.home()?;
+    let evaluator = home.evaluator(args.grant, args.run.as_ref()).await?;
+    let line = evaluator.dossier().terms().model.line.to_string();
+    let mut messages = Vec::new();
+    if let Some(system) = &args.system {
+        messages.push(json!({"role": "system", "content": system}));
+    }
+    messages.push(json!({"role": "user", "content": prompt}));
+    let mut body = json!({"model": line, "messages": messages, "stream": !args.no_stream});
+    if let (Some(tokens), Some(fields)) = (args.max_tokens, body.as_object_mut()) {
+        fields.insert("max_tokens".to_owned(), tokens.into());
+    }
+    let body = Bytes::from(body.to_string());
+    if args.no_stream {
+        let answer = evaluator.complete(Route::Chat, body).await?;
+        let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        match value.pointer("/choices/0/message/content").and_then(Value::as_str) {
+            Some(words) => ctx.out.words(&format!("{words}\n"))?,
+            None => ctx.out.words(&String::from_utf8_lossy(&answer.body))?,
+        }
+        return ended(ctx, &answer.call, answer.status);
+    }
+    let mut stream = evaluator.stream(Route::Chat, body).await?;
+    let mut begun = false;
+    loop {
+        match stream.next().await {
+            Ok(Some(StreamItem::Admitted(_))) => {}
+            Ok(Some(StreamItem::Data(data))) => {
+                if let Some(words) = words(&data) {
+                    begun = true;
+                    ctx.out.words(&words)?;
+                }
+            }
+            Ok(Some(StreamItem::End { status, call, .. })) => {
+                ctx.out.raw(b"\n")?;
+                return ended(ctx, &call, status);
+            }
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                if begun {
+                    ctx.out.raw(b"\n")?;
+                }
+                note_call(ctx, stream.call());
+                return Err(match error.refused() {
+                    Some(refused) if begun => Fail::Cut(Box::new(refused.clone())),
+                    Some(_) | None => error.into(),
+                });
+            }
+        }
+    }
+}
+
+/// The words of one event; none in its last one, which says `[DONE]`.
+fn words(data: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(data).ok()?;
+    let delta = value.pointer("/choices/0/delta/content").or_else(|| value.pointer("/choices/0/text"))?;
+    delta.as_str().map(str::to_owned)
+}
+
+/// What is known of a call whose receipt held: completed, cut, or refused by the model server.
+pub(crate) fn ended(ctx: &Ctx, call: &VerifiedCall, status: u32) -> Result<(), Fail> {
+    let receipt = call.receipt();
+    if call.end() != "completed" {
+        note_call(ctx, receipt.call());
+        let cut = receipt.finished().map(|(_, event)| At::clamped(event.cut_ms)).filter(|at| at.ms() > 0);
+        return Err(Fail::cut(call.end(), cut_refusal(receipt.grant(), cut)));
+    }
+    if (200..300).contains(&status) {
+        return Ok(());
+    }
+    note_call(ctx, receipt.call());
+    Err(Fail::Local(format!("the model server answered with status {status}")))
+}
+
+fn cut_refusal(grant: GrantId, at: Option<At>) -> Refused {
+    Refused {
+        code: String::new(),
+        text: String::new(),
+        grant: Some(grant),
+        at,
+        next: None,
+        status: tonic::Code::PermissionDenied,
+        retry_after: None,
+    }
+}
+
+fn note_call(ctx: &Ctx, call: CallId) {
+    ctx.out.note(&format!("call {call}; `anteroom receipt show {call}` shows what is on record"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_words_are_printed() {
+        let event = br#"{"choices":[{"delta":{"content":"a\u001b"}}]}"#;
+        assert_eq!(words(event).as_deref(), Some("a\u{1b}"));
+        assert_eq!(words(b"[DONE]"), None);
+        assert_eq!(words(br#"{"choices":[{"delta":{"role":"assistant"}}]}"#), None);
+        assert_eq!(words(br#"{"usage":{}}"#), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! `anteroom grant`: offering, accepting, showing and ending access.
+
+use std::path::PathBuf;
+
+use anteroom_proto::{
+    names::{GrantId, LockId},
+    statement::{acts::StopKind, key_set::KeyRole, terms::Terms},
+};
+use anteroom_sdk::home::Use;
+use clap::Subcommand;
+use serde::Serialize;
+
+use crate::{
+    accept::accept,
+    act,
+    context::Ctx,
+    explain::explain,
+    fail::Fail,
+    summary::GrantRow,
+    terms::{TemplateArgs, template},
+};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  anteroom grant template --agency agency-a --instrument 'agreement 7' --line reading-room \\
+      --roster DIGEST --run cyber-1='find flaws' > terms.json
+  anteroom grant offer terms.json
+  anteroom grant list
+  anteroom grant show GRANT
+  anteroom grant accept GRANT
+  anteroom grant decline GRANT --reason 'wrong roster'
+  anteroom grant withdraw GRANT --reason 'build replaced'      # the lab, alone and at once
+  anteroom grant relinquish GRANT --reason 'work done'         # the agency, alone and at once
+  anteroom grant pause GRANT --reason 'incident'
+  anteroom grant resume GRANT --reason 'incident closed'
+
+Repeating an end succeeds.";
+
+/// Grants.
+#[derive(Subcommand)]
+pub(crate) enum Grant {
+    /// Print terms to start from; read and change them before offering
+    Template(TemplateArgs),
+    /// Sign terms as the lab and offer the grant that they name
+    Offer {
+        /// The terms, JSON; `-` reads standard input
+        terms: PathBuf,
+    },
+    /// List the grants that this organisation is party to
+    List,
+    /// Show a grant: how it stands, and what its terms mean, verified
+    Show {
+        /// The grant
+        grant: GrantId,
+        /// Print the terms' bytes instead
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Accept an offer as the agency, after showing what it means
+    Accept {
+        /// The grant
+        grant: GrantId,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Decline an offer as the agency
+    Decline(Why),
+    /// End a grant for good, as the lab
+    Withdraw(Why),
+    /// Give a grant back for good, as the agency
+    Relinquish(Why),
+    /// Pause a grant; only this side can resume it
+    Pause(Why),
+    /// End this side's pause
+    Resume {
+        #[command(flatten)]
+        why: Why,
+        /// The pause [default: the newest that was set from this folder]
+        #[arg(long)]
+        pause: Option<LockId>,
+    },
+}
+
+/// A decision about a grant.
+#[derive(clap::Args)]
+pub(crate) struct Why {
+    /// The grant
+    grant: GrantId,
+    /// Why, for the other side to read: 1 to 1024 bytes
+    #[arg(long)]
+    reason: String,
+}
+
+/// A grant as shown.
+#[derive(Serialize)]
+struct Shown {
+    /// How it stands, on the broker's word.
+    standing: GrantRow,
+    /// What was verified: `offer` (terms and the lab's signatures) or `dossier` (everything both sides signed).
+    verified: &'static str,
+    /// Digest of the terms' bytes.
+    terms_digest: String,
+    /// The terms.
+    terms: Terms,
+}
+
+pub(crate) async fn run(ctx: &Ctx, verb: Grant) -> Result<(), Fail> {
+    match verb {
+        Grant::Template(args) => template(ctx, args).await,
+        Grant::Offer { terms } => offer(ctx, &terms).await,
+        Grant::List => {
+            let home = ctx.home()?;
+            let grants = home.grants(&home.channel(Use::Act).await?).await?;
+            ctx.out.rows(&grants.iter().map(GrantRow::new).collect::<Vec<_>>())
+        }
+        Grant::Show { grant, raw } => show(ctx, grant, raw).await,
+        Grant::Accept { grant, yes } => accept(ctx, grant, yes).await,
+        Grant::Decline(Why { grant, reason }) => {
+            let home = ctx.home()?;
+            let mut agency = home.agency().await?;
+            act::know(&home, agency.organisation(), grant).await;
+            let recorded = agency.decline(grant, &reason, &home.signer(KeyRole::Signer.as_str())?).await?;
+            act::show(ctx, &home, "decline", &grant.to_string(), &recorded)
+        }
+        Grant::Withdraw(Why { grant, reason }) => act::stop(ctx, StopKind::Withdraw, grant, reason).await,
+        Grant::Relinquish(Why { grant, reason }) => act::stop(ctx, StopKind::Relinquish, grant, reason).await,
+        Grant::Pause(Why { grant, reason }) => act::stop(ctx, StopKind::Pause, grant, reason).await,
+        Grant::Resume { why, pause } => resume(ctx, why, pause).await,
+    }
+}
+
+async fn offer(ctx: &Ctx, path: &std::path::Path) -> Result<(), Fail> {
+    let home = ctx.home()?;
+    let mut bytes = ctx.read(path)?;
+    // A text file ends in a newline; what is signed is the JSON alone.
+    while bytes.last().is_some_and(u8::is_ascii_whitespace) {
+        bytes.pop();
+    }
+    let terms = Terms::parse(&bytes)?;
+    home.pins_for(&terms)?;
+    // Kept first: without its nonce nobody could verify what is recorded.
+    home.keep_terms(&bytes)?;
+    let signers = [home.signer(KeyRole::Signer.as_str())?];
+    let offered = home.lab().await?.offer(bytes, &signers).await?;
+    act::show(ctx, &home, "offer", &offered.grant.to_string(), &offered.recorded)
+}
+
+async fn show(ctx: &Ctx, grant: GrantId, raw: bool) -> Result<(), Fail> {
+    let home = ctx.home()?;
+    let channel = home.channel(Use::Act).await?;
+    let dossier = home.fetch_dossier(&channel, grant).await?;
+    let (verified, digest) = if dossier.acceptance.is_some() {
+        ("dossier", home.take_dossier(&dossier)?.terms_digest())
+    } else {
+        ("offer", home.take_offer(&dossier)?.terms_digest())
+    };
+    if raw {
+        return ctx.out.raw(&dossier.terms);
+    }
+    let terms = Terms::parse(&dossier.terms)?;
+    let standing = GrantRow::new(&dossier.summary.unwrap_or_default());
+    let window = |at: Option<crate::output::When>| at.map_or_else(|| "not fixed".to_owned(), |at| at.to_string());
+    let mut pairs = vec![
+        ("phase".to_owned(), crate::output::clean(&standing.phase)),
+        ("window starts".to_owned(), window(standing.start)),
+        ("window ends".to_owned(), window(standing.end)),
+        ("calls".to_owned(), standing.calls.clone()),
+        ("tokens".to_owned(), standing.tokens.clone()),
+        ("slots open".to_owned(), standing.slots.to_string()),
+        (
+            "verified".to_owned(),
+            format!("the {verified}, under the pinned fingerprints; what stands above is the broker's word"),
+        ),
+        ("terms".to_owned(), digest.to_string()),
+    ];
+    pairs.extend(explain(&terms));
+    ctx.out.told(&pairs, &Shown { standing, verified, terms_digest: digest.to_string(), terms })
+}
+
+async fn resume(ctx: &Ctx, why: Why, pause: Option<LockId>) -> Result<(), Fail> {
+    let home = ctx.home()?;
+    let Why { grant, reason } = why;
+    let kept = || Ok::<_, Fail>(home.stops(StopKind::Pause, grant)?.pop().map(|kept| kept.stop.id));
+    let Some(pause) = pause.map_or_else(kept, |pause| Ok(Some(pause)))? else {
+        return Err(Fail::Usage(
+            "no pause was set from this folder; name it with `--pause`, as `anteroom grant pause` printed it"
+                .to_owned(),
+        ));
+    };
+    let mut organisation = home.organisation().await?;
+    act::know(&home, &mut organisation, grant).await;
+    let signers = [home.signer(KeyRole::Signer.as_str())?];
+    let recorded = organisation.resume(grant, pause, &reason, &signers).await?;
+    act::show(ctx, &home, "resume", &grant.to_string(), &recorded)
+}

@@ -1,0 +1,156 @@
+//! `anteroom lab`: serving a model, and the lab's own switch.
+//!
+//! **Invariant:** the switch needs no broker, no key and no running connector.
+
+use std::path::PathBuf;
+
+use anteroom_proto::names::{GrantId, ModelLine};
+use anteroom_sdk::{connector::stops::Stops, home::Home};
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use crate::{
+    context::Ctx,
+    fail::Fail,
+    output::view,
+    serve::{self, Serve},
+};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  anteroom lab serve --line reading-room --manifest manifest.json --upstream http://127.0.0.1:8000/v1
+  anteroom lab stop --reason 'something is wrong'      # cuts calls under way within a second, without the broker
+  anteroom lab status
+  anteroom lab resume
+
+`lab stop` is this machine's own switch; `grant withdraw`, `grant pause` and `lock set` are acts on record.";
+
+/// A lab's side of a served model.
+#[derive(Subcommand)]
+pub(crate) enum Lab {
+    /// Serve a model until Ctrl-C; status goes to standard error
+    Serve(Box<Serve>),
+    /// Stop calls here: all, or of one grant
+    Stop {
+        #[command(flatten)]
+        what: What,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Take calls again
+    Resume {
+        #[command(flatten)]
+        what: What,
+    },
+    /// Show what is stopped, and what a connector last said of itself
+    Status {
+        /// One model line [default: every line served from this folder]
+        #[arg(long)]
+        line: Option<ModelLine>,
+    },
+}
+
+/// What the switch hits.
+#[derive(Args)]
+pub(crate) struct What {
+    /// One model line [default: every line served from this folder]
+    #[arg(long)]
+    line: Option<ModelLine>,
+    /// One grant [default: everything]
+    #[arg(long)]
+    grant: Option<GrantId>,
+}
+
+view! {
+    /// The switch of one line.
+    SwitchRow {
+        /// The model line.
+        line: String,
+        /// Why everything is stopped, if it is.
+        stopped: Option<String>,
+        /// Grants that are stopped one by one, with the reasons.
+        grants: Vec<String>,
+        /// When the connector last wrote how it stands.
+        told: Option<String>,
+        /// Slots that it said were open.
+        open: Option<u64>,
+        /// Slots that it said were in a call.
+        busy: Option<u64>,
+        /// Calls that it said it had served.
+        calls: Option<u64>,
+    }
+}
+
+pub(crate) async fn run(ctx: &Ctx, verb: Lab) -> Result<(), Fail> {
+    match verb {
+        Lab::Serve(args) => serve::serve(ctx, *args).await,
+        Lab::Stop { what, reason } => switch(ctx, &what, |stops| match what.grant {
+            Some(grant) => stops.stop_grant(grant, &reason),
+            None => stops.stop_all(&reason),
+        }),
+        Lab::Resume { what } => switch(ctx, &what, |stops| match &what.grant {
+            Some(grant) => stops.resume_grant(grant),
+            None => stops.resume_all(),
+        }),
+        Lab::Status { line } => status(ctx, &ctx.home()?, line),
+    }
+}
+
+fn switch(
+    ctx: &Ctx,
+    what: &What,
+    throw: impl Fn(&Stops) -> Result<(), anteroom_sdk::connector::stops::StopError>,
+) -> Result<(), Fail> {
+    let home = ctx.home()?;
+    for line in lines(&home, what.line.clone())? {
+        let dir = home.make_connector_dir(&line)?;
+        throw(&Stops::open(&dir)).map_err(|error| Fail::Local(error.to_string()))?;
+    }
+    status(ctx, &home, what.line.clone())
+}
+
+fn status(ctx: &Ctx, home: &Home, line: Option<ModelLine>) -> Result<(), Fail> {
+    let mut rows = Vec::new();
+    for line in lines(home, line)? {
+        let stopped = Stops::open(&home.connector_dir(&line)).stopped();
+        let told: Value = std::fs::read(status_path(home, &line))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        let number = |name: &str| told.get(name).and_then(Value::as_u64);
+        let at = told.get("at").and_then(Value::as_str).map(str::to_owned);
+        rows.push(SwitchRow {
+            line: line.to_string(),
+            stopped: stopped.all,
+            grants: stopped.grants.iter().map(|(grant, reason)| format!("{grant} ({reason})")).collect(),
+            told: at,
+            open: number("open"),
+            busy: number("busy"),
+            calls: number("calls"),
+        });
+    }
+    ctx.out.rows(&rows)
+}
+
+/// The line named, else every line that a connector of this folder served.
+fn lines(home: &Home, line: Option<ModelLine>) -> Result<Vec<ModelLine>, Fail> {
+    if let Some(line) = line {
+        return Ok(vec![line]);
+    }
+    let mut lines = Vec::new();
+    let folder = home.dir().join("connector");
+    if let Ok(entries) = std::fs::read_dir(&folder) {
+        let names = entries.filter_map(|entry| entry.ok().and_then(|entry| entry.file_name().into_string().ok()));
+        lines.extend(names.filter_map(|name| ModelLine::parse(&name).ok()));
+    }
+    lines.sort();
+    if lines.is_empty() {
+        return Err(Fail::Usage("no connector ran from this folder; name a line with `--line`".to_owned()));
+    }
+    Ok(lines)
+}
+
+/// Where a connector writes how it stands.
+pub(crate) fn status_path(home: &Home, line: &ModelLine) -> PathBuf {
+    home.connector_dir(line).join("status.json")
+}

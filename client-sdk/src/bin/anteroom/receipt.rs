@@ -1,0 +1,218 @@
+//! `anteroom receipt`: what this side can prove, without asking anybody.
+
+use std::path::{Path, PathBuf};
+
+use anteroom_proto::{
+    ledger::{
+        receipt::{VerifiedReceipt, verify_receipt},
+        record::Opened,
+        scope::Scope,
+    },
+    names::{CallId, GrantId},
+    rpc::Receipt,
+    time::At,
+};
+use anteroom_sdk::{
+    home::{Home, HomeError},
+    store::{KeptReceipt, ReceiptStore},
+    verify::receipt::{to_tlog_proof, verify_call},
+};
+use clap::Subcommand;
+
+use crate::{
+    context::Ctx,
+    fail::Fail,
+    output::{When, view},
+};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  anteroom receipt list
+  anteroom receipt verify                # every receipt, offline, under the pinned keys
+  anteroom receipt show CALL
+  anteroom receipt export CALL --out proofs/   # C2SP tlog-proof files for other tools";
+
+/// Receipts of calls.
+#[derive(Subcommand)]
+pub(crate) enum ReceiptVerb {
+    /// List the receipts kept here
+    List,
+    /// Show one receipt
+    Show {
+        /// The call
+        call: CallId,
+    },
+    /// Verify receipts offline
+    Verify {
+        /// The calls [default: all]
+        calls: Vec<CallId>,
+    },
+    /// Write a receipt's records as tlog-proof files
+    Export {
+        /// The call
+        call: CallId,
+        /// The folder to write to
+        #[arg(long, default_value = ".")]
+        out: PathBuf,
+    },
+}
+
+view! {
+    /// A receipt.
+    ReceiptRow {
+        /// The call.
+        call: String,
+        /// The grant.
+        grant: String,
+        /// The run.
+        run: String,
+        /// Who called, by pseudonym.
+        pseudonym: String,
+        /// When it was admitted, by the broker's clock.
+        admitted: When,
+        /// How it ended: `completed`, or the code of what cut it.
+        end: String,
+        /// Events handed out.
+        events: u64,
+        /// Tokens charged.
+        charged: u64,
+        /// Status that the model server answered with.
+        status: u32,
+        /// Index of the admission in the log.
+        index: u64,
+        /// What was verified: `call` (log, claim, credential and outcome), `log` (the log's proofs alone), or `nothing`.
+        verified: String,
+    }
+}
+
+view! {
+    /// A file written.
+    Written {
+        /// The record.
+        record: String,
+        /// The file.
+        file: String,
+    }
+}
+
+pub(crate) fn run(ctx: &Ctx, verb: ReceiptVerb) -> Result<(), Fail> {
+    let home = ctx.home()?;
+    let store = home.receipts()?;
+    match verb {
+        ReceiptVerb::List => {
+            let rows = store.calls().into_iter().map(|call| unverified(&find(&store, call)?, call));
+            ctx.out.rows(&rows.collect::<Result<Vec<_>, _>>()?)
+        }
+        ReceiptVerb::Show { call } => ctx.out.one(&checked(&home, &find(&store, call)?, call)?),
+        ReceiptVerb::Verify { calls } => {
+            let calls = if calls.is_empty() { store.calls() } else { calls };
+            let rows = calls.into_iter().map(|call| checked(&home, &find(&store, call)?, call));
+            ctx.out.rows(&rows.collect::<Result<Vec<_>, _>>()?)
+        }
+        ReceiptVerb::Export { call, out } => export(ctx, &find(&store, call)?, call, &out),
+    }
+}
+
+fn find(store: &ReceiptStore, call: CallId) -> Result<KeptReceipt, Fail> {
+    let found = store.find(call).map_err(HomeError::from)?;
+    found.ok_or_else(|| Fail::Local(format!("no receipt of `{call}` is kept here; `anteroom receipt list` lists them")))
+}
+
+fn receipt(kept: &KeptReceipt) -> Result<&Receipt, Fail> {
+    kept.receipt.as_ref().ok_or_else(|| Fail::Verification("the receipt kept is empty".to_owned()))
+}
+
+/// The grant that a receipt is of, on its own word.
+fn grant_of(receipt: &Receipt) -> Result<GrantId, Fail> {
+    let opening = receipt.admitted.as_ref().and_then(|proven| proven.opening.as_ref());
+    let scope = opening.and_then(|opening| Opened::check(opening).ok()).and_then(|opened| opened.scope().ok());
+    match scope {
+        Some(Scope::Grant(grant)) => Ok(grant),
+        Some(_) | None => Err(Fail::Verification("the receipt is of no grant".to_owned())),
+    }
+}
+
+/// Everything a receipt holds, verified as far as this folder can: with the dossier kept all of it, with the terms the log's part.
+fn checked(home: &Home, kept: &KeptReceipt, call: CallId) -> Result<ReceiptRow, Fail> {
+    let receipt = receipt(kept)?;
+    let grant = grant_of(receipt)?;
+    let trust = home.log_trust()?;
+    let failed = |why: &dyn std::fmt::Display| Fail::Verification(format!("`{call}`: {why}"));
+    if let Some(dossier) = home.kept_dossier(grant)? {
+        // A dossier kept before a later credential was issued does not hold it; the log's part is verified all the same.
+        match verify_call(receipt, kept.outcome.as_ref(), &dossier, &trust, call) {
+            Ok(verified) => return Ok(row(verified.receipt(), "call")),
+            Err(anteroom_sdk::verify::receipt::CallFault::Claim(
+                anteroom_sdk::verify::dossier::ClaimError::NoCredential(_),
+            )) => {}
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    let Some(terms) = home.terms(grant)? else {
+        return Err(Fail::Local(format!(
+            "the terms of `{grant}` are not kept here; run `anteroom grant show {grant}`"
+        )));
+    };
+    let tag_key = Scope::Grant(grant).tag_key(&terms.nonce);
+    let verified = verify_receipt(receipt, &trust, &tag_key, grant, call).map_err(|error| failed(&error))?;
+    Ok(row(&verified, "log"))
+}
+
+fn row(verified: &VerifiedReceipt, how: &str) -> ReceiptRow {
+    let admission = verified.admission();
+    let finished = verified.finished().map(|(_, event)| event);
+    ReceiptRow {
+        call: verified.call().to_string(),
+        grant: verified.grant().to_string(),
+        run: admission.run.clone(),
+        pseudonym: admission.pseudonym.clone(),
+        admitted: At::clamped(verified.admitted().header().at_ms).into(),
+        end: finished.map_or_else(|| "open".to_owned(), |event| event.end.clone()),
+        events: finished.map_or(0, |event| event.released_events),
+        charged: finished.map_or(0, |event| event.charged_tokens),
+        status: finished.map_or(0, |event| event.status),
+        index: verified.admitted().header().index,
+        verified: how.to_owned(),
+    }
+}
+
+/// What a receipt says, without holding it against anything.
+fn unverified(kept: &KeptReceipt, call: CallId) -> Result<ReceiptRow, Fail> {
+    let receipt = receipt(kept)?;
+    let read = |proven: &Option<anteroom_proto::rpc::ProvenRecord>| {
+        let opening = proven.as_ref().and_then(|proven| proven.opening.as_ref());
+        opening.and_then(|opening| Opened::check(opening).ok())
+    };
+    let (admitted, finished) = (read(&receipt.admitted), read(&receipt.finished));
+    let header = admitted.as_ref().map(|opened| opened.header().clone()).unwrap_or_default();
+    let admission: anteroom_proto::rpc::CallAdmitted =
+        admitted.and_then(|opened| opened.event().ok()).unwrap_or_default();
+    let finished: Option<anteroom_proto::rpc::CallFinished> = finished.and_then(|opened| opened.event().ok());
+    let end = finished.unwrap_or_default();
+    Ok(ReceiptRow {
+        call: call.to_string(),
+        grant: grant_of(receipt)?.to_string(),
+        run: admission.run,
+        pseudonym: admission.pseudonym,
+        admitted: At::clamped(header.at_ms).into(),
+        end: if end.end.is_empty() { "open".to_owned() } else { end.end },
+        events: end.released_events,
+        charged: end.charged_tokens,
+        status: end.status,
+        index: header.index,
+        verified: "nothing".to_owned(),
+    })
+}
+
+fn export(ctx: &Ctx, kept: &KeptReceipt, call: CallId, out: &Path) -> Result<(), Fail> {
+    let receipt = receipt(kept)?;
+    std::fs::create_dir_all(out).map_err(|why| HomeError::Io { path: out.to_owned(), why })?;
+    let mut rows = Vec::new();
+    for (record, proven) in [("admitted", &receipt.admitted), ("finished", &receipt.finished)] {
+        let Some(proven) = proven else { continue };
+        let proof = to_tlog_proof(proven).map_err(|error| Fail::Verification(error.to_string()))?;
+        let file = out.join(format!("{call}.{record}.tlog-proof"));
+        std::fs::write(&file, proof.to_string()).map_err(|why| HomeError::Io { path: file.clone(), why })?;
+        rows.push(Written { record: record.to_owned(), file: file.display().to_string() });
+    }
+    ctx.out.rows(&rows)
+}

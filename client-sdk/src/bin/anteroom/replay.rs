@@ -1,0 +1,135 @@
+//! `anteroom audit replay`: from recorded facts to the same verdicts, on this machine.
+
+use anteroom_policy::{
+    event::Entered,
+    replay::{Replay, Report},
+};
+use anteroom_proto::{ledger::scope::Scope, names::GrantId};
+use anteroom_sdk::home::Home;
+use serde::Serialize;
+
+use crate::{
+    audit::{entered, tag_key},
+    context::Ctx,
+    fail::Fail,
+    output::clean,
+};
+
+/// What replay found.
+#[derive(Serialize)]
+struct Shown {
+    /// The grant.
+    grant: GrantId,
+    /// Scopes that were read and followed.
+    followed: Vec<String>,
+    /// Readable scopes whose nonce is not known here.
+    not_followed: Vec<String>,
+    /// Records seen.
+    records: u64,
+    /// Verdicts of rules computed again and found the same.
+    verdicts: u64,
+    /// Decisions computed again in full and found the same.
+    decisions: u64,
+    /// Decisions that rest on content or on scopes that this reader cannot see.
+    asserted: u64,
+    /// Decisions that came out otherwise.
+    different: u64,
+    /// The first of those.
+    differences: Vec<Difference>,
+}
+
+/// A decision that came out otherwise.
+#[derive(Serialize)]
+struct Difference {
+    /// Index of the record.
+    index: u64,
+    /// What was recorded.
+    recorded: String,
+    /// What replay computed.
+    computed: String,
+}
+
+pub(crate) async fn run(ctx: &Ctx, home: &Home, grant: GrantId) -> Result<(), Fail> {
+    let mut auditor = home.auditor().await?;
+    let (mut followed, mut not_followed) = (Vec::new(), Vec::new());
+    let mut all: Vec<Entered> = Vec::new();
+    let scopes = auditor.scopes().await?;
+    for summary in scopes {
+        let Ok(scope) = Scope::from_bytes(&summary.scope) else { continue };
+        let wanted = match &scope {
+            Scope::Grant(other) => *other == grant,
+            Scope::System | Scope::Organisation(_) | Scope::Roster(_) => true,
+            // What somebody read decided nothing.
+            Scope::Reads(_) => false,
+        };
+        if !wanted {
+            continue;
+        }
+        let Ok(key) = tag_key(home, &scope, None).await else {
+            not_followed.push(scope.to_string());
+            continue;
+        };
+        let mut reading = auditor.read(scope.clone(), key, false).await?;
+        while let Some(record) = reading.next().await? {
+            all.extend(entered(&record)?);
+        }
+        followed.push(scope.to_string());
+    }
+    if !followed.contains(&grant.to_string()) {
+        return Err(Fail::Usage(format!(
+            "this reader may not read `{grant}`; `anteroom audit scopes` lists what it may"
+        )));
+    }
+    all.sort_by_key(|entered| entered.index);
+    let mut replay = Replay::new();
+    for entered in &all {
+        replay.feed(entered);
+    }
+    show(ctx, grant, followed, not_followed, replay.finish())
+}
+
+fn show(
+    ctx: &Ctx,
+    grant: GrantId,
+    followed: Vec<String>,
+    not_followed: Vec<String>,
+    report: Report,
+) -> Result<(), Fail> {
+    let mut pairs = vec![
+        ("grant".to_owned(), grant.to_string()),
+        ("followed".to_owned(), followed.join(" ")),
+        ("not followed".to_owned(), if not_followed.is_empty() { "-".to_owned() } else { not_followed.join(" ") }),
+        ("records".to_owned(), report.records.to_string()),
+        ("same verdicts".to_owned(), format!("{} by the rules", report.verdicts)),
+        ("same decisions".to_owned(), format!("{} in full", report.decisions)),
+        ("asserted".to_owned(), format!("{} rest on content or on scopes not followed", report.asserted)),
+        ("different".to_owned(), report.different.to_string()),
+    ];
+    for difference in &report.differences {
+        let text = format!("recorded: {}; computed: {}", difference.recorded, difference.computed);
+        pairs.push((format!("at {}", difference.index), clean(&text)));
+    }
+    let different = report.different;
+    let differences = report.differences.into_iter().map(|difference| Difference {
+        index: difference.index,
+        recorded: difference.recorded,
+        computed: difference.computed,
+    });
+    let shown = Shown {
+        grant,
+        followed,
+        not_followed,
+        records: report.records,
+        verdicts: report.verdicts,
+        decisions: report.decisions,
+        asserted: report.asserted,
+        different,
+        differences: differences.collect(),
+    };
+    ctx.out.told(&pairs, &shown)?;
+    if different == 0 {
+        Ok(())
+    } else {
+        Err(Fail::Verification(format!("{different} decisions came out otherwise than recorded")))
+    }
+}

@@ -1,0 +1,214 @@
+//! `anteroom lab serve`: the connector beside a model, until it is told to end.
+
+use std::{collections::BTreeMap, future::Future, path::PathBuf, time::Duration};
+
+use anteroom_proto::{
+    names::{Digest, ModelLine, Variant},
+    statement::{key_set::KeyRole, model::Manifest},
+};
+use anteroom_sdk::{
+    connector::{
+        Clock, Config, Connector, Pinned, Served, Slots, Status,
+        upstream::{ApiKey, Upstream, UpstreamLimits},
+    },
+    home::{Home, Use},
+    system,
+};
+use clap::Args;
+
+use crate::{
+    context::Ctx,
+    fail::Fail,
+    lab::status_path,
+    output::{When, view},
+};
+
+/// Slots that wait for calls, unless fewer are asked for altogether.
+const IDLE_SLOTS: usize = 8;
+/// The status is told at most this often.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Serves a model.
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// The model line
+    #[arg(long)]
+    line: ModelLine,
+    /// Manifest of the build that answers, as registered
+    #[arg(long, value_name = "FILE")]
+    manifest: PathBuf,
+    /// The model server, for example http://127.0.0.1:8000/v1
+    #[arg(long, value_name = "URL")]
+    upstream: String,
+    /// A file that holds the model server's API key
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Variants that answer [default: all of the manifest]
+    #[arg(long = "variant")]
+    variants: Vec<Variant>,
+    /// Most calls at once
+    #[arg(long, default_value = "256", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    slots: u16,
+    /// The connector's name in its signed clocks
+    #[arg(long, default_value = "connector")]
+    name: String,
+}
+
+view! {
+    /// How a connector stands. Counts are since it started.
+    StatusRow {
+        /// The model line.
+        line: String,
+        /// When this was written.
+        at: When,
+        /// Slots that the broker holds open.
+        open: usize,
+        /// Slots in a call.
+        busy: usize,
+        /// Calls that went to the model server.
+        calls: u64,
+        /// Calls answered to their end.
+        completed: u64,
+        /// Calls refused before the model server saw them.
+        refused: u64,
+        /// The newest refusal, and what was found.
+        last_refusal: Option<String>,
+        /// Size of the newest verified checkpoint.
+        log_size: u64,
+        /// Milliseconds that this clock is ahead of the broker's.
+        clock_ahead_ms: Option<i64>,
+        /// Why everything is stopped here, if it is.
+        stopped: Option<String>,
+        /// Outcomes that the broker did not take yet.
+        spooled: usize,
+        /// Why the newest slot that closed did so.
+        last_error: Option<String>,
+    }
+}
+
+pub(crate) async fn serve(ctx: &Ctx, args: Serve) -> Result<(), Fail> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
+    let home = ctx.home()?;
+    let (config, _renewal) = config(ctx, &home, &args)?;
+    let connector = Connector::start(config).map_err(|error| Fail::Local(error.to_string()))?;
+    ctx.out.note(&format!("serving `{}` from {}; Ctrl-C drains, twice stops", args.line, args.upstream));
+    let mut first = Box::pin(signal()?);
+    let status = connector.status();
+    tokio::select! {
+        told = tell(ctx, &home, &args.line, status) => told?,
+        () = &mut first => {}
+    }
+    ctx.out.note("draining: no new call is taken, those under way end; Ctrl-C again stops at once");
+    let second = signal()?;
+    tokio::select! {
+        () = connector.drain() => ctx.out.note("drained"),
+        () = second => ctx.out.note("stopped; calls under way were cut"),
+    }
+    Ok(())
+}
+
+fn config(ctx: &Ctx, home: &Home, args: &Serve) -> Result<(Config, Option<anteroom_sdk::credentials::Renewal>), Fail> {
+    let bytes = ctx.read(&args.manifest)?;
+    let manifest = Manifest::parse(&bytes)?;
+    let lab = home.org()?.clone();
+    if manifest.lab != lab || manifest.line != args.line {
+        return Err(Fail::Usage(format!("the manifest is of `{}` by `{}`", manifest.line, manifest.lab)));
+    }
+    let variants = if args.variants.is_empty() { manifest.variants } else { args.variants.clone() };
+    let key = match &args.api_key_file {
+        Some(file) => Some(ApiKey::new(ctx.read_text(file)?.trim()).map_err(|error| Fail::Local(error.to_string()))?),
+        None => None,
+    };
+    let upstream = Upstream::new(&args.upstream, key, UpstreamLimits::default());
+    let upstream = upstream.map_err(|error| Fail::Usage(error.to_string()))?;
+    let mut agencies: BTreeMap<_, _> = home.pins()?.orgs;
+    agencies.remove(&lab);
+    let pinned = Pinned { lab: home.fingerprint_of(&lab)?, agencies };
+    let served =
+        Served { trust: home.log_trust()?, lab, line: args.line.clone(), manifest: Digest::of(&bytes), variants };
+    let max = usize::from(args.slots);
+    let (channel, renewal) = home.lasting_channel(Use::Serve)?;
+    let config = Config {
+        channel,
+        name: args.name.clone(),
+        signer: home.signer(KeyRole::Connector.as_str())?,
+        served,
+        pinned,
+        upstream,
+        slots: Slots { idle_min: IDLE_SLOTS.min(max), max },
+        clock: Clock::system(),
+        dir: home.make_connector_dir(&args.line)?,
+    };
+    Ok((config, renewal))
+}
+
+/// Tells every change of the status on standard error and in a file that `anteroom lab status` reads. Ends with the connector.
+async fn tell(
+    ctx: &Ctx,
+    home: &Home,
+    line: &ModelLine,
+    mut status: tokio::sync::watch::Receiver<Status>,
+) -> Result<(), Fail> {
+    loop {
+        let row = row(line, &status.borrow_and_update());
+        ctx.out.note(&words(&row));
+        write(home, line, &row)?;
+        // A busy connector changes all the time; what is told is the newest state after a pause.
+        tokio::time::sleep(TELL_EVERY).await;
+        if status.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn row(line: &ModelLine, status: &Status) -> StatusRow {
+    StatusRow {
+        line: line.to_string(),
+        at: system::now().into(),
+        open: status.open,
+        busy: status.busy,
+        calls: status.calls,
+        completed: status.completed,
+        refused: status.refused,
+        last_refusal: status.last_refusal.as_ref().map(|(code, found)| format!("{code}: {found}")),
+        log_size: status.newest.size,
+        clock_ahead_ms: status.clock_ahead_ms,
+        stopped: status.stopped.clone(),
+        spooled: status.spooled,
+        last_error: status.last_error.clone(),
+    }
+}
+
+fn words(row: &StatusRow) -> String {
+    let mut text = format!(
+        "{}  {} slots open, {} in a call; {} calls, {} completed, {} refused; log at {}",
+        row.at, row.open, row.busy, row.calls, row.completed, row.refused, row.log_size
+    );
+    let more = [("stopped", &row.stopped), ("refused", &row.last_refusal), ("slot closed", &row.last_error)];
+    for (name, value) in more {
+        if let Some(value) = value {
+            text.push_str(&format!("; {name}: {}", crate::output::clean(value)));
+        }
+    }
+    text
+}
+
+fn write(home: &Home, line: &ModelLine, row: &StatusRow) -> Result<(), Fail> {
+    let path = status_path(home, line);
+    let fresh = path.with_extension("new");
+    let text = serde_json::to_vec_pretty(row).map_err(|error| Fail::Local(error.to_string()))?;
+    Ok(std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &path))?)
+}
+
+/// Ends when the process is asked to: Ctrl-C or SIGTERM.
+fn signal() -> Result<impl Future<Output = ()>, Fail> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
