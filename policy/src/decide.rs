@@ -220,16 +220,10 @@ fn tick(state: &State, now: Now) -> Decision {
                 Event::GrantLapsed { lapsed: grant.terms.window.accept_by_ms }
             }
             Phase::Accepted | Phase::Active => {
-                // An accepted grant without a window never started; it ends with the clock or with its offer's latest end.
-                let clock = standing.clock_of(&grant.terms);
-                let end = match (grant.window, clock) {
-                    (Some(window), _) => window.end(),
-                    (None, Some(clock)) => clock.end(),
-                    (None, None) => match grant.terms.window.partner_release_ms {
-                        Some(release) => release,
-                        None => continue,
-                    },
-                };
+                // An accepted grant without a window never started; it ends with the clock or with the release to partners.
+                let clock = standing.clock_of(&grant.terms).map(|clock| clock.end());
+                let latest = clock.into_iter().chain(grant.terms.window.partner_release_ms).min();
+                let Some(end) = grant.window.map(|window| window.end()).or(latest) else { continue };
                 if now.at < end || !now.trusted {
                     continue;
                 }

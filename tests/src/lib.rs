@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What Anteroom is tested with beyond its own crates' tests.
+
+pub mod sim;

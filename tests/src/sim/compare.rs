@@ -1,0 +1,88 @@
+//! Holds the broker's state against the naive model.
+
+use anteroom_policy::{budget::Account, state::State};
+use anteroom_proto::time::At;
+
+use super::{
+    Check, ensure,
+    model::{Model, Progress},
+};
+
+/// Everything that the model knows must stand in the state, and nothing else.
+pub fn compare(model: &Model, state: &State, now: At) -> Check {
+    let standing = state.standing();
+    let orgs: Vec<_> = standing.orgs.iter().map(|(name, org)| (name.clone(), org.kind, org.fingerprint)).collect();
+    let expected: Vec<_> = model.orgs.iter().map(|(name, org)| (name.clone(), org.kind, org.fingerprint)).collect();
+    ensure(orgs == expected, || format!("organisations are {orgs:?}, not {expected:?}"))?;
+    let locks: Vec<_> = standing.locks.values().map(|standing| standing.lock.clone()).collect();
+    let expected: Vec<_> = model.locks.values().cloned().collect();
+    ensure(locks == expected, || format!("locks are {locks:?}, not {expected:?}"))?;
+    let clocks: Vec<_> = standing
+        .clocks
+        .iter()
+        .map(|(key, clock)| {
+            let line = (key.lab.clone(), key.line.to_string(), key.sponsor.clone());
+            (line, (clock.start().ms(), clock.end().ms()))
+        })
+        .collect();
+    let expected: Vec<_> = model.clocks.iter().map(|(line, clock)| (line.clone(), *clock)).collect();
+    ensure(clocks == expected, || format!("clocks are {clocks:?}, not {expected:?}"))?;
+    let builds: usize = model.builds.values().map(Vec::len).sum();
+    ensure(standing.models.len() == builds, || "a build is missing or too many".to_owned())?;
+    ensure(standing.grants.len() == model.grants.len(), || "a grant is missing or too many".to_owned())?;
+    for id in model.grants.keys() {
+        grant(model, state, id, now)?;
+    }
+    calls(model, state)
+}
+
+fn grant(model: &Model, state: &State, id: &anteroom_proto::names::GrantId, now: At) -> Check {
+    let standing = state.standing();
+    let expected = &model.grants[id];
+    let Some(grant) = standing.grants.get(id) else { return Err(format!("{id} is missing")) };
+    let phase = grant.phase.as_str();
+    ensure(phase == expected.stage.name(), || format!("{id} is {phase}, not {}", expected.stage.name()))?;
+    let window = grant.window.map(|window| (window.start().ms(), window.end().ms()));
+    ensure(window == expected.window, || format!("the window of {id} is {window:?}, not {:?}", expected.window))?;
+    let pauses: Vec<_> =
+        grant.pauses.iter().map(|(by, pause)| (by.clone(), (pause.id, pause.until.map(At::ms)))).collect();
+    let wanted: Vec<_> = expected.pauses.iter().map(|(by, pause)| (by.clone(), *pause)).collect();
+    ensure(pauses == wanted, || format!("the pauses of {id} are {pauses:?}, not {wanted:?}"))?;
+    for (digest, credential) in &expected.credentials {
+        let held = grant.credentials.contains_key(digest);
+        ensure(held || credential.end_ms <= now, || format!("credential {digest} of {id} is forgotten"))?;
+    }
+    let clock = standing.clock_of(&grant.terms);
+    let (_, end) = expected.window.unwrap_or((0, 0));
+    for at in [now, now.plus_ms(1), At::clamped(end - 1), At::clamped(end), At::clamped(end + 1)] {
+        let live = grant.live(at, clock).ok().map(|window| (window.start().ms(), window.end().ms()));
+        let wanted = model.live(id, at.ms());
+        ensure(live == wanted, || format!("{id} at {at} is live in {live:?}, not {wanted:?}"))?;
+    }
+    let Some(accounts) = state.accounts(id) else { return Err(format!("{id} has no accounts")) };
+    let of = |account: &Account| {
+        let ((settled_calls, settled), (held_calls, held)) = (account.settled(), account.held());
+        [settled_calls, settled, held_calls, held, account.open()]
+    };
+    let (sums, wanted) = (of(&accounts.grant), model.sums(id, None));
+    ensure(sums == wanted, || format!("the account of {id} says {sums:?}, its calls {wanted:?}"))?;
+    ensure(accounts.grant.is_within(), || format!("the account of {id} is above its limit: {sums:?}"))?;
+    for (run, account) in &accounts.runs {
+        let (sums, wanted) = (of(account), model.sums(id, Some(run)));
+        ensure(sums == wanted, || format!("the account of `{run}` in {id} says {sums:?}, its calls {wanted:?}"))?;
+        ensure(account.is_within(), || format!("the account of `{run}` in {id} is above its limit: {sums:?}"))?;
+    }
+    Ok(())
+}
+
+fn calls(model: &Model, state: &State) -> Check {
+    let open: Vec<_> = state.open_calls().map(|(id, _)| *id).collect();
+    let abandoned: Vec<_> = state.abandoned_calls().map(|(id, _)| *id).collect();
+    for (name, known, progress) in [("open", open, Progress::Open), ("abandoned", abandoned, Progress::Abandoned)] {
+        let mut wanted: Vec<_> =
+            model.calls.iter().filter(|call| call.progress == progress).map(|call| call.id).collect();
+        wanted.sort_unstable();
+        ensure(known == wanted, || format!("{name} calls are {known:?}, not {wanted:?}"))?;
+    }
+    Ok(())
+}
