@@ -115,15 +115,17 @@ pub const fn retry_after(refusal: Refusal) -> Option<Duration> {
 /// The gRPC code of a refusal.
 #[must_use]
 pub const fn code(refusal: Refusal) -> Code {
-    match refusal {
-        Refusal::BudgetHeld | Refusal::RateLimited | Refusal::CallsRemembered => Code::ResourceExhausted,
-        Refusal::CallRepeated | Refusal::OrgExists | Refusal::GrantExists | Refusal::LockExists => Code::AlreadyExists,
-        _ => match refusal.class() {
-            Class::Invalid => Code::InvalidArgument,
-            Class::Denied => Code::PermissionDenied,
-            Class::Ended | Class::Conflict => Code::FailedPrecondition,
-            Class::Unknown => Code::NotFound,
-            Class::Later | Class::Unavailable => Code::Unavailable,
-        },
+    if matches!(refusal, Refusal::BudgetHeld | Refusal::RateLimited | Refusal::CallsRemembered) {
+        return Code::ResourceExhausted;
+    }
+    if matches!(refusal, Refusal::CallRepeated | Refusal::OrgExists | Refusal::GrantExists | Refusal::LockExists) {
+        return Code::AlreadyExists;
+    }
+    match refusal.class() {
+        Class::Invalid => Code::InvalidArgument,
+        Class::Denied => Code::PermissionDenied,
+        Class::Ended | Class::Conflict => Code::FailedPrecondition,
+        Class::Unknown => Code::NotFound,
+        Class::Later | Class::Unavailable => Code::Unavailable,
     }
 }

@@ -234,7 +234,17 @@ impl Relay {
         }
     }
 
+    /// Asks the journal. The call counts as open from before it is asked, so that a drain waits for it.
     async fn admitted(self: Arc<Self>, command: CallCommand, admitting: Admitting) -> Result<Option<Answer>, Reject> {
+        self.open.send_modify(|open| *open = open.saturating_add(1));
+        let answer = self.admit(command, admitting).await;
+        if !matches!(answer, Ok(Some(_))) {
+            self.open.send_modify(|open| *open = open.saturating_sub(1));
+        }
+        answer
+    }
+
+    async fn admit(self: &Arc<Self>, command: CallCommand, admitting: Admitting) -> Result<Option<Answer>, Reject> {
         let Admitting { slot, ticket, patience, plan, reset } = admitting;
         let (grant, call, run) = (command.claim.grant(), command.claim.call(), command.claim.run().clone());
         let committed = self.journal.submit(Command::Call(Box::new(command))).await?;
@@ -256,8 +266,7 @@ impl Relay {
         };
         let about = About { call, grant, run, pseudonym: event.pseudonym.clone(), end: admission.end(), patience };
         let flow = self.gates.enter(about, ticket, &plan.body_key, reset);
-        self.entered();
-        Ok(Some(dispatch(&self, admission, flow, slot, plan)))
+        Ok(Some(dispatch(self, admission, flow, slot, plan)))
     }
 
     /// Has a refusal written or counted, and turns it into what the caller is told.

@@ -91,16 +91,15 @@ impl Stream for CallStream {
         if let Some(admitted) = this.first.take() {
             return Poll::Ready(Some(Ok(CallEvent { event: Some(call_event::Event::Admitted(admitted)) })));
         }
-        if let Err(cut) = this.flow.check() {
-            return this.cut(cut);
-        }
-        if let Poll::Ready(cut) = this.closed.as_mut().poll(cx) {
-            return this.cut(cut);
-        }
         let flow = Arc::clone(&this.flow);
         let mut releasing = flow.releasing();
-        let item = std::task::ready!(this.items.poll_recv(cx));
+        let Poll::Ready(item) = this.items.poll_recv(cx) else {
+            drop(releasing);
+            let cut = std::task::ready!(this.closed.as_mut().poll(cx));
+            return this.cut(cut);
+        };
         match item {
+            // Counting asks gate and clock, so that a queue that never runs dry is cut as soon as an idle one.
             Some(Item::Data(event)) => {
                 let counted = releasing.count(&event);
                 drop(releasing);
@@ -155,10 +154,14 @@ where
         Box::pin(async move {
             let mut response = answer.await?;
             let Some(GatedBy(flow)) = response.extensions_mut().remove::<GatedBy>() else { return Ok(response) };
-            let gated = |inner| tonic::body::Body::new(GatedBody { inner, flow, piece: Bytes::new(), done: false });
-            Ok(response.map(gated))
+            Ok(response.map(|body| gated(body, flow)))
         })
     }
+}
+
+/// `inner`, cut when the call is.
+pub(super) fn gated(inner: tonic::body::Body, flow: Arc<Flow>) -> tonic::body::Body {
+    tonic::body::Body::new(GatedBody { inner, flow, piece: Bytes::new(), done: false })
 }
 
 /// A body in pieces, each handed over only while the call is live. A body that its gate cut ends with the refusal in its

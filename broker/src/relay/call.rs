@@ -202,10 +202,11 @@ impl Job {
             return lost;
         }
         let claim_by = Instant::now() + CLAIM_MAX;
+        let mut ended = std::pin::pin!(self.ended());
         loop {
             let message = tokio::select! {
                 biased;
-                cut = self.ended() => {
+                cut = &mut ended => {
                     // It may be on its way to the model: as good as claimed.
                     seen.claimed = true;
                     return (End::Cut(cut), true);
@@ -284,12 +285,17 @@ impl Job {
     /// Queues events for the caller, as fast as the caller takes them.
     async fn hand_on(&self, events: Vec<Bytes>) -> Result<(), End> {
         for event in events {
-            tokio::select! {
-                biased;
-                cut = self.ended() => return Err(End::Cut(cut)),
-                sent = self.caller.send(Item::Data(event)) => if sent.is_err() {
-                    return Err(End::Cut(self.flow.close_now(Refusal::CallerGone)));
+            let sent = match self.caller.try_send(Item::Data(event)) {
+                Ok(()) => true,
+                Err(mpsc::error::TrySendError::Closed(_)) => false,
+                Err(mpsc::error::TrySendError::Full(item)) => tokio::select! {
+                    biased;
+                    cut = self.ended() => return Err(End::Cut(cut)),
+                    sent = self.caller.send(item) => sent.is_ok(),
                 },
+            };
+            if !sent {
+                return Err(End::Cut(self.flow.close_now(Refusal::CallerGone)));
             }
         }
         Ok(())

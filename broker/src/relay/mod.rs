@@ -41,7 +41,7 @@ use self::{
     slots::Slots,
     times::CutTimes,
 };
-use crate::journal::Journal;
+use crate::{identity::Kill, journal::Journal};
 
 pub(crate) use self::{
     admit::Asked,
@@ -65,6 +65,8 @@ pub struct Relay {
     networks: Networks,
     times: Arc<CutTimes>,
     draining: AtomicBool,
+    /// Thrown once a drain has let every call end: idle slots close.
+    drained: Kill,
     open: watch::Sender<usize>,
 }
 
@@ -85,6 +87,7 @@ impl Relay {
             networks,
             times,
             draining: AtomicBool::new(false),
+            drained: Kill::new(),
             open: watch::Sender::new(0),
         })
     }
@@ -143,6 +146,7 @@ impl Relay {
                 tracing::error!("the ends of some calls are not on record; the next start abandons them");
             }
         }
+        self.drained.fire();
         self.write_counted(true).await;
         cut
     }
@@ -164,10 +168,6 @@ impl Relay {
                 tracing::warn!(%error, "a count of refusals is not on record");
             }
         }
-    }
-
-    fn entered(&self) {
-        self.open.send_modify(|open| *open = open.saturating_add(1));
     }
 
     /// A call's end is on record, or cannot be.

@@ -11,6 +11,7 @@ pub(crate) async fn run(relay: Arc<Relay>, mut link: Link, mut slot: Registered)
         let job = tokio::select! {
             biased;
             job = slot.job() => job,
+            () = relay.drained.wait() => None,
             // Idle, a connector has nothing to say but its clock.
             message = link.next() => {
                 if message.is_some() {
@@ -21,9 +22,6 @@ pub(crate) async fn run(relay: Arc<Relay>, mut link: Link, mut slot: Registered)
         };
         let Some(job) = job else { break };
         if !job.run(&mut link).await {
-            break;
-        }
-        if relay.is_draining() {
             break;
         }
         slot.offer();

@@ -312,3 +312,68 @@ impl Drop for Registered {
         self.remove();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+    use super::*;
+    use crate::testing::World;
+
+    async fn want(world: &World, variant: &str) -> Want {
+        let grant = GrantId::from_bytes(crate::testing::random());
+        let terms = Terms::parse(world.terms(grant).to_string().as_bytes()).unwrap();
+        Want { terms: Arc::new(terms), variant: variant.to_owned() }
+    }
+
+    fn served(world: &World) -> Arc<Served> {
+        Arc::new(Served {
+            lab: world.lab.org.clone(),
+            line: crate::testing::LINE.parse().unwrap(),
+            manifest: world.manifest,
+            variants: vec!["standard".parse().unwrap()],
+            connector: "conn-1".into(),
+        })
+    }
+
+    #[tokio::test]
+    async fn grants_that_wait_are_served_in_turn() {
+        let world = World::new().await;
+        let slots = Arc::new(Slots::default());
+        let slot = slots.add(served(&world)).unwrap();
+        slot.offer();
+        let (busy, quiet) = (want(&world, "standard").await, want(&world, "standard").await);
+        let held = slots.reserve(busy.clone()).await.unwrap();
+        let (order, mut came) = mpsc::channel(8);
+        for (name, want) in [("busy", &busy), ("busy", &busy), ("busy", &busy), ("quiet", &quiet)] {
+            let (slots, want, order) = (Arc::clone(&slots), want.clone(), order.clone());
+            tokio::spawn(async move {
+                let slot = slots.reserve(want).await.unwrap();
+                order.send(name).await.unwrap();
+                drop(slot);
+            });
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        let mut names = Vec::new();
+        for _ in 0..4 {
+            names.push(came.recv().await.unwrap());
+        }
+        assert_eq!(names, ["busy", "quiet", "busy", "busy"]);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_no_open_slot_fits_does_not_wait() {
+        let world = World::new().await;
+        let slots = Arc::new(Slots::default());
+        assert!(slots.reserve(want(&world, "standard").await).await.is_none());
+        let slot = slots.add(served(&world)).unwrap();
+        slot.offer();
+        assert!(slots.reserve(want(&world, "helpful").await).await.is_none());
+        let held = slots.reserve(want(&world, "standard").await).await;
+        assert!(held.is_some());
+        drop(held);
+        assert!(slots.reserve(want(&world, "standard").await).await.is_some(), "a reservation dropped is a slot again");
+        assert!(slot.close().is_none());
+        assert!(slots.reserve(want(&world, "standard").await).await.is_none());
+    }
+}

@@ -17,8 +17,13 @@ use anteroom_proto::{
     time::HOUR_MS,
 };
 
+use http_body_util::BodyExt as _;
+
 use super::rig::{Rig, code, delta, next, rest};
-use crate::testing::{PSEUDONYM, chat, done};
+use crate::{
+    identity::{Kill, Role},
+    testing::{PSEUDONYM, chat, done},
+};
 
 #[tokio::test]
 async fn a_withdrawn_grant_cuts_an_open_stream() {
@@ -314,4 +319,60 @@ async fn a_drain_refuses_new_calls_and_cuts_what_does_not_finish() {
     assert_eq!(drain.await.unwrap(), 1);
     assert_eq!(rig.finished(&call.id).await.end, "shutting_down");
     assert_eq!(code(&rig.caller.clone().stream(rig.request()).await.unwrap_err()), "shutting_down");
+}
+
+/// Makes a call past the network, with a switch that resets its stream.
+async fn direct(rig: &Rig, whole: bool, reset: &Kill) -> crate::relay::call::Answer {
+    let asked = crate::relay::Asked {
+        caller: rig.world.agency.caller(Role::Workload, "eval-1"),
+        address: [127, 0, 0, 1].into(),
+        request: rig.world.call(&rig.access, "chat", &chat(!whole)),
+        whole,
+        patience: None,
+        reset: Some(reset.clone()),
+    };
+    rig.relay.call(asked).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_told_of_its_end_is_reset() {
+    let rig = Rig::new().await;
+    let mut connector = rig.slot().await;
+    let reset = Kill::new();
+    // Nobody polls the answer, as when HTTP/2 has no room for more.
+    let _answer = direct(&rig, false, &reset).await;
+    let _call = connector.take().await;
+    assert_eq!(rig.relay.cut_grant(rig.access.grant, Refusal::GrantWithdrawn, rig.world.now()), 1);
+    reset.wait().await;
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_whole_answer_stop_in_the_middle_when_the_grant_ends() {
+    let rig = Rig::new().await;
+    let mut connector = rig.slot().await;
+    let answer = direct(&rig, true, &Kill::new()).await;
+    let _call = connector.take().await;
+    let whole = tonic::body::Body::new(http_body_util::Full::new(bytes::Bytes::from(vec![b'x'; 100_000])));
+    let mut body = crate::relay::body::gated(whole, Arc::clone(&answer.flow));
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first.len(), crate::relay::body::PIECE_BYTES_MAX);
+    rig.relay.cut_grant(rig.access.grant, Refusal::GrantWithdrawn, rig.world.now());
+    let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+    assert_eq!(trailers["anteroom-code"], "grant_withdrawn");
+    assert_ne!(trailers["grpc-status"], "0");
+    assert!(body.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_while_its_call_waits_admits_nothing() {
+    let rig = Rig::new().await;
+    let mut connector = rig.slot().await;
+    let (_stream, _call) = rig.open(&mut connector).await;
+    // The one slot is in use, so the next call waits; then its caller leaves.
+    let (mut caller, request) = (rig.caller.clone(), rig.request());
+    let waiting = tokio::spawn(async move { caller.stream(request).await });
+    tokio::task::yield_now().await;
+    waiting.abort();
+    assert!(waiting.await.unwrap_err().is_cancelled());
+    assert_eq!(rig.count(40), 1);
 }
