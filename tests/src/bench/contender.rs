@@ -19,8 +19,8 @@ pub struct Contender {
     pub name: &'static str,
     /// Its process; none if it runs in the generator's.
     pub pid: Option<u32>,
-    /// Clients on connections of their own.
-    pub clients: Vec<InferenceClient<Channel>>,
+    /// Connections.
+    pub connections: Vec<InferenceClient<Channel>>,
     /// What its calls are made under.
     pub caller: Arc<Caller>,
 }
@@ -54,13 +54,12 @@ impl Round {
 }
 
 impl Contender {
-    /// Loads it from the first `clients` of its clients for `length`.
+    /// Loads it from `clients` clients for `length`.
     pub async fn round(&self, manner: Manner, clients: usize, length: Duration) -> Fallible<Round> {
         let own = std::process::id();
         let cpu = || self.pid.map_or(Ok(0.0), machine::cpu_seconds);
         let (before, own_before) = (cpu()?, machine::cpu_seconds(own)?);
-        let clients = self.clients.get(..clients).ok_or("more clients than connections")?;
-        let tally = load::drive(clients, &self.caller, manner, length).await?;
+        let tally = load::drive(&self.connections, clients, &self.caller, manner, length).await?;
         let round = Round { cpu: cpu()? - before, generator_cpu: machine::cpu_seconds(own)? - own_before, tally };
         if round.tally.failed.0 > round.tally.calls / 100 {
             let (failed, reason) = &round.tally.failed;

@@ -59,6 +59,8 @@ pub struct Plan {
 struct Cut {
     acknowledged: Duration,
     told: Latencies,
+    /// Chunks that a reader got after the withdrawal was acknowledged.
+    late_chunks: usize,
     codes: Vec<String>,
     slow: usize,
     slow_late: usize,
@@ -77,6 +79,7 @@ pub async fn run(plan: &Plan, program: &Path, folder: &Path) -> Fallible<(String
         "p99",
         "p99.9",
         "last",
+        "chunks read after the acknowledgement",
         "told by a code",
         "slow that got more after the cut than windows hold",
     ]);
@@ -84,7 +87,7 @@ pub async fn run(plan: &Plan, program: &Path, folder: &Path) -> Fallible<(String
     for number in 0..plan.rounds {
         // A slot whose outcome came too late was closed by the broker.
         world.serve(plan.streams + 8, Duration::from_secs_f64(1.0 / plan.rate)).await?;
-        let cut = once(&world, plan).await?;
+        let cut = once(&mut world, plan).await?;
         let [p50, p99, p999, last] = cut.told.quantiles([0.5, 0.99, 0.999, 1.0]).map(|micros| micros / 1_000.0);
         let coded = cut.codes.iter().filter(|code| !code.is_empty()).count();
         let acknowledged = cut.acknowledged.as_secs_f64() * 1_000.0;
@@ -96,13 +99,14 @@ pub async fn run(plan: &Plan, program: &Path, folder: &Path) -> Fallible<(String
             round(p99),
             round(p999),
             round(last),
+            cut.late_chunks.to_string(),
             format!("{coded} of {}", cut.codes.len()),
             cut.slow_late.to_string(),
         ]);
         rows.push(json!({
             "streams": plan.streams, "slow": cut.slow, "acknowledged_ms": acknowledged, "told_ms":
             {"p50": p50, "p99": p99, "p999": p999, "last": last}, "told_us_histogram": cut.told.histogram(),
-            "told_by_a_code": coded, "slow_with_more_than_windows": cut.slow_late,
+            "told_by_a_code": coded, "chunks_after_acknowledgement": cut.late_chunks, "slow_with_more_than_windows": cut.slow_late,
         }));
         let first = metrics.map_or(cut.before, |(first, _)| first);
         metrics = Some((first, cut.after));
@@ -138,10 +142,11 @@ fn cut_histograms(metrics: &Metrics) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-async fn once(world: &World, plan: &Plan) -> Fallible<Cut> {
+async fn once(world: &mut World, plan: &Plan) -> Fallible<Cut> {
     let caller = world.caller().await?;
     let clients = world.clients(plan.streams.div_ceil(STREAMS_PER_CONNECTION)).await?;
     let (cut_at, cut_seen) = watch::channel(None::<Instant>);
+    let (acked_at, acked_seen) = watch::channel(false);
     let opened = Arc::new(AtomicUsize::new(0));
     let mut readers = JoinSet::new();
     for number in 0..plan.streams {
@@ -149,7 +154,7 @@ async fn once(world: &World, plan: &Plan) -> Fallible<Cut> {
         let manner = if slow { Manner::Flood } else { Manner::Trickle };
         let request = caller.request(&manner.body(&caller.line))?;
         let mut client = clients[number / STREAMS_PER_CONNECTION].clone();
-        let (began, cut_seen) = (Arc::clone(&opened), cut_seen.clone());
+        let (began, cut_seen, acked_seen) = (Arc::clone(&opened), cut_seen.clone(), acked_seen.clone());
         readers.spawn(async move {
             let mut stream = client.stream(request).await?.into_inner();
             let first = stream.message().await?;
@@ -157,7 +162,7 @@ async fn once(world: &World, plan: &Plan) -> Fallible<Cut> {
                 return Err("a stream began without its admission".into());
             }
             began.fetch_add(1, Ordering::Relaxed);
-            if slow { later(stream, cut_seen).await } else { read(stream, cut_seen).await }
+            if slow { later(stream, cut_seen).await } else { read(stream, cut_seen, acked_seen).await }
         });
         // A reader that failed fails the whole at once.
         while number + 1 - opened.load(Ordering::Relaxed) >= OPENING {
@@ -192,10 +197,12 @@ async fn once(world: &World, plan: &Plan) -> Fallible<Cut> {
         .await?
         .into_inner();
     let acknowledged = sent.elapsed();
+    acked_at.send_replace(true);
 
     let mut cut = Cut {
         acknowledged,
         told: Latencies::default(),
+        late_chunks: 0,
         codes: Vec::new(),
         slow: 0,
         slow_late: 0,
@@ -204,8 +211,9 @@ async fn once(world: &World, plan: &Plan) -> Fallible<Cut> {
     };
     while let Some(ended) = timeout(TOLD_MAX, readers.join_next()).await.map_err(|_| "a stream was never told")? {
         match ended?? {
-            Ended::Told { after, code } => {
+            Ended::Told { after, late, code } => {
                 cut.told.add(after);
+                cut.late_chunks += late;
                 cut.codes.push(code);
             }
             Ended::Late { beyond_windows } => {
@@ -225,24 +233,29 @@ async fn once(world: &World, plan: &Plan) -> Fallible<Cut> {
 
 /// How a stream ended for its reader.
 enum Ended {
-    /// The reader was told, so long after the withdrawal was sent.
-    Told { after: Duration, code: String },
+    /// The reader was told, so long after the withdrawal was sent, and got so many chunks after it was acknowledged.
+    Told { after: Duration, late: usize, code: String },
     /// Nobody read until the cut was over.
     Late { beyond_windows: bool },
 }
 
 /// Reads to the end.
-async fn read(mut stream: Streaming<CallEvent>, cut: watch::Receiver<Option<Instant>>) -> Fallible<Ended> {
+async fn read(
+    mut stream: Streaming<CallEvent>,
+    cut: watch::Receiver<Option<Instant>>,
+    acknowledged: watch::Receiver<bool>,
+) -> Fallible<Ended> {
+    let mut late = 0;
     loop {
         match stream.message().await {
-            Ok(Some(CallEvent { event: Some(Event::Data(_)) })) => {}
+            Ok(Some(CallEvent { event: Some(Event::Data(_)) })) => late += usize::from(*acknowledged.borrow()),
             ended => {
                 let Some(sent) = *cut.borrow() else { return Err("a stream ended before the cut".into()) };
                 let code = match &ended {
                     Err(status) => status.message().to_owned(),
                     Ok(_) => String::new(),
                 };
-                return Ok(Ended::Told { after: sent.elapsed(), code });
+                return Ok(Ended::Told { after: sent.elapsed(), late, code });
             }
         }
     }

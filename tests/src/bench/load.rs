@@ -1,6 +1,7 @@
 //! The load: callers that sign their claims and wait for whole answers, each on a connection of its own.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -98,9 +99,10 @@ impl Tally {
     }
 }
 
-/// Calls without a pause from every client for `length`.
+/// Calls without a pause from `clients` clients for `length`. Every connection is one client's alone, who uses its own by turns.
 pub async fn drive(
-    clients: &[InferenceClient<Channel>],
+    connections: &[InferenceClient<Channel>],
+    clients: usize,
     caller: &Arc<Caller>,
     manner: Manner,
     length: Duration,
@@ -108,15 +110,17 @@ pub async fn drive(
     let begun = Instant::now();
     let body = manner.body(&caller.line);
     let mut tasks = JoinSet::new();
-    for client in clients {
-        let (mut client, caller, body) = (client.clone(), Arc::clone(caller), body.clone());
+    for first in 0..clients {
+        let mut own: VecDeque<_> = connections.iter().skip(first).step_by(clients).cloned().collect();
+        let (caller, body) = (Arc::clone(caller), body.clone());
         tasks.spawn(async move {
             let mut tally = Tally::default();
             while begun.elapsed() < length {
+                let Some(client) = own.front_mut() else { break };
                 let called = match manner {
-                    Manner::Whole => whole(&mut client, &caller, &body, &mut tally).await,
+                    Manner::Whole => whole(client, &caller, &body, &mut tally).await,
                     Manner::Stream | Manner::Trickle | Manner::Flood => {
-                        stream(&mut client, &caller, &body, &mut tally).await
+                        stream(client, &caller, &body, &mut tally).await
                     }
                 };
                 match called {
@@ -128,6 +132,7 @@ pub async fn drive(
                         tokio::time::sleep(Duration::from_millis(1)).await;
                     }
                 }
+                own.rotate_left(1);
             }
             tally
         });

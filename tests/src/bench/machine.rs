@@ -116,7 +116,7 @@ fn used_of(path: &Path) -> Fallible<u64> {
 /// A process under test. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
-    child: tokio::process::Child,
+    _child: tokio::process::Child,
     /// Its process.
     pub pid: u32,
     /// What its first line on standard output said, `key=value` pairs.
@@ -146,17 +146,12 @@ impl Process {
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let said = first.split(' ').filter_map(|pair| pair.split_once('='));
         let said = said.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Ok(Self { child, pid, said })
+        Ok(Self { _child: child, pid, said })
     }
 
     /// One of the values of its first line.
     pub fn said(&self, key: &str) -> Fallible<&str> {
         Ok(self.said.get(key).ok_or_else(|| format!("the process did not say its `{key}`"))?)
-    }
-
-    /// Ends it.
-    pub async fn stop(mut self) -> Fallible<()> {
-        Ok(self.child.kill().await?)
     }
 }
 

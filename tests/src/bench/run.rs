@@ -6,12 +6,16 @@ use std::{
     time::Duration,
 };
 
-use anteroom_proto::names::{Digest, RunId};
+use anteroom_proto::{
+    names::{Digest, RunId},
+    rpc::inference_client::InferenceClient,
+};
 use anteroom_sdk::{
     signer::{KeyFile, SharedSigner},
     system,
 };
 use serde_json::{Value, json};
+use tonic::transport::Channel;
 
 use super::{
     Fallible,
@@ -33,7 +37,7 @@ pub struct Plan {
     pub rounds: usize,
     /// Length of a round of one contender under one workload.
     pub length: Duration,
-    /// Clients where there is more than one.
+    /// Clients where there is more than one; four connections or more are each one's own.
     pub clients: usize,
     /// The broker's program; without it the pass-through runs against itself.
     pub broker: Option<PathBuf>,
@@ -41,6 +45,14 @@ pub struct Plan {
     pub control: bool,
     /// Core of the systems under test, if they are pinned.
     pub core: Option<usize>,
+}
+
+impl Plan {
+    /// Connections to each contender. One certificate may make 200 calls a second, so one client alone needs many to be stopped by
+    /// nothing but the broker's work.
+    fn connections(&self) -> usize {
+        CONNECTIONS_MIN.max(self.clients * 4)
+    }
 }
 
 struct Workload {
@@ -97,6 +109,7 @@ struct Books {
     admitted: Latencies,
 }
 
+const CONNECTIONS_MIN: usize = 64;
 const BROKER: &str = "broker";
 const PLAIN: &str = "pass-through";
 const CONTROL: &str = "pass-through again";
@@ -118,8 +131,8 @@ impl Field {
                 let mut world = World::start(program, folder, plan.core).await?;
                 world.serve(plan.clients * 2, Duration::ZERO).await?;
                 let caller = world.caller().await?;
-                let clients = world.clients(plan.clients).await?;
-                contenders.push(Contender { name: BROKER, pid: Some(world.process.pid), clients, caller });
+                let connections = world.clients(plan.connections()).await?;
+                contenders.push(Contender { name: BROKER, pid: Some(world.process.pid), connections, caller });
                 Some(world)
             }
             None => None,
@@ -137,12 +150,12 @@ impl Field {
             let args = ["pass-through", "--pki", &pki_folder, "--upstream", &upstream].map(str::to_owned);
             let log = folder.join(format!("{name}.log"));
             let process = Process::start(&std::env::current_exe()?, &args, plan.core, &log).await?;
-            let clients = connections(&pki, process.said("programme")?, plan.clients).await?;
-            contenders.push(Contender { name, pid: Some(process.pid), clients, caller: Arc::clone(&caller) });
+            let connections = connect(&pki, process.said("programme")?, plan.connections()).await?;
+            contenders.push(Contender { name, pid: Some(process.pid), connections, caller: Arc::clone(&caller) });
             processes.push(process);
         }
-        let clients = connections(&pki, &upstream, plan.clients).await?;
-        let direct = Contender { name: DIRECT, pid: None, clients, caller };
+        let connections = connect(&pki, &upstream, plan.connections()).await?;
+        let direct = Contender { name: DIRECT, pid: None, connections, caller };
         Ok(Self { contenders, direct, world, _processes: processes })
     }
 
@@ -165,11 +178,7 @@ impl Field {
     }
 }
 
-async fn connections(
-    pki: &Pki,
-    address: &str,
-    count: usize,
-) -> Fallible<Vec<anteroom_proto::rpc::inference_client::InferenceClient<tonic::transport::Channel>>> {
+async fn connect(pki: &Pki, address: &str, count: usize) -> Fallible<Vec<InferenceClient<Channel>>> {
     let mut clients = Vec::with_capacity(count);
     for _ in 0..count {
         clients.push(load::client(pki.connect("caller", address).await?));

@@ -14,14 +14,22 @@ use std::{
 
 use anteroom_broker::{
     boot::Addresses,
-    demo::cast::{Cast, LAB, LINE, Plan, RUN},
+    demo::cast::{AGENCY, Cast, LAB, LINE, Plan, RUN},
+    entropy::SystemEntropy,
+    identity::{Principal, Role},
+    pki::token::{TokenLifetime, TokenStore},
 };
 use anteroom_proto::{
     names::{GrantId, RunId},
     rpc::inference_client::InferenceClient,
     statement::terms::Budget,
 };
-use anteroom_sdk::home::Use;
+use anteroom_sdk::{
+    channel::{self, TlsSource},
+    credentials::{Credentials, EnrolTrust},
+    home::Use,
+    system,
+};
 use tonic::transport::Channel;
 
 use super::{
@@ -51,6 +59,7 @@ pub struct World {
     /// Where metrics are read.
     pub ops: SocketAddr,
     script: Option<Arc<Script>>,
+    members: Vec<Credentials>,
 }
 
 impl World {
@@ -82,7 +91,7 @@ impl World {
             ops: process.said("ops")?.parse()?,
         };
         let cast = Cast::seed(folder, addresses, process.said("log_key")?).await?;
-        Ok(Self { process, cast, ops: addresses.ops, script: None })
+        Ok(Self { process, cast, ops: addresses.ops, script: None, members: Vec::new() })
     }
 
     /// The ledger's folder.
@@ -163,12 +172,28 @@ impl World {
         self.script.as_ref().map_or(0, |script| script.lost.load(Ordering::Relaxed))
     }
 
-    /// `count` evaluators, each on a connection of its own.
-    pub async fn clients(&self, count: usize) -> Fallible<Vec<InferenceClient<Channel>>> {
+    /// `count` evaluators, each on a connection of its own under a certificate of its own: the broker holds every certificate to a
+    /// rate far below what it can do.
+    pub async fn clients(&mut self, count: usize) -> Fallible<Vec<InferenceClient<Channel>>> {
+        while self.members.len() < count {
+            self.members.push(self.enrol(self.members.len()).await?);
+        }
+        let address = self.cast.agency.address()?;
         let mut clients = Vec::with_capacity(count);
-        for _ in 0..count {
-            clients.push(load::client(self.cast.agency.channel(Use::Call).await?));
+        for credentials in self.members.iter().take(count) {
+            clients.push(load::client(channel::connect(&address, &TlsSource::new(credentials.tls()?)).await?));
         }
         Ok(clients)
+    }
+
+    async fn enrol(&self, number: usize) -> Fallible<Credentials> {
+        let data = self.cast.dir().join("operator");
+        let roots = std::fs::read_to_string(data.join("operator").join("ca.pem"))?;
+        let tokens = TokenStore::open(&data.join("pki").join("tokens"))?;
+        let principal = Principal::new(AGENCY, Role::Workload, &format!("bench-{number}"))?;
+        let now = system::now().ms();
+        let token = tokens.mint(&principal, TokenLifetime::default(), now, &mut SystemEntropy::new())?;
+        let door = self.cast.agency.enrol_address()?;
+        Ok(Credentials::enrol(&door, &EnrolTrust::Roots(roots), token.expose()).await?)
     }
 }

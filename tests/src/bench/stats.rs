@@ -52,11 +52,6 @@ impl Latencies {
         self.micros.extend(other.micros);
     }
 
-    /// How many.
-    pub fn count(&self) -> usize {
-        self.micros.len()
-    }
-
     /// Quantiles in microseconds; not a number where there was nothing.
     pub fn quantiles<const N: usize>(&self, wanted: [f64; N]) -> [f64; N] {
         let mut sorted = self.micros.clone();
