@@ -34,7 +34,7 @@ use anteroom_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use kept::KeptStop;
+pub use kept::{KeptStop, RECEIPT_STORES_MAX};
 pub use pins::PinFile;
 pub use session::{CertRole, Use};
 
@@ -70,8 +70,8 @@ pub enum HomeError {
         "there is no party's folder at `{0}`; `anteroom enroll` or `anteroom org init` makes one, `--home` names another"
     )]
     Absent(PathBuf),
-    /// There is one already.
-    #[error("`{0}` is a party's folder already")]
+    /// It is there already.
+    #[error("`{0}` is there already, and nothing in a party's folder is overwritten")]
     Exists(PathBuf),
     /// It belongs to somebody else.
     #[error("this folder is `{held}`'s, not `{asked}`'s; name another with `--home`")]

@@ -275,7 +275,8 @@ impl LogView {
         let Some(file) = &self.file else {
             return Ok(());
         };
-        let fresh = file.with_extension("new");
+        // Commands that run side by side share the file, so each writes beside it under a name of its own.
+        let fresh = file.with_extension(format!("{}.new", std::process::id()));
         let kept = std::fs::write(&fresh, met.note().encode()).and_then(|()| std::fs::rename(&fresh, file));
         kept.map_err(|why| Error::File { path: file.clone(), why })
     }

@@ -161,7 +161,8 @@ fn read_note(folder: &Path) -> Result<Note, CredentialsError> {
 /// Replaces a file whole or not at all.
 fn replace(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), CredentialsError> {
     let path = folder.join(name);
-    let fresh = folder.join(format!("{name}.new"));
+    // Two processes may renew at once; the later one wins whole.
+    let fresh = folder.join(format!("{name}.{}.new", std::process::id()));
     let write = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(bytes)?;

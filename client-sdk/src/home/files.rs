@@ -42,10 +42,11 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, HomeError> {
     text.map_err(|error| HomeError::Text { path: path.to_owned(), why: error.to_string() })
 }
 
-/// Writes a file beside its place, waits for the disk, and moves it there.
+/// Writes a file beside its place, waits for the disk, and moves it there. Commands may run side by side, so each writes beside
+/// the place under a name of its own.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
+    name.push(format!(".{}.new", std::process::id()));
     let fresh = path.with_file_name(name);
     let parent = path.parent().unwrap_or(Path::new("."));
     let write = || {

@@ -19,12 +19,15 @@ use prost::Message;
 use super::{Home, HomeError, files};
 use crate::{
     acts::{Recorded, carried},
-    store::{ReceiptKeeper, ReceiptStore},
+    store::{ReceiptKeeper, ReceiptStore, StoreError},
     verify::{
         dossier::{VerifiedDossier, VerifiedOffer},
         scope::TagKeys,
     },
 };
+
+/// Most processes that keep receipts in one folder at once.
+pub const RECEIPT_STORES_MAX: u32 = 64;
 
 /// A stop signed here.
 #[derive(Clone, Debug)]
@@ -92,7 +95,10 @@ impl Home {
         let terms = Terms::parse(bytes)?;
         let folder = self.dir.join("terms");
         files::folder(&folder)?;
-        files::replace(&folder.join(format!("{}.json", terms.grant)), bytes)?;
+        let path = folder.join(format!("{}.json", terms.grant));
+        if files::read_bytes(&path)?.as_deref() != Some(bytes) {
+            files::replace(&path, bytes)?;
+        }
         Ok(terms)
     }
 
@@ -183,15 +189,46 @@ impl Home {
         files::replace(&path, &text)
     }
 
-    /// The receipts kept here. One process at a time has them open.
+    /// A store of receipts to write to. One process at a time has a store open, so each that runs beside another gets one of its
+    /// own, next to the first.
     ///
     /// # Errors
-    /// They cannot be opened.
+    /// It cannot be opened, or [`RECEIPT_STORES_MAX`] processes run already.
     pub fn receipts(&self) -> Result<ReceiptStore, HomeError> {
-        Ok(ReceiptStore::open(&self.dir.join("receipts"))?)
+        let mut last = None;
+        for number in 1..=RECEIPT_STORES_MAX {
+            match ReceiptStore::open(&self.receipts_dir(number)) {
+                Err(StoreError::InUse(path)) => last = Some(StoreError::InUse(path)),
+                opened => return Ok(opened?),
+            }
+        }
+        Err(last.unwrap_or(StoreError::Closed).into())
     }
 
-    /// The receipts kept here, for many tasks.
+    /// Every store of receipts that no other process has open, and how many are open elsewhere.
+    ///
+    /// # Errors
+    /// One cannot be opened.
+    pub fn all_receipts(&self) -> Result<(Vec<ReceiptStore>, usize), HomeError> {
+        let (mut stores, mut elsewhere) = (Vec::new(), 0);
+        for folder in (1..=RECEIPT_STORES_MAX).map(|number| self.receipts_dir(number)) {
+            if !folder.is_dir() {
+                continue;
+            }
+            match ReceiptStore::open(&folder) {
+                Err(StoreError::InUse(_)) => elsewhere += 1,
+                opened => stores.push(opened?),
+            }
+        }
+        Ok((stores, elsewhere))
+    }
+
+    fn receipts_dir(&self, number: u32) -> PathBuf {
+        let first = self.dir.join("receipts");
+        if number == 1 { first } else { first.join(number.to_string()) }
+    }
+
+    /// A store of receipts, for many tasks.
     ///
     /// # Errors
     /// They cannot be opened.

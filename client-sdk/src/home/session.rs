@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anteroom_proto::{
-    names::{GrantId, OrgId, RunId},
+    names::{CallId, GrantId, OrgId, RunId},
     rpc::{
-        Dossier, GetDossierRequest, GrantSummary, ListGrantsRequest, WhoAmIReply, WhoAmIRequest,
-        directory_client::DirectoryClient,
+        CallStatus, Dossier, GetCallRequest, GetDossierRequest, GrantSummary, ListGrantsRequest, WhoAmIReply,
+        WhoAmIRequest, directory_client::DirectoryClient, inference_client::InferenceClient,
     },
     statement::envelope::Signer,
     time::At,
@@ -265,6 +265,17 @@ impl Home {
             return Err(VerificationError::Other("grant").into());
         }
         Ok(dossier)
+    }
+
+    /// What the broker has on record of a call of this agency's, unverified. Content is never there.
+    ///
+    /// # Errors
+    /// The broker refuses or cannot be reached.
+    pub async fn fetch_call(&self, call: CallId) -> Result<CallStatus, HomeError> {
+        let client = InferenceClient::new(self.channel(Use::Call).await?);
+        let request = GetCallRequest { call: call.as_bytes().to_vec() };
+        let mut client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(client.get_call(request).await?.into_inner())
     }
 
     /// A caller under a grant, with the run credential in force that names this folder's workload key and lasts longest.

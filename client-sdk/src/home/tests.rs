@@ -13,7 +13,10 @@ use anteroom_proto::{
 };
 
 use super::*;
-use crate::system;
+use crate::{
+    store::{KeptReceipt, ReceiptStore},
+    system,
+};
 
 fn org(name: &str) -> OrgId {
     OrgId::parse(name).unwrap()
@@ -149,4 +152,21 @@ fn key_names_stay_inside_the_folder() {
     for name in ["../root", "a/b", "", "A"] {
         assert!(matches!(home.signer(name), Err(HomeError::KeyName(_))), "{name}");
     }
+}
+
+#[test]
+fn commands_that_run_side_by_side_all_keep_their_receipts() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::create(folder.path()).unwrap();
+    let kept = |call: u8| KeptReceipt { call: vec![call; 16], receipt: None, outcome: None, kept_ms: 1 };
+    let mut one = home.receipts().unwrap();
+    let mut two = home.receipts().unwrap();
+    one.append(&[kept(1)]).unwrap();
+    two.append(&[kept(2)]).unwrap();
+    let (open, elsewhere) = home.all_receipts().unwrap();
+    assert_eq!((open.len(), elsewhere), (0, 2));
+    drop((one, two));
+    let (open, elsewhere) = home.all_receipts().unwrap();
+    assert_eq!(elsewhere, 0);
+    assert_eq!(open.iter().map(ReceiptStore::len).sum::<usize>(), 2);
 }

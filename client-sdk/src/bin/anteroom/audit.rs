@@ -111,6 +111,28 @@ view! {
 }
 
 view! {
+    /// A record in a table, which has no room for more.
+    ShortRow {
+        /// Index in the log.
+        index: u64,
+        /// Position in the scope.
+        seq: u64,
+        /// The broker's clock.
+        at: When,
+        /// Its kind.
+        kind: String,
+        /// What happened, in a line.
+        what: String,
+    }
+}
+
+impl From<&RecordRow> for ShortRow {
+    fn from(row: &RecordRow) -> Self {
+        Self { index: row.index, seq: row.seq, at: row.at, kind: row.kind.clone(), what: row.what.clone() }
+    }
+}
+
+view! {
     /// A scope shown to be whole.
     Whole {
         /// The scope.
@@ -176,7 +198,11 @@ async fn read(
         return Ok(());
     }
     let skipped = tail.map_or(0, |count| rows.len().saturating_sub(count));
-    ctx.out.rows(rows.get(skipped..).unwrap_or_default())
+    let shown = rows.get(skipped..).unwrap_or_default();
+    if ctx.out.format() == Format::Table {
+        return ctx.out.rows(&shown.iter().map(ShortRow::from).collect::<Vec<_>>());
+    }
+    ctx.out.rows(shown)
 }
 
 async fn verify(ctx: &Ctx, home: &Home, which: Which) -> Result<(), Fail> {

@@ -8,14 +8,17 @@ use anteroom_proto::{
 };
 use anteroom_sdk::{
     error::Refused,
-    evaluator::{Route, StreamItem},
+    evaluator::{Evaluator, RecordedCall, Route, StreamItem},
+    home::Home,
+    store::KeptReceipt,
+    system,
     verify::receipt::VerifiedCall,
 };
 use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::{context::Ctx, fail::Fail};
+use crate::{context::Ctx, fail::Fail, receipt::checked};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom chat GRANT Which of these functions can overflow?
@@ -92,7 +95,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
                 if begun {
                     ctx.out.raw(b"\n")?;
                 }
-                note_call(ctx, stream.call());
+                keep_cut(ctx, &home, &evaluator, stream.call()).await;
                 return Err(match error.refused() {
                     Some(refused) if begun => Fail::Cut(Box::new(refused.clone())),
                     Some(_) | None => error.into(),
@@ -133,6 +136,23 @@ fn cut_refusal(grant: GrantId, at: Option<At>) -> Refused {
         next: None,
         status: tonic::Code::PermissionDenied,
         retry_after: None,
+    }
+}
+
+/// Keeps what is on record of a call that was cut. The cut counts before it is on record, so this may come too early; then the
+/// person is told how to fetch it.
+async fn keep_cut(ctx: &Ctx, home: &Home, evaluator: &Evaluator, call: CallId) {
+    let Ok(RecordedCall { receipt: Some(receipt), outcome, .. }) = evaluator.recorded(call).await else {
+        // It was refused before it was on record as a call.
+        return;
+    };
+    let kept =
+        KeptReceipt { call: call.as_bytes().to_vec(), receipt: Some(receipt), outcome, kept_ms: system::now().ms() };
+    let whole = kept.receipt.as_ref().is_some_and(|receipt| receipt.finished.is_some());
+    if whole && checked(home, &kept, call).is_ok() && evaluator.receipts().keep(kept).await.is_ok() {
+        note_call(ctx, call);
+    } else {
+        ctx.out.note(&format!("call {call}; `anteroom receipt fetch {call}` fetches what is on record"));
     }
 }
 

@@ -95,7 +95,7 @@ enum Noun {
     /// Make one call with a body of your own; the answer's body goes to standard output verbatim.
     #[command(after_help = call::EXAMPLES)]
     Call(call::Call),
-    /// List, show, verify and export receipts of calls.
+    /// List, show, verify, fetch and export receipts of calls.
     #[command(subcommand, after_help = receipt::EXAMPLES)]
     Receipt(receipt::ReceiptVerb),
     /// Read the log, prove a slice whole, decide again offline.
@@ -181,7 +181,7 @@ async fn run(ctx: &Ctx, noun: Noun) -> Result<(), Fail> {
         Noun::Lab(verb) => lab::run(ctx, verb).await,
         Noun::Chat(args) => chat::run(ctx, args).await,
         Noun::Call(args) => call::run(ctx, args).await,
-        Noun::Receipt(verb) => receipt::run(ctx, verb),
+        Noun::Receipt(verb) => receipt::run(ctx, verb).await,
         Noun::Audit(verb) => audit::run(ctx, verb).await,
         Noun::Policy(verb) => policy::run(ctx, verb),
         Noun::Completion(args) => completion::run(ctx, &args),

@@ -9,12 +9,13 @@ use anteroom_proto::{
         scope::Scope,
     },
     names::{CallId, GrantId},
-    rpc::Receipt,
+    rpc::{CallStatus, Receipt},
     time::At,
 };
 use anteroom_sdk::{
     home::{Home, HomeError},
     store::{KeptReceipt, ReceiptStore},
+    system,
     verify::receipt::{to_tlog_proof, verify_call},
 };
 use clap::Subcommand;
@@ -29,6 +30,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom receipt list
   anteroom receipt verify                # every receipt, offline, under the pinned keys
   anteroom receipt show CALL
+  anteroom receipt fetch CALL            # of a call that was cut
   anteroom receipt export CALL --out proofs/   # C2SP tlog-proof files for other tools";
 
 /// Receipts of calls.
@@ -45,6 +47,11 @@ pub(crate) enum ReceiptVerb {
     Verify {
         /// The calls [default: all]
         calls: Vec<CallId>,
+    },
+    /// Ask the broker what it has on record of a call, verify it and keep it; for one that was cut or whose answer was lost
+    Fetch {
+        /// The call
+        call: CallId,
     },
     /// Write a receipt's records as tlog-proof files
     Export {
@@ -94,10 +101,11 @@ view! {
     }
 }
 
-pub(crate) fn run(ctx: &Ctx, verb: ReceiptVerb) -> Result<(), Fail> {
+pub(crate) async fn run(ctx: &Ctx, verb: ReceiptVerb) -> Result<(), Fail> {
     let home = ctx.home()?;
-    let store = home.receipts()?;
+    let store = Stores::open(ctx, &home)?;
     match verb {
+        ReceiptVerb::Fetch { call } => fetch(ctx, &home, store, call).await,
         ReceiptVerb::List => {
             let rows = store.calls().into_iter().map(|call| unverified(&find(&store, call)?, call));
             ctx.out.rows(&rows.collect::<Result<Vec<_>, _>>()?)
@@ -112,9 +120,57 @@ pub(crate) fn run(ctx: &Ctx, verb: ReceiptVerb) -> Result<(), Fail> {
     }
 }
 
-fn find(store: &ReceiptStore, call: CallId) -> Result<KeptReceipt, Fail> {
-    let found = store.find(call).map_err(HomeError::from)?;
-    found.ok_or_else(|| Fail::Local(format!("no receipt of `{call}` is kept here; `anteroom receipt list` lists them")))
+/// Every store of receipts in the folder.
+struct Stores(Vec<ReceiptStore>);
+
+impl Stores {
+    fn open(ctx: &Ctx, home: &Home) -> Result<Self, Fail> {
+        let (stores, elsewhere) = home.all_receipts()?;
+        if elsewhere > 0 {
+            ctx.out
+                .note(&format!("{elsewhere} other commands are writing receipts at this moment; theirs are left out"));
+        }
+        Ok(Self(stores))
+    }
+
+    fn calls(&self) -> Vec<CallId> {
+        let mut calls: Vec<CallId> = self.0.iter().flat_map(ReceiptStore::calls).collect();
+        calls.sort();
+        calls.dedup();
+        calls
+    }
+}
+
+fn find(stores: &Stores, call: CallId) -> Result<KeptReceipt, Fail> {
+    let mut newest: Option<KeptReceipt> = None;
+    for store in &stores.0 {
+        let found = store.find(call).map_err(HomeError::from)?;
+        newest = newest.into_iter().chain(found).max_by_key(|kept| kept.kept_ms);
+    }
+    let next = format!("no receipt of `{call}` is kept here; `anteroom receipt fetch {call}` asks the broker for it");
+    newest.ok_or(Fail::Local(next))
+}
+
+async fn fetch(ctx: &Ctx, home: &Home, stores: Stores, call: CallId) -> Result<(), Fail> {
+    let kept = on_record(call, home.fetch_call(call).await?);
+    let row = checked(home, &kept, call)?;
+    let known = find(&stores, call).is_ok_and(|held| held.receipt == kept.receipt);
+    // Closed first, so that the first of them is free to be written to.
+    drop(stores);
+    if !known {
+        home.receipts()?.append(&[kept]).map_err(HomeError::from)?;
+    }
+    ctx.out.one(&row)
+}
+
+/// What the broker has on record of a call, as it is kept.
+fn on_record(call: CallId, status: CallStatus) -> KeptReceipt {
+    KeptReceipt {
+        call: call.as_bytes().to_vec(),
+        receipt: status.receipt,
+        outcome: status.outcome,
+        kept_ms: system::now().ms(),
+    }
 }
 
 fn receipt(kept: &KeptReceipt) -> Result<&Receipt, Fail> {
@@ -132,7 +188,7 @@ fn grant_of(receipt: &Receipt) -> Result<GrantId, Fail> {
 }
 
 /// Everything a receipt holds, verified as far as this folder can: with the dossier kept all of it, with the terms the log's part.
-fn checked(home: &Home, kept: &KeptReceipt, call: CallId) -> Result<ReceiptRow, Fail> {
+pub(crate) fn checked(home: &Home, kept: &KeptReceipt, call: CallId) -> Result<ReceiptRow, Fail> {
     let receipt = receipt(kept)?;
     let grant = grant_of(receipt)?;
     let trust = home.log_trust()?;
