@@ -16,7 +16,7 @@ const TEST_LINES_MAX: usize = 1000;
 const LONGER: &[(&str, usize)] = &[
     ("broker/src/book/keyring.rs", 509),
     ("broker/src/demo/cast.rs", 528),
-    ("broker/src/relay/call.rs", 503),
+    ("broker/src/relay/call.rs", 509),
     ("policy/src/record.rs", 673),
     ("proto/src/ledger/record.rs", 562),
 ];
@@ -29,32 +29,8 @@ const CLOCKS: &[&str] = &["broker/src/clock.rs", "client-sdk/src/system.rs"];
 
 /// Refusals that no test reaches yet.
 const UNREACHED: &[&str] = &[
-    "key_set_mismatch",
-    "key_set_invalid",
-    "org_exists",
-    "build_in_other_line",
-    "supersedes_mismatch",
-    "roster_invalid",
-    "roster_unknown",
-    "person_unknown",
-    "person_not_valid",
-    "credential_expired",
-    "credential_too_long",
-    "credential_key",
-    "policy_unknown",
-    "grant_exists",
-    "grant_not_accepted",
-    "grant_already_accepted",
-    "grant_not_started",
-    "grant_declined",
-    "grant_lapsed",
-    "cap_reached",
-    "line_not_disclaimed",
-    "lock_exists",
-    "lock_target",
-    "sponsor_unknown",
-    "call_not_open",
-    "outcome_invalid",
+    // It takes a million calls of one grant within a day.
+    "calls_remembered",
 ];
 
 /// This file: it has to name what it forbids.
@@ -223,9 +199,16 @@ fn nothing_users_read_sounds_like_an_official_blessing() {
     none(wrong, "no state and no text of this system means an official verdict on a model");
 }
 
+/// Whether a text holds `name` and not just a longer one.
+fn mentions(text: &str, name: &str) -> bool {
+    text.match_indices(name).any(|(at, _)| !text[at + name.len()..].starts_with(char::is_alphanumeric))
+}
+
 #[test]
 fn each_refusal_is_reached_by_a_test() {
     const HOME: &str = "policy/src/refusal.rs";
+    /// Names the refusals that the simulation does not reach; it fails when it misses one of the others.
+    const COVERAGE: &str = "tests/src/sim/coverage.rs";
     let files = sources();
     let home = &files[HOME];
     let listed = home.split("\nrefusals! {").nth(1).unwrap().split("\n}").next().unwrap();
@@ -240,17 +223,15 @@ fn each_refusal_is_reached_by_a_test() {
     assert!(refusals.len() > 50, "the list of refusals was not found");
     let mut corpus = String::new();
     for (path, text) in &files {
-        if path != HOME && path != SELF {
+        if ![HOME, COVERAGE, SELF].contains(&path.as_str()) {
             corpus.push_str(if is_test(path) { text } else { split(text).1 });
         }
     }
     let mut wrong = Vec::new();
     for (variant, code) in refusals {
         let name = format!("Refusal::{variant}");
-        let reached = corpus.contains(&format!("\"{code}\""))
-            || corpus
-                .match_indices(&name)
-                .any(|(at, _)| !corpus[at + name.len()..].starts_with(|c: char| c.is_alphanumeric()));
+        let reached =
+            !mentions(&files[COVERAGE], &name) || mentions(&corpus, &name) || corpus.contains(&format!("\"{code}\""));
         match (reached, UNREACHED.contains(&code)) {
             (false, false) => wrong.push(format!("no test reaches `{code}`")),
             (true, true) => wrong.push(format!("`{code}` is reached: take it off the list")),
