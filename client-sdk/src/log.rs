@@ -95,7 +95,7 @@ impl CheckpointSource for AuditClient<Channel> {
 pub enum Anchoring {
     /// It was.
     Proven,
-    /// The log grew faster than it could be asked; the proof is due with the next one.
+    /// The log grew faster than it could be asked, or the broker went away; the proof is due with the next one.
     Waiting,
 }
 
@@ -178,7 +178,7 @@ impl LogView {
     /// Takes checkpoints in, whose signatures were verified, and demands that they belong to the log seen so far.
     ///
     /// # Errors
-    /// The broker cannot be asked, or the log contradicts what was seen.
+    /// The broker refuses, the log contradicts what was seen, or too many checkpoints wait for their proof.
     pub async fn accept(
         &self,
         source: &impl CheckpointSource,
@@ -199,8 +199,15 @@ impl LogView {
             asked.push(self.newest());
             asked.sort_by_key(|point| point.size);
             asked.dedup();
-            if self.ask(source, &asked).await? == Anchoring::Proven {
-                return Ok(Anchoring::Proven);
+            match self.ask(source, &asked).await {
+                Ok(Anchoring::Proven) => return Ok(Anchoring::Proven),
+                Ok(Anchoring::Waiting) => {}
+                // What was shown is signed and stays in line; a broker that went away is asked when it is back.
+                Err(Error::Transport(why)) => {
+                    tracing::debug!(why, "the broker cannot be asked for a proof at the moment");
+                    break;
+                }
+                Err(error) => return Err(error),
             }
         }
         let unknown = self.unknown(&points)?;
@@ -426,6 +433,28 @@ mod tests {
         let proven = view.accept(&log, &[&log.at(44)]).await;
         assert_eq!(proven.unwrap(), Anchoring::Proven);
         assert!(view.seen().waiting.is_empty());
+    }
+
+    /// A broker that is gone.
+    struct Gone;
+
+    impl CheckpointSource for Gone {
+        async fn checkpoint(&self, _: u64) -> Result<GetCheckpointReply, Error> {
+            Err(Error::Transport("gone".to_owned()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_went_away_leaves_checkpoints_waiting_and_their_forks_are_found_later() {
+        let (log, other) = (Log::new("a", 60), Log::new("b", 60));
+        let view = LogView::new(trust());
+        view.refresh(&log).await.unwrap();
+        for checkpoint in [log.at(45), other.at(50)] {
+            assert_eq!(view.accept(&Gone, &[&checkpoint]).await.unwrap(), Anchoring::Waiting);
+        }
+        assert!(view.refresh(&Gone).await.is_err());
+        let forked = view.accept(&log, &[&log.at(44)]).await;
+        assert_eq!(forked.unwrap_err().exit_code(), 7);
     }
 
     #[tokio::test]

@@ -28,14 +28,7 @@ impl Account {
     /// An account that nothing was spent of.
     #[must_use]
     pub const fn new(limit: Budget) -> Self {
-        Self {
-            limit,
-            settled_calls: 0,
-            settled_tokens: 0,
-            held_calls: 0,
-            held_tokens: 0,
-            open: 0,
-        }
+        Self { limit, settled_calls: 0, settled_tokens: 0, held_calls: 0, held_tokens: 0, open: 0 }
     }
 
     /// Whether a hold fits.
@@ -52,11 +45,7 @@ impl Account {
         let fits = self.held_calls < calls_left
             && hold.tokens <= tokens_left.saturating_sub(self.held_tokens)
             && self.open < self.limit.open;
-        if fits {
-            Ok(())
-        } else {
-            Err(Refusal::BudgetHeld)
-        }
+        if fits { Ok(()) } else { Err(Refusal::BudgetHeld) }
     }
 
     /// Holds. Records are applied whether or not they fit, so that a fold never fails; [`Account::check`] comes before.
@@ -128,11 +117,7 @@ impl Account {
 mod tests {
     use super::*;
 
-    const LIMIT: Budget = Budget {
-        calls: 2,
-        tokens: 100,
-        open: 2,
-    };
+    const LIMIT: Budget = Budget { calls: 2, tokens: 100, open: 2 };
 
     #[test]
     fn held_is_not_spent() {
@@ -141,10 +126,7 @@ mod tests {
         assert_eq!(account.check(Hold { tokens: 30 }), Err(Refusal::BudgetHeld));
         account.settle(Hold { tokens: 80 }, 10, true);
         assert_eq!(account.check(Hold { tokens: 30 }), Ok(()));
-        assert_eq!(
-            account.check(Hold { tokens: 91 }),
-            Err(Refusal::BudgetSpent)
-        );
+        assert_eq!(account.check(Hold { tokens: 91 }), Err(Refusal::BudgetSpent));
     }
 
     #[test]
@@ -152,10 +134,7 @@ mod tests {
         let mut account = Account::new(LIMIT);
         account.hold(Hold { tokens: 50 });
         account.settle(Hold { tokens: 50 }, u64::MAX, true);
-        assert_eq!(
-            (account.settled(), account.held(), account.open()),
-            ((1, 50), (0, 0), 0)
-        );
+        assert_eq!((account.settled(), account.held(), account.open()), ((1, 50), (0, 0), 0));
         account.hold(Hold { tokens: 50 });
         account.void(Hold { tokens: 50 }, true);
         assert_eq!(account.settled(), (1, 50));
@@ -164,11 +143,7 @@ mod tests {
 
     #[test]
     fn open_calls_are_bounded() {
-        let mut account = Account::new(Budget {
-            calls: 9,
-            tokens: 100,
-            open: 1,
-        });
+        let mut account = Account::new(Budget { calls: 9, tokens: 100, open: 1 });
         account.hold(Hold { tokens: 1 });
         assert_eq!(account.check(Hold { tokens: 1 }), Err(Refusal::BudgetHeld));
         account.abandon();

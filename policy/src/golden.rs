@@ -177,7 +177,8 @@ fn samples() -> Vec<(Scope, Event)> {
         reason: "drill".to_owned(),
     };
     let resume = Resume { grant, by: lab.clone(), pause: pause.id, reason: "over".to_owned() };
-    let appointment = Appointment { by: lab.clone(), reader: org("oversight"), grant: Some(grant), until_ms: at(9_000) };
+    let appointment =
+        Appointment { by: lab.clone(), reader: org("oversight"), grant: Some(grant), until_ms: at(9_000) };
     let roster_statement = signed(&roster);
     let credential_statement = signed(&credential);
     let admitted = Admitted {
@@ -231,11 +232,7 @@ fn samples() -> Vec<(Scope, Event)> {
         (
             Scope::System,
             Event::ClockStarted {
-                key: ClockKey {
-                    lab: lab.clone(),
-                    line: ModelLine::parse("aurora").unwrap(),
-                    sponsor: agency.clone(),
-                },
+                key: ClockKey { lab: lab.clone(), line: ModelLine::parse("aurora").unwrap(), sponsor: agency.clone() },
                 window,
                 grant,
             },
@@ -259,10 +256,7 @@ fn samples() -> Vec<(Scope, Event)> {
                 statement: opaque("application/vnd.anteroom.membership.v1+json"),
             },
         ),
-        (
-            in_lab.clone(),
-            Event::ModelRegistered { statement: signed(&registration), registration, manifest },
-        ),
+        (in_lab.clone(), Event::ModelRegistered { statement: signed(&registration), registration, manifest }),
         (
             Scope::Roster(agency.clone()),
             Event::RosterPublished {
@@ -272,10 +266,7 @@ fn samples() -> Vec<(Scope, Event)> {
                 private: Arc::from(&b"[]"[..]),
             },
         ),
-        (
-            in_agency.clone(),
-            Event::GrantOpened { grant, lab: lab.clone(), agency: agency.clone(), terms: digest(2) },
-        ),
+        (in_agency.clone(), Event::GrantOpened { grant, lab: lab.clone(), agency: agency.clone(), terms: digest(2) }),
         (
             in_agency,
             Event::ActRefused {
@@ -294,10 +285,7 @@ fn samples() -> Vec<(Scope, Event)> {
                 offer: opaque("application/vnd.anteroom.offer.v1+json"),
             },
         ),
-        (
-            in_grant.clone(),
-            Event::GrantAccepted { acceptance: opaque("application/vnd.anteroom.acceptance.v1+json") },
-        ),
+        (in_grant.clone(), Event::GrantAccepted { acceptance: opaque("application/vnd.anteroom.acceptance.v1+json") }),
         (in_grant.clone(), Event::GrantDeclined { statement: opaque("application/vnd.anteroom.decline.v1+json") }),
         (in_grant.clone(), Event::GrantLapsed { lapsed: at(5) }),
         (in_grant.clone(), Event::GrantActivated { window, clock: dep(Scope::System) }),
@@ -340,14 +328,8 @@ fn samples() -> Vec<(Scope, Event)> {
         ),
         (in_grant.clone(), Event::CallFinished(Box::new(finished))),
         (in_grant.clone(), Event::CallAbandoned { call, admitted: 40 }),
-        (
-            in_grant.clone(),
-            Event::CallSettled { call, outcome: None, charged: 512 },
-        ),
-        (
-            Scope::Reads(lab),
-            Event::ReadOpened { reader: "lab-a/auditor/a".to_owned(), target: in_grant, from_seq: 3 },
-        ),
+        (in_grant.clone(), Event::CallSettled { call, outcome: None, charged: 512 }),
+        (Scope::Reads(lab), Event::ReadOpened { reader: "lab-a/auditor/a".to_owned(), target: in_grant, from_seq: 3 }),
     ]
 }
 

@@ -83,11 +83,7 @@ impl Phase {
     pub const fn is_final(self) -> bool {
         match self {
             Self::Offered | Self::Accepted | Self::Active => false,
-            Self::Expired
-            | Self::Withdrawn
-            | Self::Relinquished
-            | Self::Declined
-            | Self::Lapsed => true,
+            Self::Expired | Self::Withdrawn | Self::Relinquished | Self::Declined | Self::Lapsed => true,
         }
     }
 

@@ -70,10 +70,9 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
         Event::BrokerStarted { version, open_calls } => {
             record!(2, rpc::BrokerStarted { version: version.clone(), open_calls: *open_calls })
         }
-        Event::ClockChanged { trust, source, wall } => record!(
-            3,
-            rpc::ClockChanged { trust: trust.as_str().to_owned(), source: source.clone(), wall_ms: *wall }
-        ),
+        Event::ClockChanged { trust, source, wall } => {
+            record!(3, rpc::ClockChanged { trust: trust.as_str().to_owned(), source: source.clone(), wall_ms: *wall })
+        }
         Event::ClockStarted { key, window, grant } => record!(
             4,
             rpc::ClockStarted {
@@ -166,11 +165,7 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
         ),
         Event::GrantPaused { by, id: _, until, statement } => record!(
             25,
-            rpc::GrantPaused {
-                by: by.to_string(),
-                statement: some(statement),
-                until_ms: until.map_or(0, At::ms),
-            }
+            rpc::GrantPaused { by: by.to_string(), statement: some(statement), until_ms: until.map_or(0, At::ms) }
         ),
         Event::GrantResumed { by, statement } => {
             record!(26, rpc::GrantResumed { by: by.to_string(), statement: some(statement) })
@@ -196,10 +191,9 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
             31,
             rpc::LockSet { lock: id(lock.id.as_bytes()), by: lock.by.to_string(), statement: some(statement) }
         ),
-        Event::LockLifted { lock, by, statement } => record!(
-            32,
-            rpc::LockLifted { lock: id(lock.as_bytes()), by: by.to_string(), statement: some(statement) }
-        ),
+        Event::LockLifted { lock, by, statement } => {
+            record!(32, rpc::LockLifted { lock: id(lock.as_bytes()), by: by.to_string(), statement: some(statement) })
+        }
         Event::CallAdmitted(call) => record!(40, admitted_out(call)),
         Event::CallRefused(refused) => record!(41, refused_out(refused)),
         Event::RefusalsCounted { code, caller, count, first, last } => record!(
@@ -233,10 +227,9 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
             45,
             rpc::CallSettled { call: id(call.as_bytes()), outcome: outcome.clone(), charged_tokens: *charged }
         ),
-        Event::ReadOpened { reader, target, from_seq } => record!(
-            50,
-            rpc::ReadOpened { reader: reader.clone(), target: target.to_bytes(), from_seq: *from_seq }
-        ),
+        Event::ReadOpened { reader, target, from_seq } => {
+            record!(50, rpc::ReadOpened { reader: reader.clone(), target: target.to_bytes(), from_seq: *from_seq })
+        }
     }
 }
 
@@ -423,7 +416,8 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
             let registration: Registration = payload(&statement)?;
             same(registration.lab.as_str(), &m.lab)?;
             same(registration.line.as_str(), &m.line)?;
-            if registration.manifest != digest(&m.manifest_digest)? || Digest::of(&m.manifest) != registration.manifest {
+            if registration.manifest != digest(&m.manifest_digest)? || Digest::of(&m.manifest) != registration.manifest
+            {
                 return Err(MISMATCH);
             }
             Event::ModelRegistered { registration, manifest: m.manifest.into(), statement }

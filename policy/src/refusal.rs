@@ -184,12 +184,7 @@ mod tests {
         assert_eq!(codes.len(), listed);
         for refusal in Refusal::ALL {
             assert_eq!(Refusal::from_code(refusal.code()), Some(*refusal));
-            assert!(
-                refusal
-                    .code()
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b == b'_')
-            );
+            assert!(refusal.code().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
         }
     }
 
@@ -207,10 +202,7 @@ mod tests {
         ];
         for refusal in Refusal::ALL {
             for word in words {
-                assert!(
-                    !refusal.code().contains(word) && !refusal.text().contains(word),
-                    "{refusal:?} says {word}"
-                );
+                assert!(!refusal.code().contains(word) && !refusal.text().contains(word), "{refusal:?} says {word}");
             }
         }
     }

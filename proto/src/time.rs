@@ -90,8 +90,8 @@ impl At {
     /// # Errors
     /// The text is none, or the instant is out of bounds.
     pub fn parse_rfc3339(text: &str) -> Result<Self, TimeError> {
-        let parsed = chrono::DateTime::parse_from_rfc3339(text)
-            .map_err(|_| TimeError::Text(text.chars().take(80).collect()))?;
+        let parsed =
+            chrono::DateTime::parse_from_rfc3339(text).map_err(|_| TimeError::Text(text.chars().take(80).collect()))?;
         Self::from_ms(parsed.timestamp_millis())
     }
 }

@@ -77,7 +77,12 @@ fn registry_matches_the_proto_files() {
          pub const KINDS: &[KindSpec] = &[\n",
     );
     for (kind, message) in &kinds {
-        writeln!(text, "    KindSpec {{\n        kind: {kind},\n        name: \"{}\",\n        fields: &[", message.name()).unwrap();
+        writeln!(
+            text,
+            "    KindSpec {{\n        kind: {kind},\n        name: \"{}\",\n        fields: &[",
+            message.name()
+        )
+        .unwrap();
         let mut fields: Vec<_> = header.fields().map(|f| (f.number(), f.name().to_owned(), 0)).collect();
         for field in message.fields() {
             assert!(field.number() >= 16, "{} {}: event fields start at 16", message.name(), field.name());
@@ -88,7 +93,8 @@ fn registry_matches_the_proto_files() {
         fields.sort();
         for (number, name, owner) in fields {
             let owner = owners[owner as usize];
-            writeln!(text, "            FieldSpec {{ number: {number}, name: \"{name}\", owner: Owner::{owner} }},").unwrap();
+            writeln!(text, "            FieldSpec {{ number: {number}, name: \"{name}\", owner: Owner::{owner} }},")
+                .unwrap();
         }
         text.push_str("        ],\n    },\n");
     }

@@ -4,7 +4,7 @@ use anteroom_tests::sim;
 
 /// `ANTEROOM_SEEDS` overrides how many.
 fn seeds() -> u64 {
-    std::env::var("ANTEROOM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(50)
+    std::env::var("ANTEROOM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(12)
 }
 
 #[test]

@@ -205,8 +205,7 @@ impl Cast {
         let mut lab = Self::party(dir, addresses, LAB, &[Role::Admin, Role::Connector]).await?;
         let mut agency = Self::party(dir, addresses, AGENCY, &[Role::Admin, Role::Workload]).await?;
         let mut oversight = Self::party(dir, addresses, OVERSIGHT, &[Role::Auditor]).await?;
-        let parties =
-            [(&mut lab, OrgKind::Lab), (&mut agency, OrgKind::Agency), (&mut oversight, OrgKind::Oversight)];
+        let parties = [(&mut lab, OrgKind::Lab), (&mut agency, OrgKind::Agency), (&mut oversight, OrgKind::Oversight)];
         for (home, kind) in parties {
             // The process that started the broker knows its log key; real parties get it from the operator and compare.
             home.pin_log(log_key, false)?;
@@ -299,14 +298,23 @@ impl Cast {
     /// # Errors
     /// The broker refuses.
     pub async fn register(&self, line: &str, build: &str) -> Result<Digest, CastError> {
-        let part = |name: &str| NamedDigest { name: name.to_owned(), sha256: Digest::of(format!("{build}/{name}").as_bytes()) };
+        let part = |name: &str| NamedDigest {
+            name: name.to_owned(),
+            sha256: Digest::of(format!("{build}/{name}").as_bytes()),
+        };
         let manifest = Manifest {
             lab: OrgId::parse(LAB)?,
             line: ModelLine::parse(line)?,
             build: build.to_owned(),
             digests: ["weights", "tokenizer", "chat_template", "safeguards"].map(part).to_vec(),
             variants: vec![Variant::parse("standard")?],
-            features: Features { chat: true, completions: true, embeddings: true, streaming: true, ..Features::default() },
+            features: Features {
+                chat: true,
+                completions: true,
+                embeddings: true,
+                streaming: true,
+                ..Features::default()
+            },
         };
         let bytes = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| anteroom_proto::statement::StatementError::Payload(error.to_string()))?;
@@ -378,7 +386,8 @@ impl Cast {
     /// # Errors
     /// They are out of bounds.
     pub fn terms(&self, plan: &Plan) -> Result<Terms, CastError> {
-        let run = RunPlan { id: RunId::parse(RUN)?, purpose: "capability evaluation".to_owned(), budget: Some(plan.budget) };
+        let run =
+            RunPlan { id: RunId::parse(RUN)?, purpose: "capability evaluation".to_owned(), budget: Some(plan.budget) };
         let lab = Party { org: OrgId::parse(LAB)?, key_set: self.lab.fingerprint()? };
         let agency = Party { org: OrgId::parse(AGENCY)?, key_set: self.agency.fingerprint()? };
         let build = self.manifest(plan.line.as_str())?;

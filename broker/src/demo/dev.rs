@@ -22,11 +22,8 @@ pub(super) async fn run(args: DevArgs) -> Result<(), DemoError> {
     let running = cast::start_broker(&dir, args.port).await?;
     let addresses = running.addresses();
     let log_key = running.log_key().to_owned();
-    let cast = if fresh {
-        Cast::seed(&dir, addresses, &log_key).await?
-    } else {
-        Cast::open(&dir, addresses, &log_key)?
-    };
+    let cast =
+        if fresh { Cast::seed(&dir, addresses, &log_key).await? } else { Cast::open(&dir, addresses, &log_key)? };
     let generator = Generator::start(Pace::default()).await;
     let generator = generator.map_err(|source| DemoError::File { path: dir.clone(), source })?;
     let upstream = dir.join("upstream");
@@ -67,6 +64,10 @@ fn text(cast: &Cast, upstream: &str) -> String {
          The auditor's terminal:\n\
          \x20 export ANTEROOM_HOME={dir}/oversight-a\n\n\
          There is no grant yet. The README's quick start goes on from here; Ctrl-C drains, a second one stops.",
-        addresses.programme, addresses.enrolment, addresses.ops, cast.log_key(), cast::LINE,
+        addresses.programme,
+        addresses.enrolment,
+        addresses.ops,
+        cast.log_key(),
+        cast::LINE,
     )
 }

@@ -11,11 +11,7 @@ use anteroom_proto::{
     ledger::{record::Record, scope::Scope},
     names::{Digest, GrantId},
 };
-use anteroom_sdk::{
-    auditor::Auditor,
-    home::Use,
-    verify::scope::SliceRecord,
-};
+use anteroom_sdk::{auditor::Auditor, home::Use, verify::scope::SliceRecord};
 
 use super::{Cast, DemoError};
 

@@ -78,10 +78,16 @@ async fn scenes(dir: &Path, args: &DemoArgs) -> Result<(), DemoError> {
     let cast = Cast::seed(dir, addresses, &log_key).await?;
     for (who, home) in [(Who::Lab, &cast.lab), (Who::Agency, &cast.agency), (Who::Auditor, &cast.oversight)] {
         let org = home.org()?;
-        tell.act(who, &format!("`{org}` used a one-time token, signed its key set, fingerprint {}", short(&home.fingerprint()?)));
+        tell.act(
+            who,
+            &format!("`{org}` used a one-time token, signed its key set, fingerprint {}", short(&home.fingerprint()?)),
+        );
     }
     tell.note("real parties compare fingerprints out of band; here one process pins them across the folders");
-    tell.act(Who::Lab, &format!("registered a build of `{}`, manifest {}", cast::LINE, short(&cast.manifest(cast::LINE)?)));
+    tell.act(
+        Who::Lab,
+        &format!("registered a build of `{}`, manifest {}", cast::LINE, short(&cast.manifest(cast::LINE)?)),
+    );
     tell.act(Who::Agency, "published a roster of two people; names and citizenships stay in the agency's scope");
 
     tell.scene("A connector starts beside the model server");
@@ -100,7 +106,10 @@ async fn scenes(dir: &Path, args: &DemoArgs) -> Result<(), DemoError> {
     let connector = cast.connector(cast::LINE, &upstream, Slots { idle_min: 4, max: 8 }).await?;
     ready(&connector).await?;
     trusted(&cast).await?;
-    tell.act(Who::Lab, &format!("dialled out with {} call slots; the model server is {upstream}", connector.status().borrow().open));
+    tell.act(
+        Who::Lab,
+        &format!("dialled out with {} call slots; the model server is {upstream}", connector.status().borrow().open),
+    );
     tell.note("its signed clock agrees with the broker's, so calls may pass from here on");
 
     tell.scene("A grant is offered and accepted");
@@ -122,7 +131,9 @@ async fn scenes(dir: &Path, args: &DemoArgs) -> Result<(), DemoError> {
     tell.act(Who::Evaluator, &format!("\u{201c}{question}\u{201d}"));
     let body = chat(cast::LINE, question, 60, false);
     let events = whole(&evaluator, body, &mut tell).await?;
-    tell.good(&format!("{events} events, receipt verified: admission and end stand in the log, the connector signed the outcome"));
+    tell.good(&format!(
+        "{events} events, receipt verified: admission and end stand in the log, the connector signed the outcome"
+    ));
 
     tell.scene("A request for what was not granted");
     tell.act(Who::Evaluator, "asks for log-probabilities, which the terms do not grant");
@@ -169,7 +180,10 @@ async fn scenes(dir: &Path, args: &DemoArgs) -> Result<(), DemoError> {
     for grant in [grant, short_grant] {
         cast.appoint(grant, 24).await?;
     }
-    tell.act(Who::Auditor, &format!("`{}` was appointed by both parties' signatures and reads the log", cast::OVERSIGHT));
+    tell.act(
+        Who::Auditor,
+        &format!("`{}` was appointed by both parties' signatures and reads the log", cast::OVERSIGHT),
+    );
     let evidence = evidence::gather(&cast, &[grant, short_grant]).await?;
     for (scope, records) in &evidence.slices {
         tell.good(&format!("{scope}: {records} records, gap-free, none withheld, each proven"));
@@ -217,7 +231,11 @@ fn chat(line: &str, question: &str, max_tokens: u32, logprobs: bool) -> Bytes {
 fn summary(terms: &Terms) -> Vec<String> {
     vec![
         format!("model line `{}`, one build, chat with streaming and nothing else", terms.model.line),
-        format!("{} hours from the first call, never more; an offer until {}", terms.window.term_ms.ms() / 3_600_000, terms.window.accept_by_ms),
+        format!(
+            "{} hours from the first call, never more; an offer until {}",
+            terms.window.term_ms.ms() / 3_600_000,
+            terms.window.accept_by_ms
+        ),
         format!("{} calls, {} tokens, {} open at once", terms.budget.calls, terms.budget.tokens, terms.budget.open),
         format!("rules {}", short(&terms.policy.baseline)),
     ]
@@ -331,7 +349,10 @@ async fn withdrawn(
     })
     .await?;
     let (before, after) = withdrawal.await.map_err(|error| DemoError::Story(error.to_string()))??;
-    tell.act(Who::Lab, &format!("one signature by the stop key; acknowledged as durable after {} ms", after.since(before)));
+    tell.act(
+        Who::Lab,
+        &format!("one signature by the stop key; acknowledged as durable after {} ms", after.since(before)),
+    );
     Ok((call, refused, seen))
 }
 
@@ -350,8 +371,9 @@ async fn proven(
             && let Some(receipt) = &recorded.receipt
         {
             let dossier = evaluator.dossier();
-            let verified = verify_receipt(receipt, &cast.agency.log_trust()?, &dossier.tag_key(), dossier.terms().grant, call)
-                .map_err(|error| DemoError::Story(format!("the receipt of a cut call does not hold: {error}")))?;
+            let verified =
+                verify_receipt(receipt, &cast.agency.log_trust()?, &dossier.tag_key(), dossier.terms().grant, call)
+                    .map_err(|error| DemoError::Story(format!("the receipt of a cut call does not hold: {error}")))?;
             let end = verified.finished().map(|(_, finished)| finished.end.clone()).unwrap_or_default();
             if end != refusal.code() {
                 return Err(DemoError::Story(format!("the call is on record as `{end}`")));

@@ -261,8 +261,7 @@ impl Journal {
             if !end && self.shared.full.load(Ordering::Acquire) {
                 return Err(JournalError::Unavailable);
             }
-            let (lane, most) =
-                if end { (&mut lanes.ends, ENDS_WAITING_MAX) } else { (&mut lanes.rest, WAITING_MAX) };
+            let (lane, most) = if end { (&mut lanes.ends, ENDS_WAITING_MAX) } else { (&mut lanes.rest, WAITING_MAX) };
             if lane.len() >= most {
                 return Err(JournalError::Busy);
             }

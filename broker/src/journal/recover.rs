@@ -97,7 +97,11 @@ pub(super) fn fold(
     };
     let opened = wal::open(disk, origin, config, keyring, visit)?;
     if let Some(at) = opened.torn {
-        tracing::warn!(segment = at.segment, offset = at.offset, "a torn last batch was cut; nobody was answered from it");
+        tracing::warn!(
+            segment = at.segment,
+            offset = at.offset,
+            "a torn last batch was cut; nobody was answered from it"
+        );
     }
     Ok(Found { wal: opened.wal, core, tree, keys, note, batches })
 }

@@ -191,12 +191,7 @@ impl Writer {
     }
 
     fn upkeep(&mut self) -> Result<(), Fatal> {
-        loop {
-            match self.wal.maintain().map_err(|error| Fatal(error.to_string()))? {
-                Upkeep::More => {}
-                Upkeep::Done | Upkeep::Full => break,
-            }
-        }
+        while self.wal.maintain().map_err(|error| Fatal(error.to_string()))? == Upkeep::More {}
         self.shared.full.store(self.wal.is_full(), Ordering::Release);
         Ok(())
     }
@@ -260,14 +255,17 @@ impl Writer {
             records.push(RecordBytes {
                 index: sealed.entered.index,
                 entry: *sealed.entry.as_bytes(),
-                key: self.key_of(&sealed.scope).map_err(|error| WriteError::Fatal(error.to_string()))?,
+                key: self.key_of(&sealed.scope).map_err(|error| {
+                    // Nothing was written. A scope without a key cannot be written to, however much room the ledger has.
+                    let full = matches!(error, KeyringError::Full);
+                    if full { WriteError::Full } else { WriteError::Fatal(error.to_string()) }
+                })?,
                 seed: *sealed.seed.as_bytes(),
                 nonce: entropy::bytes(&mut *self.entropy),
                 record: sealed.record.bytes().to_vec(),
             });
         }
-        let footer =
-            Footer { size: head.size, root: *head.root.as_bytes(), note: head.note.as_bytes().to_vec() };
+        let footer = Footer { size: head.size, root: *head.root.as_bytes(), note: head.note.as_bytes().to_vec() };
         let bytes = BatchBytes { records, footer };
         let keyring = self.keyring.read().unwrap_or_else(PoisonError::into_inner);
         let mut written = self.wal.append(&keyring, &bytes);
@@ -331,11 +329,7 @@ enum WriteError {
 fn answer(waiting: Vec<Submission>, batch: Batch, now: anteroom_policy::command::Now) {
     for (submission, answer) in waiting.into_iter().zip(batch.answers) {
         let records = match &batch.head {
-            Some(head) => answer
-                .records
-                .into_iter()
-                .map(|sealed| Recorded::new(sealed, Arc::clone(head)))
-                .collect(),
+            Some(head) => answer.records.into_iter().map(|sealed| Recorded::new(sealed, Arc::clone(head))).collect(),
             None => Vec::new(),
         };
         // Whoever asked may be gone; the decision stands all the same.

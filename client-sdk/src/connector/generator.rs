@@ -56,17 +56,13 @@ pub struct Pace {
 
 impl Pace {
     /// As fast as it can be sent, for tests.
-    pub const AT_ONCE: Self = Self {
-        per_word: Duration::ZERO,
-    };
+    pub const AT_ONCE: Self = Self { per_word: Duration::ZERO };
 }
 
 impl Default for Pace {
     /// 25 ms a word, about as fast as a person can follow.
     fn default() -> Self {
-        Self {
-            per_word: Duration::from_millis(25),
-        }
+        Self { per_word: Duration::from_millis(25) }
     }
 }
 
@@ -98,18 +94,8 @@ impl Generator {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let base_url = format!("http://{}/v1", listener.local_addr()?);
         let counts = Arc::new(watch::Sender::new(Counts::default()));
-        let server = tokio::spawn(serve(
-            listener,
-            Desk {
-                pace,
-                counts: counts.clone(),
-            },
-        ));
-        Ok(Running {
-            base_url,
-            counts,
-            server,
-        })
+        let server = tokio::spawn(serve(listener, Desk { pace, counts: counts.clone() }));
+        Ok(Running { base_url, counts, server })
     }
 }
 
@@ -223,17 +209,9 @@ impl Desk {
                 Ok(whole(StatusCode::OK, &body))
             }
             (_, "/v1/models" | "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings") => {
-                Err(Bad::new(
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    None,
-                    "this route does not know the method",
-                ))
+                Err(Bad::new(StatusCode::METHOD_NOT_ALLOWED, None, "this route does not know the method"))
             }
-            _ => Err(Bad::new(
-                StatusCode::NOT_FOUND,
-                None,
-                "there is no such route",
-            )),
+            _ => Err(Bad::new(StatusCode::NOT_FOUND, None, "there is no such route")),
         }
     }
 
@@ -252,20 +230,13 @@ impl Desk {
 }
 
 async fn read(request: Request<Incoming>) -> Result<Value, Bad> {
-    let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX)
-        .collect()
-        .await
-        .map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                Bad::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    None,
-                    "the request is longer than 4 MiB",
-                )
-            } else {
-                Bad::new(StatusCode::BAD_REQUEST, None, "the request broke off")
-            }
-        })?;
+    let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Bad::new(StatusCode::PAYLOAD_TOO_LARGE, None, "the request is longer than 4 MiB")
+        } else {
+            Bad::new(StatusCode::BAD_REQUEST, None, "the request broke off")
+        }
+    })?;
     serde_json::from_slice(&body.to_bytes())
         .map_err(|_| Bad::new(StatusCode::BAD_REQUEST, None, "the request is not JSON"))
 }
@@ -278,9 +249,7 @@ fn models() -> Value {
 fn whole(status: StatusCode, body: &Value) -> Reply {
     let mut reply = Response::new(Full::new(Bytes::from(body.to_string())).boxed_unsync());
     *reply.status_mut() = status;
-    reply
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply
 }
 

@@ -105,9 +105,7 @@ impl SseSplitter {
                 chunk.advance(1);
                 continue;
             }
-            let end = chunk
-                .iter()
-                .position(|&byte| byte == b'\n' || byte == b'\r');
+            let end = chunk.iter().position(|&byte| byte == b'\n' || byte == b'\r');
             let text = chunk.split_to(end.unwrap_or(chunk.len()));
             if self.held().saturating_add(text.len()) > self.limit {
                 self.overrun = true;
@@ -190,10 +188,7 @@ impl SseSplitter {
     /// An event without a `data` line is no event, and its name does not carry over to the next.
     fn take_event(&mut self) -> Option<SseEvent> {
         let name = self.name.take().filter(|name| !name.is_empty());
-        self.data.take().map(|data| SseEvent {
-            name,
-            data: data.into(),
-        })
+        self.data.take().map(|data| SseEvent { name, data: data.into() })
     }
 }
 
@@ -229,10 +224,7 @@ mod tests {
 
     fn check(stream: &[u8], expected: &[(Option<&str>, &[u8])]) {
         let (events, end) = split(&[stream], EVENT_BYTES_MAX);
-        let events: Vec<_> = events
-            .iter()
-            .map(|event| (event.name.as_deref(), &event.data[..]))
-            .collect();
+        let events: Vec<_> = events.iter().map(|event| (event.name.as_deref(), &event.data[..])).collect();
         assert_eq!(events, expected);
         assert_eq!(end, Ok(()));
     }
@@ -263,25 +255,13 @@ mod tests {
 
     #[test]
     fn done_without_its_blank_line_still_counts() {
-        check(
-            b"data: a\n\ndata: [DONE]",
-            &[(None, b"a"), (None, b"[DONE]")],
-        );
-        check(
-            b"data: a\n\ndata: [DONE]\n",
-            &[(None, b"a"), (None, b"[DONE]")],
-        );
+        check(b"data: a\n\ndata: [DONE]", &[(None, b"a"), (None, b"[DONE]")]);
+        check(b"data: a\n\ndata: [DONE]\n", &[(None, b"a"), (None, b"[DONE]")]);
     }
 
     #[test]
     fn event_cut_by_the_end_of_the_stream_is_an_error() {
-        for stream in [
-            &b"data: {\"a\":"[..],
-            b"data: {}\n",
-            b"data: {}\r\ndata:",
-            b"da",
-            b"event: delta\n",
-        ] {
+        for stream in [&b"data: {\"a\":"[..], b"data: {}\n", b"data: {}\r\ndata:", b"da", b"event: delta\n"] {
             let (events, end) = split(&[stream], EVENT_BYTES_MAX);
             assert!(events.is_empty());
             assert!(matches!(end, Err(SseError::Unfinished { .. })), "{end:?}");
@@ -291,27 +271,17 @@ mod tests {
     #[test]
     fn events_before_an_overlong_one_are_delivered_and_the_error_stays() {
         let mut splitter = SseSplitter::new(16);
-        let mut chunk =
-            Bytes::from_static(b"data: short\n\ndata: far too long for it\n\ndata: c\n\n");
-        assert_eq!(
-            splitter.next_event(&mut chunk).unwrap().unwrap().data,
-            "short"
-        );
+        let mut chunk = Bytes::from_static(b"data: short\n\ndata: far too long for it\n\ndata: c\n\n");
+        assert_eq!(splitter.next_event(&mut chunk).unwrap().unwrap().data, "short");
         let error = Err(SseError::TooLong { limit: 16 });
         assert_eq!(splitter.next_event(&mut chunk), error);
-        assert_eq!(
-            splitter.next_event(&mut Bytes::from_static(b"data: c\n\n")),
-            error
-        );
+        assert_eq!(splitter.next_event(&mut Bytes::from_static(b"data: c\n\n")), error);
     }
 
     #[test]
     fn many_short_lines_cannot_outgrow_the_bound() {
         let stream = b"data: abc\n".repeat(10);
-        assert_eq!(
-            split(&[&stream], 24).1,
-            Err(SseError::TooLong { limit: 24 })
-        );
+        assert_eq!(split(&[&stream], 24).1, Err(SseError::TooLong { limit: 24 }));
         // Comments are dropped line by line, so a server may send them for as long as it likes.
         let mut stream = b": ping\n".repeat(1000);
         stream.extend_from_slice(b"data: a\n\n");
@@ -338,9 +308,7 @@ mod tests {
         ];
         let mut stream = Vec::new();
         for _ in 0..24 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let at = usize::try_from(state >> 33).unwrap() % PIECES.len();
             stream.extend_from_slice(PIECES.get(at).unwrap());
         }
@@ -357,11 +325,7 @@ mod tests {
                 assert_eq!(split(&bytes, limit), whole, "seed {seed}, byte by byte");
                 for cut in 0..=stream.len() {
                     let (left, right) = stream.split_at(cut);
-                    assert_eq!(
-                        split(&[left, &[], right], limit),
-                        whole,
-                        "seed {seed}, cut at {cut}"
-                    );
+                    assert_eq!(split(&[left, &[], right], limit), whole, "seed {seed}, cut at {cut}");
                 }
             }
         }

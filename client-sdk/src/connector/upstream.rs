@@ -82,8 +82,7 @@ impl ApiKey {
         if secret.is_empty() || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(UpstreamError::ApiKey);
         }
-        let mut value =
-            HeaderValue::try_from(format!("Bearer {secret}")).map_err(|_| UpstreamError::ApiKey)?;
+        let mut value = HeaderValue::try_from(format!("Bearer {secret}")).map_err(|_| UpstreamError::ApiKey)?;
         value.set_sensitive(true);
         Ok(Self(value))
     }
@@ -101,9 +100,7 @@ impl fmt::Debug for ApiKey {
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// The base address cannot be used.
-    #[error(
-        "the model server's address `{0}` is not `http://host[:port][/path]` or the same with `https`"
-    )]
+    #[error("the model server's address `{0}` is not `http://host[:port][/path]` or the same with `https`")]
     BaseUrl(String),
     /// The key cannot be sent.
     #[error("the model server's API key is empty or holds characters that a header cannot carry")]
@@ -155,10 +152,7 @@ pub struct Upstream {
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream")
-            .field("base", &self.base)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
+        f.debug_struct("Upstream").field("base", &self.base).field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
@@ -170,13 +164,8 @@ impl Upstream {
     ///
     /// # Errors
     /// [`UpstreamError::BaseUrl`] for an address with another scheme, with credentials or with a query.
-    pub fn new(
-        base_url: &str,
-        api_key: Option<ApiKey>,
-        limits: UpstreamLimits,
-    ) -> Result<Self, UpstreamError> {
-        let base = parse_base(base_url)
-            .ok_or_else(|| UpstreamError::BaseUrl(without_credentials(base_url)))?;
+    pub fn new(base_url: &str, api_key: Option<ApiKey>, limits: UpstreamLimits) -> Result<Self, UpstreamError> {
+        let base = parse_base(base_url).ok_or_else(|| UpstreamError::BaseUrl(without_credentials(base_url)))?;
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -191,16 +180,8 @@ impl Upstream {
             .pool_timer(TokioTimer::new())
             // What the pool sends again is a request of which not a byte had been written.
             .retry_canceled_requests(true)
-            .build(Hasty {
-                inner: https,
-                limit: limits.connect,
-            });
-        Ok(Self {
-            client,
-            base: base.into(),
-            key: api_key,
-            limits,
-        })
+            .build(Hasty { inner: https, limit: limits.connect });
+        Ok(Self { client, base: base.into(), key: api_key, limits })
     }
 
     /// Posts `body` as it is to `route`, such as `/v1/chat/completions`.
@@ -211,12 +192,7 @@ impl Upstream {
     ///
     /// # Errors
     /// Every case of [`UpstreamError`] except those about settings.
-    pub async fn call(
-        &self,
-        route: &str,
-        body: Bytes,
-        stream: bool,
-    ) -> Result<Answer, UpstreamError> {
+    pub async fn call(&self, route: &str, body: Bytes, stream: bool) -> Result<Answer, UpstreamError> {
         self.send(Method::POST, route, body, stream).await
     }
 
@@ -228,13 +204,7 @@ impl Upstream {
         self.send(Method::GET, route, Bytes::new(), false).await
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        route: &str,
-        body: Bytes,
-        stream: bool,
-    ) -> Result<Answer, UpstreamError> {
+    async fn send(&self, method: Method, route: &str, body: Bytes, stream: bool) -> Result<Answer, UpstreamError> {
         let deadline = Instant::now() + self.limits.first_byte;
         let request = self.request(method, route, body, stream)?;
         let response = tokio::time::timeout_at(deadline, self.client.request(request))
@@ -255,11 +225,7 @@ impl Upstream {
         if !is_route(route) {
             return Err(no_route());
         }
-        let accept = if stream {
-            "text/event-stream"
-        } else {
-            "application/json"
-        };
+        let accept = if stream { "text/event-stream" } else { "application/json" };
         let mut request = Request::builder()
             .uri(format!("{}{route}", self.base))
             .header(ACCEPT, accept)
@@ -270,10 +236,7 @@ impl Upstream {
         if let Some(ApiKey(value)) = &self.key {
             request = request.header(AUTHORIZATION, value);
         }
-        request
-            .method(method)
-            .body(Full::new(body))
-            .map_err(|_| no_route())
+        request.method(method).body(Full::new(body)).map_err(|_| no_route())
     }
 
     fn failed(&self, error: ClientError) -> UpstreamError {
@@ -294,9 +257,7 @@ impl Upstream {
 /// A route is a path below `/v1/` that no server reads as anything else.
 fn is_route(route: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/_-.".contains(&byte);
-    route
-        .strip_prefix("/v1/")
-        .is_some_and(|rest| !rest.is_empty())
+    route.strip_prefix("/v1/").is_some_and(|rest| !rest.is_empty())
         && route.bytes().all(plain)
         && !route.contains("..")
         && !route.contains("//")
@@ -304,12 +265,8 @@ fn is_route(route: &str) -> bool {
 
 fn parse_base(base_url: &str) -> Option<String> {
     let uri: Uri = base_url.parse().ok()?;
-    let scheme = uri
-        .scheme_str()
-        .filter(|&scheme| scheme == "http" || scheme == "https")?;
-    let authority = uri
-        .authority()
-        .filter(|authority| !authority.as_str().contains('@'))?;
+    let scheme = uri.scheme_str().filter(|&scheme| scheme == "http" || scheme == "https")?;
+    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
     if uri.query().is_some() || base_url.contains('#') {
         return None;
     }

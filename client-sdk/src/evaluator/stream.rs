@@ -3,20 +3,22 @@
 //! **Invariant:** no event is handed out before the admission was verified, and the end is told only after the receipt, the
 //! outcome and the chain over every event held. A stream that breaks off is an error, never an end.
 
+use anteroom_policy::refusal::Refusal;
 use anteroom_proto::{
     ledger::{
         chain::ResponseChain,
-        receipt::{VerifiedRecord, verify_admission},
+        receipt::{VerifiedRecord, verify_admission, verify_receipt},
     },
     names::CallId,
     rpc::{CallEnd, CallEvent, ProvenRecord, Receipt, call_event::Event},
+    time::At,
 };
 use bytes::Bytes;
 use tonic::Streaming;
 
-use super::{Evaluator, Prepared};
+use super::{Evaluator, Prepared, RecordedCall};
 use crate::{
-    error::{Error, VerificationError},
+    error::{Error, Refused, VerificationError},
     verify::receipt::{CallFault, VerifiedCall},
 };
 
@@ -129,8 +131,31 @@ impl AnswerStream {
         }
         let call = self.prepared.call;
         match self.evaluator.recorded(call).await {
-            Ok(recorded) => Error::AnswerLost { call, state: recorded.state },
+            Ok(recorded) => match self.cut_on_record(&recorded) {
+                Some(refused) => Error::Refused(Box::new(refused)),
+                None => Error::AnswerLost { call, state: recorded.state },
+            },
             Err(_) => error,
         }
+    }
+
+    /// What cut the call, as the log has it: a stream that could not be told of its cut in time was reset instead.
+    fn cut_on_record(&self, recorded: &RecordedCall) -> Option<Refused> {
+        let dossier = self.evaluator.dossier();
+        let (trust, key) = (self.evaluator.log().trust(), dossier.tag_key());
+        let receipt = recorded.receipt.as_ref()?;
+        let verified = verify_receipt(receipt, trust, &key, dossier.grant(), self.prepared.call).ok()?;
+        let (_, finished) = verified.finished()?;
+        // Whoever left was not cut, and neither was what came to its end.
+        let refusal = Refusal::from_code(&finished.end).filter(|refusal| *refusal != Refusal::CallerGone)?;
+        Some(Refused {
+            code: refusal.code().to_owned(),
+            text: refusal.text().to_owned(),
+            grant: Some(dossier.grant()),
+            at: At::from_ms(finished.cut_ms).ok().filter(|at| *at > At::ZERO),
+            next: None,
+            status: tonic::Code::Aborted,
+            retry_after: None,
+        })
     }
 }

@@ -12,8 +12,8 @@ use std::fmt;
 pub use trust::{LogTrust, TrustError, VerifiedCheckpoint};
 
 use super::note::{
-    Algorithm, Ed25519Signer, KeyError, KeyName, Note, NoteError, NoteSignature, NoteSigner,
-    SEED_BYTES, TIMED_SIGNATURE_BYTES, VerifierKey, VerifyError, cosigned_message,
+    Algorithm, Ed25519Signer, KeyError, KeyName, Note, NoteError, NoteSignature, NoteSigner, SEED_BYTES,
+    TIMED_SIGNATURE_BYTES, VerifierKey, VerifyError, cosigned_message,
 };
 use super::text;
 use super::tree::{EMPTY_ROOT, Hash, HashError, TREE_SIZE_MAX};
@@ -117,10 +117,7 @@ impl Checkpoint {
     pub fn sign(&self, signer: &NoteSigner) -> Result<Note, CheckpointError> {
         let name = signer.verifier().name();
         if *name != self.origin {
-            return Err(CheckpointError::OtherLog {
-                expected: name.clone(),
-                found: self.origin.clone(),
-            });
+            return Err(CheckpointError::OtherLog { expected: name.clone(), found: self.origin.clone() });
         }
         Ok(Note::sign(self.encode(), signer)?)
     }
@@ -190,11 +187,7 @@ mod tests {
     }
 
     fn witness(number: u8) -> Cosigner {
-        Cosigner::from_seed(
-            name(&format!("w{number}.example")),
-            &[100 + number; SEED_BYTES],
-        )
-        .unwrap()
+        Cosigner::from_seed(name(&format!("w{number}.example")), &[100 + number; SEED_BYTES]).unwrap()
     }
 
     fn checkpoint() -> Checkpoint {
@@ -202,16 +195,11 @@ mod tests {
     }
 
     fn signed(checkpoint: &Checkpoint) -> VerifiedCheckpoint {
-        trust(&[], 0)
-            .verify(checkpoint.sign(&log()).unwrap())
-            .unwrap()
+        trust(&[], 0).verify(checkpoint.sign(&log()).unwrap()).unwrap()
     }
 
     fn trust(witnesses: &[&Cosigner], quorum: usize) -> LogTrust {
-        let keys = witnesses
-            .iter()
-            .map(|witness| witness.verifier().clone())
-            .collect();
+        let keys = witnesses.iter().map(|witness| witness.verifier().clone()).collect();
         LogTrust::new(log().verifier().clone(), keys, quorum).unwrap()
     }
 
@@ -224,23 +212,11 @@ mod tests {
         for (size, text) in published.checkpoints.iter().enumerate() {
             let verified = trust.open(text.as_bytes()).unwrap();
             let checkpoint = verified.checkpoint();
-            assert_eq!(
-                (checkpoint.size(), *checkpoint.root()),
-                (size as u64, tree.root())
-            );
+            assert_eq!((checkpoint.size(), *checkpoint.root()), (size as u64, tree.root()));
             assert_eq!(verified.note().encode(), *text);
             if let Some(last) = last {
-                let proof = tree
-                    .consistency_proof(last.size(), checkpoint.size())
-                    .unwrap();
-                verify_consistency(
-                    last.size(),
-                    checkpoint.size(),
-                    last.root(),
-                    checkpoint.root(),
-                    &proof,
-                )
-                .unwrap();
+                let proof = tree.consistency_proof(last.size(), checkpoint.size()).unwrap();
+                verify_consistency(last.size(), checkpoint.size(), last.root(), checkpoint.root(), &proof).unwrap();
             }
             last = Some(checkpoint.clone());
             if let Some(entry) = published.entries.get(size) {
@@ -254,49 +230,19 @@ mod tests {
     fn a_checkpoint_has_one_spelling() {
         let text = checkpoint().encode();
         assert_eq!(Checkpoint::parse(&text).unwrap(), checkpoint());
-        let check = |text: &str, error: CheckpointError| {
-            assert_eq!(Checkpoint::parse(text), Err(error), "`{text}`")
-        };
-        for size in [
-            "07",
-            "+7",
-            "-7",
-            "",
-            " 7",
-            "7 ",
-            "0x7",
-            "9223372036854775808",
-            "18446744073709551616",
-        ] {
-            check(
-                &text.replace("\n7\n", &format!("\n{size}\n")),
-                CheckpointError::Size,
-            );
+        let check = |text: &str, error: CheckpointError| assert_eq!(Checkpoint::parse(text), Err(error), "`{text}`");
+        for size in ["07", "+7", "-7", "", " 7", "7 ", "0x7", "9223372036854775808", "18446744073709551616"] {
+            check(&text.replace("\n7\n", &format!("\n{size}\n")), CheckpointError::Size);
         }
-        check(
-            &text.replace("example.com/log", ""),
-            CheckpointError::Origin,
-        );
-        check(
-            &text.replace("example.com/log", "https://example.com/log"),
-            CheckpointError::Origin,
-        );
-        check(
-            &text.replace("example.com/log", "example.com log"),
-            CheckpointError::Origin,
-        );
+        check(&text.replace("example.com/log", ""), CheckpointError::Origin);
+        check(&text.replace("example.com/log", "https://example.com/log"), CheckpointError::Origin);
+        check(&text.replace("example.com/log", "example.com log"), CheckpointError::Origin);
         check(&format!("{text}extension\n"), CheckpointError::Lines);
         check(&format!("{text}\n"), CheckpointError::Lines);
         check(text.trim_end(), CheckpointError::Lines);
         check("example.com/log\n7\n", CheckpointError::Lines);
-        check(
-            "example.com/log\n7\n\n",
-            CheckpointError::Root(HashError::Length(0)),
-        );
-        check(
-            "example.com/log\n7\nAAAA\n",
-            CheckpointError::Root(HashError::Length(3)),
-        );
+        check("example.com/log\n7\n\n", CheckpointError::Root(HashError::Length(0)));
+        check("example.com/log\n7\nAAAA\n", CheckpointError::Root(HashError::Length(3)));
         check(&text.replace("\n7\n", "\n0\n"), CheckpointError::EmptyRoot);
     }
 
@@ -304,18 +250,10 @@ mod tests {
     fn every_altered_byte_of_a_witnessed_checkpoint_is_found() {
         let witness = witness(1);
         let mut note = checkpoint().sign(&log()).unwrap();
-        note.add(
-            witness
-                .cosign(&signed(&checkpoint()), 1_679_315_147)
-                .unwrap(),
-        )
-        .unwrap();
+        note.add(witness.cosign(&signed(&checkpoint()), 1_679_315_147).unwrap()).unwrap();
         let (bytes, trust) = (note.encode().into_bytes(), trust(&[&witness], 1));
         let verified = trust.open(&bytes).unwrap();
-        assert_eq!(
-            verified.cosigners().first().and_then(SignedBy::time),
-            Some(1_679_315_147)
-        );
+        assert_eq!(verified.cosigners().first().and_then(SignedBy::time), Some(1_679_315_147));
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut altered = bytes.clone();
@@ -330,55 +268,25 @@ mod tests {
         let (a, b, c) = (witness(1), witness(2), witness(3));
         let trust = trust(&[&a, &b, &c], 2);
         let mut note = checkpoint().sign(&log()).unwrap();
-        note.add(a.cosign(&signed(&checkpoint()), 5).unwrap())
-            .unwrap();
-        assert_eq!(
-            trust.verify(note.clone()),
-            Err(CheckpointError::Quorum {
-                quorum: 2,
-                found: 1
-            })
-        );
-        note.add(a.cosign(&signed(&checkpoint()), 6).unwrap())
-            .unwrap();
-        note.add(witness(4).cosign(&signed(&checkpoint()), 6).unwrap())
-            .unwrap();
-        assert_eq!(
-            trust.verify(note.clone()),
-            Err(CheckpointError::Quorum {
-                quorum: 2,
-                found: 1
-            })
-        );
-        note.add(c.cosign(&signed(&checkpoint()), 7).unwrap())
-            .unwrap();
+        note.add(a.cosign(&signed(&checkpoint()), 5).unwrap()).unwrap();
+        assert_eq!(trust.verify(note.clone()), Err(CheckpointError::Quorum { quorum: 2, found: 1 }));
+        note.add(a.cosign(&signed(&checkpoint()), 6).unwrap()).unwrap();
+        note.add(witness(4).cosign(&signed(&checkpoint()), 6).unwrap()).unwrap();
+        assert_eq!(trust.verify(note.clone()), Err(CheckpointError::Quorum { quorum: 2, found: 1 }));
+        note.add(c.cosign(&signed(&checkpoint()), 7).unwrap()).unwrap();
         let verified = trust.verify(note.clone()).unwrap();
-        let times: Vec<_> = verified
-            .cosigners()
-            .iter()
-            .map(|s| (s.key().name().as_str(), s.time()))
-            .collect();
+        let times: Vec<_> = verified.cosigners().iter().map(|s| (s.key().name().as_str(), s.time())).collect();
         assert_eq!(times, [("w1.example", Some(6)), ("w3.example", Some(7))]);
         let other = Checkpoint::new(name("example.com/log"), 8, leaf_hash(b"root")).unwrap();
         note.add(b.cosign(&signed(&other), 8).unwrap()).unwrap();
-        assert!(matches!(
-            trust.verify(note),
-            Err(CheckpointError::Verify(VerifyError::Failed { .. }))
-        ));
+        assert!(matches!(trust.verify(note), Err(CheckpointError::Verify(VerifyError::Failed { .. }))));
     }
 
     #[test]
     fn witnesses_alone_do_not_make_a_checkpoint() {
         let a = witness(1);
-        let note = Note::new(
-            checkpoint().encode(),
-            vec![a.cosign(&signed(&checkpoint()), 5).unwrap()],
-        )
-        .unwrap();
-        assert!(matches!(
-            trust(&[&a], 1).verify(note),
-            Err(CheckpointError::Verify(VerifyError::Missing { .. }))
-        ));
+        let note = Note::new(checkpoint().encode(), vec![a.cosign(&signed(&checkpoint()), 5).unwrap()]).unwrap();
+        assert!(matches!(trust(&[&a], 1).verify(note), Err(CheckpointError::Verify(VerifyError::Missing { .. }))));
     }
 
     #[test]
@@ -386,14 +294,10 @@ mod tests {
         let a = witness(1);
         let line = a.cosign(&signed(&checkpoint()), 5).unwrap();
         let mut bytes = line.bytes().to_vec();
-        assert_eq!(
-            (bytes.len(), bytes.get(..8)),
-            (TIMED_SIGNATURE_BYTES, Some(5u64.to_be_bytes().as_slice()))
-        );
+        assert_eq!((bytes.len(), bytes.get(..8)), (TIMED_SIGNATURE_BYTES, Some(5u64.to_be_bytes().as_slice())));
         *bytes.get_mut(7).unwrap() = 6;
         let mut note = checkpoint().sign(&log()).unwrap();
-        note.add(NoteSignature::made_by(a.verifier(), bytes))
-            .unwrap();
+        note.add(NoteSignature::made_by(a.verifier(), bytes)).unwrap();
         assert!(trust(&[&a], 0).verify(note).is_err());
         assert_eq!(a.cosign(&signed(&checkpoint()), 1 << 63), None);
     }
@@ -401,8 +305,7 @@ mod tests {
     /// The message that C2SP's `tlog-cosignature` gives as its example.
     #[test]
     fn the_cosigned_message_is_the_published_one() {
-        let text =
-            "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
+        let text = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
         assert_eq!(Checkpoint::parse(text).unwrap().encode(), text);
         let message = cosigned_message(1_679_315_147, text).unwrap();
         assert_eq!(message, format!("cosignature/v1\ntime 1679315147\n{text}"));
@@ -411,10 +314,8 @@ mod tests {
     #[test]
     fn another_logs_checkpoint_is_refused() {
         let other = Checkpoint::new(name("example.com/other"), 7, leaf_hash(b"root")).unwrap();
-        let expected = CheckpointError::OtherLog {
-            expected: name("example.com/log"),
-            found: name("example.com/other"),
-        };
+        let expected =
+            CheckpointError::OtherLog { expected: name("example.com/log"), found: name("example.com/other") };
         assert_eq!(other.sign(&log()), Err(expected.clone()));
         let note = Note::sign(other.encode(), &log()).unwrap();
         assert_eq!(trust(&[], 0).verify(note), Err(expected));

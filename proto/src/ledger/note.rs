@@ -14,9 +14,7 @@ use std::fmt;
 
 use data_encoding::BASE64;
 
-pub use key::{
-    Algorithm, KEY_NAME_BYTES_MAX, KeyError, KeyId, KeyName, NoteSigner, SEED_BYTES, VerifierKey,
-};
+pub use key::{Algorithm, KEY_NAME_BYTES_MAX, KeyError, KeyId, KeyName, NoteSigner, SEED_BYTES, VerifierKey};
 pub(super) use key::{Ed25519Signer, TIMED_SIGNATURE_BYTES, cosigned_message};
 pub use verify::{SignedBy, VerifyError};
 
@@ -68,10 +66,7 @@ impl Note {
         if !text.ends_with('\n') {
             return Err(NoteError::Unseparated);
         }
-        if text
-            .chars()
-            .any(|c| c.is_ascii_control() && c != '\n' && c != '\u{7f}')
-        {
+        if text.chars().any(|c| c.is_ascii_control() && c != '\n' && c != '\u{7f}') {
             return Err(NoteError::Control);
         }
         if signatures.is_empty() {
@@ -82,11 +77,7 @@ impl Note {
         }
         let note = Self { text, signatures };
         let size = note.encode().len();
-        if size > NOTE_BYTES_MAX {
-            Err(NoteError::Size(size))
-        } else {
-            Ok(note)
-        }
+        if size > NOTE_BYTES_MAX { Err(NoteError::Size(size)) } else { Ok(note) }
     }
 
     /// Signs a text, which must end in a newline.
@@ -103,11 +94,7 @@ impl Note {
         let all = std::str::from_utf8(bytes).map_err(|_| NoteError::Utf8)?;
         let (text, lines) = all.rsplit_once("\n\n").ok_or(NoteError::Unseparated)?;
         let Some(lines) = lines.strip_suffix('\n') else {
-            return Err(if lines.is_empty() {
-                NoteError::Unsigned
-            } else {
-                NoteError::Line(LineError::Unended)
-            });
+            return Err(if lines.is_empty() { NoteError::Unsigned } else { NoteError::Line(LineError::Unended) });
         };
         let mut signatures = Vec::new();
         for line in lines.split('\n') {
@@ -142,8 +129,7 @@ impl Note {
     /// Adds a signature line, in place of any that the same key made before.
     pub fn add(&mut self, signature: NoteSignature) -> Result<(), NoteError> {
         let mut signatures = self.signatures.clone();
-        signatures
-            .retain(|other| (&other.name, other.key_id) != (&signature.name, signature.key_id));
+        signatures.retain(|other| (&other.name, other.key_id) != (&signature.name, signature.key_id));
         signatures.push(signature);
         *self = Self::new(self.text.clone(), signatures)?;
         Ok(())
@@ -178,35 +164,22 @@ pub enum LineError {
 impl NoteSignature {
     /// Reads a signature line without its newline, as a witness answers it and a note holds it.
     pub fn parse(line: &str) -> Result<Self, LineError> {
-        let (name, base64) = line
-            .strip_prefix(MARK)
-            .ok_or(LineError::Mark)?
-            .split_once(' ')
-            .ok_or(LineError::Signature)?;
+        let (name, base64) =
+            line.strip_prefix(MARK).ok_or(LineError::Mark)?.split_once(' ').ok_or(LineError::Signature)?;
         if !key::is_name(name) {
             return Err(LineError::Name);
         }
-        let blob = BASE64
-            .decode(base64.as_bytes())
-            .map_err(|_| LineError::Signature)?;
+        let blob = BASE64.decode(base64.as_bytes()).map_err(|_| LineError::Signature)?;
         let (key_id, bytes) = blob.split_first_chunk().ok_or(LineError::Signature)?;
         if bytes.is_empty() {
             return Err(LineError::Signature);
         }
-        Ok(Self {
-            name: name.to_owned(),
-            key_id: KeyId::from_bytes(*key_id),
-            bytes: bytes.to_vec(),
-        })
+        Ok(Self { name: name.to_owned(), key_id: KeyId::from_bytes(*key_id), bytes: bytes.to_vec() })
     }
 
     /// A signature made by `key`.
     pub(super) fn made_by(key: &VerifierKey, bytes: Vec<u8>) -> Self {
-        Self {
-            name: key.name().to_string(),
-            key_id: key.key_id(),
-            bytes,
-        }
+        Self { name: key.name().to_string(), key_id: key.key_id(), bytes }
     }
 
     /// The name the line gives.
@@ -245,10 +218,8 @@ mod tests {
 
     #[test]
     fn encoding_what_was_parsed_gives_the_same_bytes() {
-        let mut note =
-            Note::sign("one\n\n\ntwo\n\n".to_owned(), &signer("example.com/a", 1)).unwrap();
-        note.add(signer("example.com/b", 2).sign(note.text()))
-            .unwrap();
+        let mut note = Note::sign("one\n\n\ntwo\n\n".to_owned(), &signer("example.com/a", 1)).unwrap();
+        note.add(signer("example.com/b", 2).sign(note.text())).unwrap();
         let bytes = note.encode();
         assert_eq!(Note::parse(bytes.as_bytes()).unwrap(), note);
         assert_eq!(note.signatures().len(), 2);
@@ -265,51 +236,22 @@ mod tests {
     #[test]
     fn malformed_notes_are_refused() {
         let line = signer("example.com/a", 1).sign("x\n").to_string();
-        let check = |bytes: &str, error: NoteError| {
-            assert_eq!(Note::parse(bytes.as_bytes()), Err(error), "`{bytes}`")
-        };
+        let check = |bytes: &str, error: NoteError| assert_eq!(Note::parse(bytes.as_bytes()), Err(error), "`{bytes}`");
         check("", NoteError::Unseparated);
         check("x\n", NoteError::Unseparated);
         check("x\n\n", NoteError::Unsigned);
         check(&format!("x\n{line}\n"), NoteError::Unseparated);
         check(&format!("x\n\n{line}"), NoteError::Line(LineError::Unended));
-        check(
-            &format!("x\n\n{line}\nrest\n"),
-            NoteError::Line(LineError::Mark),
-        );
+        check(&format!("x\n\n{line}\nrest\n"), NoteError::Line(LineError::Mark));
         check(&format!("x\r\n\n{line}\n"), NoteError::Control);
-        check(
-            &format!("x\n\n{line}\r\n"),
-            NoteError::Line(LineError::Signature),
-        );
-        check(
-            &format!("x\n\n{}\n", line.replace('\u{2014}', "-")),
-            NoteError::Line(LineError::Mark),
-        );
-        check(
-            "x\n\n\u{2014} a AAAA\n",
-            NoteError::Line(LineError::Signature),
-        );
-        check(
-            "x\n\n\u{2014} a AAAAAA==\n",
-            NoteError::Line(LineError::Signature),
-        );
-        check(
-            "x\n\n\u{2014} a+b AAAAAAA=\n",
-            NoteError::Line(LineError::Name),
-        );
-        check(
-            "x\n\n\u{2014}  AAAAAAA=\n",
-            NoteError::Line(LineError::Name),
-        );
-        check(
-            "x\n\n\u{2014} a\u{2003}b AAAAAAA=\n",
-            NoteError::Line(LineError::Name),
-        );
-        check(
-            "x\n\n\u{2014} a AAAAAAB=\n",
-            NoteError::Line(LineError::Signature),
-        );
+        check(&format!("x\n\n{line}\r\n"), NoteError::Line(LineError::Signature));
+        check(&format!("x\n\n{}\n", line.replace('\u{2014}', "-")), NoteError::Line(LineError::Mark));
+        check("x\n\n\u{2014} a AAAA\n", NoteError::Line(LineError::Signature));
+        check("x\n\n\u{2014} a AAAAAA==\n", NoteError::Line(LineError::Signature));
+        check("x\n\n\u{2014} a+b AAAAAAA=\n", NoteError::Line(LineError::Name));
+        check("x\n\n\u{2014}  AAAAAAA=\n", NoteError::Line(LineError::Name));
+        check("x\n\n\u{2014} a\u{2003}b AAAAAAA=\n", NoteError::Line(LineError::Name));
+        check("x\n\n\u{2014} a AAAAAAB=\n", NoteError::Line(LineError::Signature));
         assert_eq!(Note::parse(b"\xff\n\n"), Err(NoteError::Utf8));
     }
 
@@ -317,29 +259,14 @@ mod tests {
     fn bounds_hold_on_reading_and_on_making() {
         let line = "\u{2014} a AAAAAAA=\n";
         let with = |n: usize| format!("x\n\n{}", line.repeat(n));
-        assert_eq!(
-            Note::parse(with(64).as_bytes()).unwrap().signatures().len(),
-            64
-        );
+        assert_eq!(Note::parse(with(64).as_bytes()).unwrap().signatures().len(), 64);
         assert_eq!(Note::parse(with(65).as_bytes()), Err(NoteError::Signatures));
         let huge = format!("{}\n\n{line}", "x".repeat(NOTE_BYTES_MAX));
-        assert_eq!(
-            Note::parse(huge.as_bytes()),
-            Err(NoteError::Size(huge.len()))
-        );
+        assert_eq!(Note::parse(huge.as_bytes()), Err(NoteError::Size(huge.len())));
         let most = format!("{}\n", "x".repeat(NOTE_BYTES_MAX - 1));
-        assert!(matches!(
-            Note::sign(most, &signer("a", 1)),
-            Err(NoteError::Size(_))
-        ));
-        assert_eq!(
-            Note::sign("x".to_owned(), &signer("a", 1)),
-            Err(NoteError::Unseparated)
-        );
-        assert_eq!(
-            Note::new("x\n".to_owned(), Vec::new()),
-            Err(NoteError::Unsigned)
-        );
+        assert!(matches!(Note::sign(most, &signer("a", 1)), Err(NoteError::Size(_))));
+        assert_eq!(Note::sign("x".to_owned(), &signer("a", 1)), Err(NoteError::Unseparated));
+        assert_eq!(Note::new("x\n".to_owned(), Vec::new()), Err(NoteError::Unsigned));
     }
 
     #[test]

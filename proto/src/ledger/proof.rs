@@ -10,9 +10,7 @@ use data_encoding::BASE64;
 use super::checkpoint::{CheckpointError, LogTrust, VerifiedCheckpoint};
 use super::note::{NOTE_BYTES_MAX, Note, NoteError};
 use super::text;
-use super::tree::{
-    Hash, HashError, PROOF_HASHES_MAX, ProofError, TREE_SIZE_MAX, leaf_hash, verify_inclusion,
-};
+use super::tree::{Hash, HashError, PROOF_HASHES_MAX, ProofError, TREE_SIZE_MAX, leaf_hash, verify_inclusion};
 
 /// The most extra bytes a proof may carry.
 pub const EXTRA_BYTES_MAX: usize = 1 << 20;
@@ -78,12 +76,7 @@ impl TlogProof {
         if hashes.len() > PROOF_HASHES_MAX {
             return Err(TlogProofError::Hashes);
         }
-        Ok(Self {
-            index,
-            hashes,
-            checkpoint,
-            extra: None,
-        })
+        Ok(Self { index, hashes, checkpoint, extra: None })
     }
 
     /// Adds extra bytes: 1 to [`EXTRA_BYTES_MAX`]. They are not authenticated.
@@ -107,17 +100,10 @@ impl TlogProof {
         let (mut line, mut rest) = text::line(rest).ok_or(TlogProofError::Cut)?;
         let mut extra = None;
         if let Some(base64) = line.strip_prefix("extra ") {
-            extra = Some(
-                BASE64
-                    .decode(base64.as_bytes())
-                    .map_err(|_| TlogProofError::Extra)?,
-            );
+            extra = Some(BASE64.decode(base64.as_bytes()).map_err(|_| TlogProofError::Extra)?);
             (line, rest) = text::line(rest).ok_or(TlogProofError::Cut)?;
         }
-        let index = line
-            .strip_prefix("index ")
-            .and_then(text::decimal)
-            .ok_or(TlogProofError::Index)?;
+        let index = line.strip_prefix("index ").and_then(text::decimal).ok_or(TlogProofError::Index)?;
         let mut hashes = Vec::new();
         loop {
             (line, rest) = text::line(rest).ok_or(TlogProofError::Cut)?;
@@ -137,20 +123,10 @@ impl TlogProof {
     }
 
     /// Verifies that the log holds `entry` at this proof's index, under a checkpoint that `trust` accepts, and returns that.
-    pub fn verify(
-        &self,
-        entry: &[u8],
-        trust: &LogTrust,
-    ) -> Result<VerifiedCheckpoint, TlogProofError> {
+    pub fn verify(&self, entry: &[u8], trust: &LogTrust) -> Result<VerifiedCheckpoint, TlogProofError> {
         let verified = trust.verify(self.checkpoint.clone())?;
         let checkpoint = verified.checkpoint();
-        verify_inclusion(
-            &leaf_hash(entry),
-            self.index,
-            checkpoint.size(),
-            &self.hashes,
-            checkpoint.root(),
-        )?;
+        verify_inclusion(&leaf_hash(entry), self.index, checkpoint.size(), &self.hashes, checkpoint.root())?;
         Ok(verified)
     }
 
@@ -218,33 +194,18 @@ mod tests {
         for i in 0..SIZE {
             tree.push(leaf_hash(&entry(i))).unwrap();
         }
-        let checkpoint =
-            Checkpoint::new(log().verifier().name().clone(), SIZE, tree.root()).unwrap();
-        TlogProof::new(
-            index,
-            tree.inclusion_proof(index, SIZE).unwrap(),
-            checkpoint.sign(&log()).unwrap(),
-        )
-        .unwrap()
+        let checkpoint = Checkpoint::new(log().verifier().name().clone(), SIZE, tree.root()).unwrap();
+        TlogProof::new(index, tree.inclusion_proof(index, SIZE).unwrap(), checkpoint.sign(&log()).unwrap()).unwrap()
     }
 
     #[test]
     fn a_proof_survives_its_file_and_proves_its_entry_only() {
         for index in 0..SIZE {
-            for proof in [
-                proof(index),
-                proof(index).with_extra(vec![1, 2, 3]).unwrap(),
-            ] {
+            for proof in [proof(index), proof(index).with_extra(vec![1, 2, 3]).unwrap()] {
                 let text = proof.to_string();
                 let read = TlogProof::parse(text.as_bytes()).unwrap();
                 assert_eq!((&read, read.to_string()), (&proof, text));
-                assert_eq!(
-                    read.verify(&entry(index), &trust())
-                        .unwrap()
-                        .checkpoint()
-                        .size(),
-                    SIZE
-                );
+                assert_eq!(read.verify(&entry(index), &trust()).unwrap().checkpoint().size(), SIZE);
                 let other = read.verify(&entry((index + 1) % SIZE), &trust());
                 assert_eq!(other, Err(TlogProofError::Inclusion(ProofError::Root)));
             }
@@ -258,8 +219,7 @@ mod tests {
             for bit in 0..8 {
                 let mut altered = bytes.clone();
                 *altered.get_mut(at).unwrap() ^= 1 << bit;
-                let accepted = TlogProof::parse(&altered)
-                    .is_ok_and(|proof| proof.verify(&entry(6), &trust()).is_ok());
+                let accepted = TlogProof::parse(&altered).is_ok_and(|proof| proof.verify(&entry(6), &trust()).is_ok());
                 assert!(!accepted, "bit {bit} of byte {at}");
             }
         }
@@ -267,16 +227,12 @@ mod tests {
 
     #[test]
     fn only_the_extra_bytes_are_not_authenticated() {
-        let text = proof(6)
-            .with_extra(b"opening".to_vec())
-            .unwrap()
-            .to_string();
+        let text = proof(6).with_extra(b"opening".to_vec()).unwrap().to_string();
         let extra = text.find("extra ").unwrap()..text.find("index ").unwrap();
         for at in 0..text.len() {
             let mut altered = text.clone().into_bytes();
             *altered.get_mut(at).unwrap() ^= 1;
-            let accepted = TlogProof::parse(&altered)
-                .is_ok_and(|proof| proof.verify(&entry(6), &trust()).is_ok());
+            let accepted = TlogProof::parse(&altered).is_ok_and(|proof| proof.verify(&entry(6), &trust()).is_ok());
             assert!(!accepted || extra.contains(&at), "byte {at}");
         }
     }
@@ -285,67 +241,31 @@ mod tests {
     fn every_cut_of_a_proof_is_found() {
         let bytes = proof(6).to_string().into_bytes();
         for end in 0..bytes.len() {
-            assert!(
-                TlogProof::parse(bytes.get(..end).unwrap()).is_err(),
-                "cut at {end}"
-            );
+            assert!(TlogProof::parse(bytes.get(..end).unwrap()).is_err(), "cut at {end}");
         }
     }
 
     #[test]
     fn malformed_proofs_are_refused() {
         let text = proof(6).to_string();
-        let check = |text: &str, error: TlogProofError| {
-            assert_eq!(TlogProof::parse(text.as_bytes()), Err(error), "`{text}`")
-        };
+        let check =
+            |text: &str, error: TlogProofError| assert_eq!(TlogProof::parse(text.as_bytes()), Err(error), "`{text}`");
         check("", TlogProofError::Header);
         check(&text.replace("@v1", "@v2"), TlogProofError::Header);
         check(&text.replace("index 6\n", ""), TlogProofError::Index);
-        for index in [
-            "06",
-            "+6",
-            "-6",
-            "",
-            " 6",
-            "9223372036854775807",
-            "18446744073709551616",
-        ] {
-            check(
-                &text.replace("index 6", &format!("index {index}")),
-                TlogProofError::Index,
-            );
+        for index in ["06", "+6", "-6", "", " 6", "9223372036854775807", "18446744073709551616"] {
+            check(&text.replace("index 6", &format!("index {index}")), TlogProofError::Index);
         }
-        check(
-            &text.replace("index 6\n", "extra \nindex 6\n"),
-            TlogProofError::Extra,
-        );
-        check(
-            &text.replace("index 6\n", "extra AA\nindex 6\n"),
-            TlogProofError::Extra,
-        );
-        check(
-            &text.replace("index 6\n", "extra AA==\nextra AA==\nindex 6\n"),
-            TlogProofError::Index,
-        );
-        check(
-            &text.replace("index 6\n", "index 6\nextra AA==\n"),
-            TlogProofError::Hash(HashError::Base64),
-        );
-        check(
-            &text.replace("index 6\n", "index 6\nAAAA\n"),
-            TlogProofError::Hash(HashError::Length(3)),
-        );
+        check(&text.replace("index 6\n", "extra \nindex 6\n"), TlogProofError::Extra);
+        check(&text.replace("index 6\n", "extra AA\nindex 6\n"), TlogProofError::Extra);
+        check(&text.replace("index 6\n", "extra AA==\nextra AA==\nindex 6\n"), TlogProofError::Index);
+        check(&text.replace("index 6\n", "index 6\nextra AA==\n"), TlogProofError::Hash(HashError::Base64));
+        check(&text.replace("index 6\n", "index 6\nAAAA\n"), TlogProofError::Hash(HashError::Length(3)));
         let hash = format!("{}\n", leaf_hash(b""));
-        check(
-            &text.replace("index 6\n", &format!("index 6\n{}", hash.repeat(65))),
-            TlogProofError::Hashes,
-        );
+        check(&text.replace("index 6\n", &format!("index 6\n{}", hash.repeat(65))), TlogProofError::Hashes);
         // An empty line too early makes the hashes part of the checkpoint's text, which nobody signed.
         let early = TlogProof::parse(text.replace("index 6\n", "index 6\n\n").as_bytes()).unwrap();
-        assert!(matches!(
-            early.verify(&entry(6), &trust()),
-            Err(TlogProofError::Checkpoint(_))
-        ));
+        assert!(matches!(early.verify(&entry(6), &trust()), Err(TlogProofError::Checkpoint(_))));
     }
 
     #[test]
@@ -353,37 +273,21 @@ mod tests {
         let right = proof(6);
         let check = |hashes: Vec<Hash>| {
             let wrong = TlogProof::new(6, hashes, right.checkpoint().clone()).unwrap();
-            assert!(matches!(
-                wrong.verify(&entry(6), &trust()),
-                Err(TlogProofError::Inclusion(_))
-            ));
+            assert!(matches!(wrong.verify(&entry(6), &trust()), Err(TlogProofError::Inclusion(_))));
         };
         check(right.hashes().get(1..).unwrap().to_vec());
         check(right.hashes().iter().copied().rev().skip(1).rev().collect());
-        check(
-            right
-                .hashes()
-                .iter()
-                .copied()
-                .chain([leaf_hash(b"")])
-                .collect(),
-        );
+        check(right.hashes().iter().copied().chain([leaf_hash(b"")]).collect());
         check(Vec::new());
     }
 
     #[test]
     fn extra_bytes_are_bounded() {
         assert_eq!(proof(0).with_extra(Vec::new()), Err(TlogProofError::Extra));
-        assert_eq!(
-            proof(0).with_extra(vec![0; EXTRA_BYTES_MAX + 1]),
-            Err(TlogProofError::Extra)
-        );
+        assert_eq!(proof(0).with_extra(vec![0; EXTRA_BYTES_MAX + 1]), Err(TlogProofError::Extra));
         let most = proof(0).with_extra(vec![0; EXTRA_BYTES_MAX]).unwrap();
         assert_eq!(TlogProof::parse(most.to_string().as_bytes()).unwrap(), most);
         let huge = vec![b'x'; PROOF_BYTES_MAX + 1];
-        assert_eq!(
-            TlogProof::parse(&huge),
-            Err(TlogProofError::Size(huge.len()))
-        );
+        assert_eq!(TlogProof::parse(&huge), Err(TlogProofError::Size(huge.len())));
     }
 }

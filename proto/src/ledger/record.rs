@@ -311,7 +311,11 @@ impl Record {
     fn wires(&self) -> impl Iterator<Item = (&'static FieldSpec, &[u8])> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let spans = starts.zip(self.ends.iter().copied());
-        self.spec.fields.iter().zip(spans).map(|(field, (start, end))| (field, self.bytes.get(start..end).unwrap_or(&[])))
+        self.spec
+            .fields
+            .iter()
+            .zip(spans)
+            .map(|(field, (start, end))| (field, self.bytes.get(start..end).unwrap_or(&[])))
     }
 
     /// Its digest under `seed`.
@@ -489,7 +493,8 @@ mod tests {
 
     fn sample() -> (Record, Seed, TagKey) {
         let scope = Scope::Grant(crate::names::GrantId::from_bytes([9; 16]));
-        let header = RecordHeader { kind: 40, index: 7, at_ms: 1_000, scope: scope.to_bytes(), seq: 3, prev: vec![5; 48] };
+        let header =
+            RecordHeader { kind: 40, index: 7, at_ms: 1_000, scope: scope.to_bytes(), seq: 3, prev: vec![5; 48] };
         let event = CallAdmitted {
             call: vec![1; 16],
             pseudonym: "p-1".into(),

@@ -7,11 +7,7 @@ pub(super) fn decimal(text: &str) -> Option<u64> {
     let plain = text.bytes().all(|b| b.is_ascii_digit());
     let padded = text.len() > 1 && text.starts_with('0');
     // `parse` refuses the empty string and numbers beyond 64 bits.
-    if plain && !padded {
-        text.parse().ok()
-    } else {
-        None
-    }
+    if plain && !padded { text.parse().ok() } else { None }
 }
 
 /// Cuts the first line off, without its newline. A text whose first line does not end is refused.
@@ -27,19 +23,7 @@ mod tests {
     fn a_number_has_one_spelling() {
         assert_eq!(decimal("0"), Some(0));
         assert_eq!(decimal("18446744073709551615"), Some(u64::MAX));
-        for other in [
-            "",
-            "00",
-            "01",
-            "+1",
-            "-1",
-            " 1",
-            "1 ",
-            "1_0",
-            "0x1",
-            "١",
-            "18446744073709551616",
-        ] {
+        for other in ["", "00", "01", "+1", "-1", " 1", "1 ", "1_0", "0x1", "١", "18446744073709551616"] {
             assert_eq!(decimal(other), None, "`{other}`");
         }
     }

@@ -74,9 +74,7 @@ impl Tile {
             TileKind::Entries => 0,
         };
         let in_tree = index <= TREE_SIZE_MAX / TILE_WIDTH;
-        let width = u16::try_from(width)
-            .ok()
-            .filter(|w| (1..=TILE_WIDTH).contains(&u64::from(*w)));
+        let width = u16::try_from(width).ok().filter(|w| (1..=TILE_WIDTH).contains(&u64::from(*w)));
         match width {
             Some(width) if level <= TILE_LEVEL_MAX && in_tree => Ok(Self { kind, index, width }),
             Some(_) | None => Err(TileError::Bounds),
@@ -94,11 +92,7 @@ impl Tile {
     pub fn parse(path: &str) -> Result<Self, TileError> {
         let tile = path::parse(path).ok_or_else(|| TileError::Path(path.to_owned()))?;
         // A position has many paths if superfluous groups are let through, and only one of them is a file's.
-        if tile.to_string() == path {
-            Ok(tile)
-        } else {
-            Err(TileError::Path(path.to_owned()))
-        }
+        if tile.to_string() == path { Ok(tile) } else { Err(TileError::Path(path.to_owned())) }
     }
 
     /// What the tile holds.
@@ -131,9 +125,7 @@ impl Tile {
         let level = self.tree_level()?;
         let mut bytes = Vec::with_capacity(usize::from(self.width) * HASH_BYTES);
         for index in self.start()..self.start() + self.width() {
-            let hash = source
-                .node(level, index)
-                .ok_or(ProveError::Missing { level, index })?;
+            let hash = source.node(level, index).ok_or(ProveError::Missing { level, index })?;
             bytes.extend_from_slice(hash.as_bytes());
         }
         Ok(bytes)
@@ -150,10 +142,7 @@ impl Tile {
     }
 
     /// The bytes of an entry bundle. There must be exactly [`Tile::width`] entries.
-    pub fn entry_bytes<E: AsRef<[u8]>>(
-        &self,
-        entries: impl IntoIterator<Item = E>,
-    ) -> Result<Vec<u8>, TileError> {
+    pub fn entry_bytes<E: AsRef<[u8]>>(&self, entries: impl IntoIterator<Item = E>) -> Result<Vec<u8>, TileError> {
         self.entries_only()?;
         let (mut bytes, mut count) = (Vec::new(), 0);
         for entry in entries {
@@ -166,11 +155,7 @@ impl Tile {
             bytes.extend_from_slice(&length.to_be_bytes());
             bytes.extend_from_slice(entry);
         }
-        if count == self.width {
-            Ok(bytes)
-        } else {
-            Err(TileError::Content(*self))
-        }
+        if count == self.width { Ok(bytes) } else { Err(TileError::Content(*self)) }
     }
 
     /// Reads the bytes of an entry bundle: exactly [`Tile::width`] entries.
@@ -217,28 +202,19 @@ impl Tile {
 ///
 /// With `old` 0 these are all tiles of the log. A partial tile is among them only as it stands at `new`.
 pub fn tiles_between(old: u64, new: u64) -> impl Iterator<Item = Tile> {
-    let levels =
-        (0..=TREE_SIZE_MAX.ilog2() as u8 / TILE_HEIGHT).map(|level| TileKind::Hashes { level });
-    std::iter::once(TileKind::Entries)
-        .chain(levels)
-        .flat_map(move |kind| {
-            let (from, to) = (hashes_at(kind, old), hashes_at(kind, new));
-            // Nothing at a level that did not grow; otherwise from the tile that the first new hash falls into.
-            let range = if from < to {
-                from / TILE_WIDTH..to.div_ceil(TILE_WIDTH)
-            } else {
-                0..0
-            };
-            range.filter_map(move |index| Tile::at_size(kind, index, new))
-        })
+    let levels = (0..=TREE_SIZE_MAX.ilog2() as u8 / TILE_HEIGHT).map(|level| TileKind::Hashes { level });
+    std::iter::once(TileKind::Entries).chain(levels).flat_map(move |kind| {
+        let (from, to) = (hashes_at(kind, old), hashes_at(kind, new));
+        // Nothing at a level that did not grow; otherwise from the tile that the first new hash falls into.
+        let range = if from < to { from / TILE_WIDTH..to.div_ceil(TILE_WIDTH) } else { 0..0 };
+        range.filter_map(move |index| Tile::at_size(kind, index, new))
+    })
 }
 
 /// How many complete subtrees, or entries, a log of `size` leaves has for tiles of this kind.
 fn hashes_at(kind: TileKind, size: u64) -> u64 {
     match kind {
-        TileKind::Hashes { level } => size
-            .checked_shr(u32::from(level) * u32::from(TILE_HEIGHT))
-            .unwrap_or(0),
+        TileKind::Hashes { level } => size.checked_shr(u32::from(level) * u32::from(TILE_HEIGHT)).unwrap_or(0),
         TileKind::Entries => size,
     }
 }
@@ -269,28 +245,20 @@ mod tests {
     }
 
     fn paths(old: u64, new: u64) -> Vec<String> {
-        tiles_between(old, new)
-            .map(|tile| tile.to_string())
-            .collect()
+        tiles_between(old, new).map(|tile| tile.to_string()).collect()
     }
 
     #[test]
     fn seventy_thousand_leaves_have_the_tiles_of_the_specification() {
         let all: Vec<Tile> = tiles_between(0, 70_000).collect();
         let of = |kind| {
-            all.iter()
-                .filter(|tile| tile.kind() == kind)
-                .map(|tile| (tile.is_full(), tile.width()))
-                .collect::<Vec<_>>()
+            all.iter().filter(|tile| tile.kind() == kind).map(|tile| (tile.is_full(), tile.width())).collect::<Vec<_>>()
         };
         let mut expected = vec![(true, 256); 273];
         expected.push((false, 112));
         assert_eq!(of(TileKind::Entries), expected);
         assert_eq!(of(LEAVES), expected);
-        assert_eq!(
-            of(TileKind::Hashes { level: 1 }),
-            [(true, 256), (false, 17)]
-        );
+        assert_eq!(of(TileKind::Hashes { level: 1 }), [(true, 256), (false, 17)]);
         assert_eq!(of(TileKind::Hashes { level: 2 }), [(false, 1)]);
         assert_eq!(all.len(), 274 * 2 + 3);
     }
@@ -301,104 +269,52 @@ mod tests {
         assert_eq!(paths(5, 5), [""; 0]);
         assert_eq!(paths(5, 4), [""; 0]);
         assert_eq!(paths(0, 1), ["tile/entries/000.p/1", "tile/0/000.p/1"]);
-        assert_eq!(
-            paths(255, 256),
-            ["tile/entries/000", "tile/0/000", "tile/1/000.p/1"]
-        );
+        assert_eq!(paths(255, 256), ["tile/entries/000", "tile/0/000", "tile/1/000.p/1"]);
         assert_eq!(paths(256, 257), ["tile/entries/001.p/1", "tile/0/001.p/1"]);
         assert_eq!(
             paths(500, 600),
-            [
-                "tile/entries/001",
-                "tile/entries/002.p/88",
-                "tile/0/001",
-                "tile/0/002.p/88",
-                "tile/1/000.p/2"
-            ]
+            ["tile/entries/001", "tile/entries/002.p/88", "tile/0/001", "tile/0/002.p/88", "tile/1/000.p/2"]
         );
-        let top = tiles_between(TREE_SIZE_MAX - 1, TREE_SIZE_MAX)
-            .last()
-            .unwrap();
-        assert_eq!(
-            (top.to_string().as_str(), top.width()),
-            ("tile/0/x036/x028/x797/x018/x963/967.p/255", 255)
-        );
+        let top = tiles_between(TREE_SIZE_MAX - 1, TREE_SIZE_MAX).last().unwrap();
+        assert_eq!((top.to_string().as_str(), top.width()), ("tile/0/x036/x028/x797/x018/x963/967.p/255", 255));
     }
 
     #[test]
     fn a_published_log_has_the_same_tiles() {
-        let log: PublishedLog =
-            serde_json::from_str(include_str!("../../testdata/tessera-log.json")).unwrap();
-        let hashes: Vec<u8> = log
-            .leaf_hashes
-            .iter()
-            .flat_map(|h| *Hash::from_base64(h).unwrap().as_bytes())
-            .collect();
+        let log: PublishedLog = serde_json::from_str(include_str!("../../testdata/tessera-log.json")).unwrap();
+        let hashes: Vec<u8> = log.leaf_hashes.iter().flat_map(|h| *Hash::from_base64(h).unwrap().as_bytes()).collect();
         let mut tree = Tree::new();
         for (size, entry) in (1..).zip(&log.entries) {
             tree.push(leaf_hash(entry.as_bytes())).unwrap();
             let tile = Tile::at_size(LEAVES, 0, size).unwrap();
             let bytes = tile.hash_bytes(&tree).unwrap();
             assert_eq!(Some(bytes.as_slice()), hashes.get(..32 * size as usize));
-            assert_eq!(
-                tile.read_hashes(&bytes).unwrap().last().copied(),
-                tree.leaf(size - 1)
-            );
+            assert_eq!(tile.read_hashes(&bytes).unwrap().last().copied(), tree.leaf(size - 1));
         }
         let bundle = Tile::new(TileKind::Entries, 0, 3).unwrap();
         let bytes = bundle.entry_bytes(log.entries.iter().take(3)).unwrap();
         assert_eq!(bytes, b"\0\x03one\0\x03two\0\x05three");
-        assert_eq!(
-            bundle.read_entries(&bytes).unwrap(),
-            [b"one".as_slice(), b"two", b"three"]
-        );
+        assert_eq!(bundle.read_entries(&bytes).unwrap(), [b"one".as_slice(), b"two", b"three"]);
     }
 
     #[test]
     fn contents_that_do_not_fit_the_name_are_refused() {
-        let (hashes, bundle) = (
-            Tile::new(LEAVES, 0, 2).unwrap(),
-            Tile::new(TileKind::Entries, 0, 2).unwrap(),
-        );
+        let (hashes, bundle) = (Tile::new(LEAVES, 0, 2).unwrap(), Tile::new(TileKind::Entries, 0, 2).unwrap());
         for length in [0, 32, 63, 65, 96] {
-            assert_eq!(
-                hashes.read_hashes(&vec![0; length]),
-                Err(TileError::Content(hashes))
-            );
+            assert_eq!(hashes.read_hashes(&vec![0; length]), Err(TileError::Content(hashes)));
         }
-        for bytes in [
-            &b""[..],
-            b"\0\x01a",
-            b"\0\x01a\0",
-            b"\0\x01a\0\x02b",
-            b"\0\x01a\0\x01b\0",
-            b"\0\x01a\0\x01b\0\x01c",
-        ] {
-            assert_eq!(
-                bundle.read_entries(bytes),
-                Err(TileError::Content(bundle)),
-                "{bytes:?}"
-            );
+        for bytes in
+            [&b""[..], b"\0\x01a", b"\0\x01a\0", b"\0\x01a\0\x02b", b"\0\x01a\0\x01b\0", b"\0\x01a\0\x01b\0\x01c"]
+        {
+            assert_eq!(bundle.read_entries(bytes), Err(TileError::Content(bundle)), "{bytes:?}");
         }
         assert_eq!(bundle.read_entries(b"\0\0\0\0").unwrap(), [b"", b""]);
         assert_eq!(bundle.entry_bytes(["a"]), Err(TileError::Content(bundle)));
-        assert_eq!(
-            bundle.entry_bytes(["a", "b", "c"]),
-            Err(TileError::Content(bundle))
-        );
-        assert_eq!(
-            bundle.entry_bytes([vec![0; 65_536]]),
-            Err(TileError::Entry(65_536))
-        );
+        assert_eq!(bundle.entry_bytes(["a", "b", "c"]), Err(TileError::Content(bundle)));
+        assert_eq!(bundle.entry_bytes([vec![0; 65_536]]), Err(TileError::Entry(65_536)));
         assert!(bundle.entry_bytes([vec![0; 65_535], Vec::new()]).is_ok());
         assert_eq!(bundle.read_hashes(&[0; 64]), Err(TileError::Kind(bundle)));
-        assert_eq!(
-            hashes.read_entries(b"\0\0\0\0"),
-            Err(TileError::Kind(hashes))
-        );
-        assert_eq!(
-            hashes.hash_bytes(&tree(1)),
-            Err(TileError::Prove(ProveError::Missing { level: 0, index: 1 }))
-        );
+        assert_eq!(hashes.read_entries(b"\0\0\0\0"), Err(TileError::Kind(hashes)));
+        assert_eq!(hashes.hash_bytes(&tree(1)), Err(TileError::Prove(ProveError::Missing { level: 0, index: 1 })));
     }
 }

@@ -31,8 +31,8 @@ pub const PROOF_HASHES_MAX: usize = 64;
 
 /// The root of the tree without leaves: the hash of nothing.
 pub const EMPTY_ROOT: Hash = Hash([
-    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
-    0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41,
+    0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
 ]);
 
 /// A SHA-256 hash: of a leaf, a node or a whole tree. Displayed in base64, as the text formats write it.
@@ -52,9 +52,7 @@ impl Hash {
 
     /// Reads the base64 of exactly 32 bytes, with padding and in its one canonical spelling.
     pub fn from_base64(text: &str) -> Result<Self, HashError> {
-        let bytes = BASE64
-            .decode(text.as_bytes())
-            .map_err(|_| HashError::Base64)?;
+        let bytes = BASE64.decode(text.as_bytes()).map_err(|_| HashError::Base64)?;
         Self::try_from(bytes.as_slice())
     }
 }
@@ -75,10 +73,7 @@ impl TryFrom<&[u8]> for Hash {
     type Error = HashError;
 
     fn try_from(bytes: &[u8]) -> Result<Self, HashError> {
-        bytes
-            .try_into()
-            .map(Self)
-            .map_err(|_| HashError::Length(bytes.len()))
+        bytes.try_into().map(Self).map_err(|_| HashError::Length(bytes.len()))
     }
 }
 
@@ -140,10 +135,7 @@ mod tests {
     #[test]
     fn empty_root_is_the_hash_of_nothing() {
         assert_eq!(EMPTY_ROOT, sha256(&[]));
-        assert_eq!(
-            EMPTY_ROOT.to_string(),
-            "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
-        );
+        assert_eq!(EMPTY_ROOT.to_string(), "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
     }
 
     #[test]

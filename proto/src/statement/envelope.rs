@@ -63,7 +63,11 @@ pub fn sign_claim<C: Claim>(claim: &C, signer: &dyn Signer) -> Result<SignedStat
 ///
 /// # Errors
 /// A signer fails.
-pub fn sign_bytes(payload_type: &str, payload: Vec<u8>, signers: &[&dyn Signer]) -> Result<SignedStatement, SignerError> {
+pub fn sign_bytes(
+    payload_type: &str,
+    payload: Vec<u8>,
+    signers: &[&dyn Signer],
+) -> Result<SignedStatement, SignerError> {
     let message = pae(payload_type, &payload);
     let mut signatures = Vec::with_capacity(signers.len());
     for signer in signers {

@@ -99,7 +99,11 @@ impl PublicKey {
     /// # Errors
     /// Their number does not fit the algorithm.
     pub fn new(algorithm: Algorithm, bytes: Vec<u8>) -> Result<Self, KeyShape> {
-        if algorithm.fits(bytes.len()) { Ok(Self { algorithm, bytes }) } else { Err(KeyShape { algorithm, len: bytes.len() }) }
+        if algorithm.fits(bytes.len()) {
+            Ok(Self { algorithm, bytes })
+        } else {
+            Err(KeyShape { algorithm, len: bytes.len() })
+        }
     }
 
     /// Its algorithm.

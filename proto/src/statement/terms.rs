@@ -296,7 +296,10 @@ impl Terms {
         for text in texts {
             let plain = text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
             if text.is_empty() || text.len() > 128 || !plain || text.trim() != text {
-                return fail("names and purposes", "1 to 128 printable ASCII characters without blanks at either end are expected");
+                return fail(
+                    "names and purposes",
+                    "1 to 128 printable ASCII characters without blanks at either end are expected",
+                );
             }
         }
         if self.features.logit_bias && self.features.logprobs > 0 {

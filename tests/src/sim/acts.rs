@@ -563,7 +563,7 @@ impl World {
     }
 
     /// What happens next: mostly one thing, sometimes several at once.
-    pub fn next(&mut self) -> Vec<Step> {
+    pub fn next_steps(&mut self) -> Vec<Step> {
         self.follow_keys();
         if !self.trusted && self.rng.chance(15) {
             return self.time_trouble();

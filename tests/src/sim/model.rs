@@ -632,7 +632,7 @@ impl Model {
             now.trusted && self.clock == Some(ClockTrust::Trusted),
             self.live(&call.grant, at).is_some(),
             !starts_a_clock || self.evades_no_clock(&grant.terms),
-            age < DAY && age >= -5 * 60_000,
+            (-5 * 60_000..DAY).contains(&age),
             (at - call.clock).abs() <= 5 * 60_000,
             call.honest,
             credential.start_ms.ms() <= at && at < credential.end_ms.ms(),

@@ -176,14 +176,14 @@ impl World {
 
     fn step(&mut self) -> Check {
         self.let_time_pass();
-        let steps = self.next();
+        let steps = self.next_steps();
         let fate = self.rng.below(1000);
         match fate {
             0..8 => self.crash_before(&steps)?,
             8..16 => self.crash_after(&steps)?,
             16..24 => self.crash_within(&steps)?,
             24..50 => {
-                let others = self.next();
+                let others = self.next_steps();
                 self.conflict(&steps, others)?;
             }
             50..70 => self.full(steps)?,
@@ -543,7 +543,7 @@ impl World {
         ensure(core.state() == self.core.state(), || "the refold is another state than the live one".to_owned())?;
         ensure(core.root() == self.core.root(), || "the refold has another root than the live one".to_owned())?;
         self.auditor.sizes(&self.tree, &mut self.rng)?;
-        if seed % 8 == 0 {
+        if seed.is_multiple_of(8) {
             let mut replay = Replay::new();
             self.durable.iter().for_each(|durable| replay.feed(&durable.sealed.entered));
             let report = replay.finish();

@@ -35,24 +35,11 @@ pub(super) fn choices(asked: &Asked) -> Vec<Choice> {
         for copy in 0..asked.n {
             let seed = prose::hash(asked.seed.unwrap_or(0), prompt).wrapping_add(copy as u64);
             let prose = prose::write(Dice(seed).roll(), asked.words_max, WORDS_MAX);
-            let echoed = if asked.echo {
-                spaced(prompt, true)
-            } else {
-                Vec::new()
-            };
+            let echoed = if asked.echo { spaced(prompt, true) } else { Vec::new() };
             let mut tokens = spaced(&prose.words, echoed.is_empty());
             let stopped = stop(&mut tokens, &asked.stop);
-            let finish = if prose.complete || stopped {
-                "stop"
-            } else {
-                "length"
-            };
-            choices.push(Choice {
-                index: choices.len(),
-                echoed,
-                tokens,
-                finish,
-            });
+            let finish = if prose.complete || stopped { "stop" } else { "length" };
+            choices.push(Choice { index: choices.len(), echoed, tokens, finish });
         }
     }
     choices
@@ -65,20 +52,10 @@ pub(super) fn whole(asked: &Asked) -> Whole {
         Kind::Chat => "chat.completion",
         Kind::Completion => "text_completion",
     };
-    let words = choices
-        .iter()
-        .map(|choice| choice.tokens.len())
-        .max()
-        .unwrap_or(0);
+    let words = choices.iter().map(|choice| choice.tokens.len()).max().unwrap_or(0);
     let usage = usage(asked, &choices);
-    let choices: Vec<_> = choices
-        .iter()
-        .map(|choice| whole_choice(asked, choice))
-        .collect();
-    let body = with(
-        asked.head(object),
-        [("choices", json!(choices)), ("usage", usage)],
-    );
+    let choices: Vec<_> = choices.iter().map(|choice| whole_choice(asked, choice)).collect();
+    let body = with(asked.head(object), [("choices", json!(choices)), ("usage", usage)]);
     Whole { body, words }
 }
 
@@ -91,16 +68,8 @@ pub(super) fn usage(asked: &Asked, choices: &[Choice]) -> Value {
 
 /// Adds fields to an object.
 pub(super) fn with<const N: usize>(object: Value, fields: [(&str, Value); N]) -> Value {
-    let mut map = if let Value::Object(map) = object {
-        map
-    } else {
-        Map::new()
-    };
-    map.extend(
-        fields
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value)),
-    );
+    let mut map = if let Value::Object(map) = object { map } else { Map::new() };
+    map.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
     Value::Object(map)
 }
 
@@ -111,7 +80,8 @@ pub(super) fn chat_logprobs(tokens: &[String], first: usize, top: usize) -> Valu
         .enumerate()
         .map(|(at, token)| {
             let ranked = ranked(token, first.saturating_add(at), top.max(1));
-            let entry = |token: &str, logprob: f64| json!({"token": token, "logprob": logprob, "bytes": token.as_bytes()});
+            let entry =
+                |token: &str, logprob: f64| json!({"token": token, "logprob": logprob, "bytes": token.as_bytes()});
             let alternatives: Vec<_> = ranked.iter().take(top).map(|(token, logprob)| entry(token, *logprob)).collect();
             let logprob = ranked.first().map_or(0.0, |(_, logprob)| *logprob);
             with(entry(token, logprob), [("top_logprobs", json!(alternatives))])
@@ -122,13 +92,7 @@ pub(super) fn chat_logprobs(tokens: &[String], first: usize, top: usize) -> Valu
 
 /// Log probabilities in the shape of completions. `offset` is where the first token starts in the text,
 /// in characters. The first token of a prompt that is given back has none, as nothing comes before it.
-pub(super) fn text_logprobs(
-    tokens: &[String],
-    first: usize,
-    offset: usize,
-    top: usize,
-    echoed: bool,
-) -> Value {
+pub(super) fn text_logprobs(tokens: &[String], first: usize, offset: usize, top: usize, echoed: bool) -> Value {
     let mut offset = offset;
     let (mut offsets, mut logprobs, mut tops) = (Vec::new(), Vec::new(), Vec::new());
     for (at, token) in tokens.iter().enumerate() {
@@ -142,11 +106,7 @@ pub(super) fn text_logprobs(
         let ranked = ranked(token, first.saturating_add(at), top.max(1));
         logprobs.push(json!(ranked.first().map_or(0.0, |(_, logprob)| *logprob)));
         let ranked = ranked.into_iter().take(top);
-        tops.push(Value::Object(
-            ranked
-                .map(|(token, logprob)| (token, json!(logprob)))
-                .collect(),
-        ));
+        tops.push(Value::Object(ranked.map(|(token, logprob)| (token, json!(logprob))).collect()));
     }
     json!({"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets})
 }
@@ -161,14 +121,10 @@ fn whole_choice(asked: &Asked, choice: &Choice) -> Value {
     });
     let text = choice.echoed.concat() + &choice.tokens.concat();
     let content = match asked.kind {
-        Kind::Chat => (
-            "message",
-            json!({"role": "assistant", "content": text, "refusal": null}),
-        ),
+        Kind::Chat => ("message", json!({"role": "assistant", "content": text, "refusal": null})),
         Kind::Completion => ("text", json!(text)),
     };
-    let choice =
-        json!({"index": choice.index, "logprobs": logprobs, "finish_reason": choice.finish});
+    let choice = json!({"index": choice.index, "logprobs": logprobs, "finish_reason": choice.finish});
     with(choice, [content])
 }
 
@@ -203,11 +159,7 @@ fn spaced<S: AsRef<str>>(words: &[S], at_start: bool) -> Vec<String> {
 /// Cuts the tokens in front of the first stop text; says whether there was one.
 fn stop(tokens: &mut Vec<String>, stops: &[String]) -> bool {
     let text = tokens.concat();
-    let Some(mut left) = stops
-        .iter()
-        .filter_map(|stop| text.find(stop.as_str()))
-        .min()
-    else {
+    let Some(mut left) = stops.iter().filter_map(|stop| text.find(stop.as_str())).min() else {
         return false;
     };
     for token in tokens.iter_mut() {

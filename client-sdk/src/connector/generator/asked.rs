@@ -51,10 +51,7 @@ impl Asked {
         let messages = match body.get("messages").map(Value::as_array) {
             Some(Some(messages)) if !messages.is_empty() => messages,
             _ => {
-                return Err(Bad::field(
-                    "messages",
-                    "has to be a list with a message in it",
-                ));
+                return Err(Bad::field("messages", "has to be a list with a message in it"));
             }
         };
         let mut words = Vec::new();
@@ -92,10 +89,7 @@ impl Asked {
         let n = small(number(body, "n", 1, 16)?.unwrap_or(1));
         let answers = prompts.len().saturating_mul(n);
         if answers > ANSWERS_MAX {
-            return Err(Bad::field(
-                "n",
-                "asks for more than 128 answers over all prompts",
-            ));
+            return Err(Bad::field("n", "asks for more than 128 answers over all prompts"));
         }
         let share = WORDS_TOGETHER_MAX.checked_div(u64::try_from(answers).unwrap_or(u64::MAX));
         let words_each = share.unwrap_or(WORDS_MAX).min(WORDS_MAX);
@@ -124,10 +118,7 @@ impl Asked {
             Kind::Chat => "chatcmpl",
             Kind::Completion => "cmpl",
         };
-        let id = self
-            .prompts
-            .iter()
-            .fold(self.seed.unwrap_or(0), |id, prompt| prose::hash(id, prompt));
+        let id = self.prompts.iter().fold(self.seed.unwrap_or(0), |id, prompt| prose::hash(id, prompt));
         json!({
             "id": format!("{prefix}-{id:016x}"),
             "object": object,
@@ -147,16 +138,8 @@ pub(super) struct Bad {
 }
 
 impl Bad {
-    pub(super) fn new(
-        status: StatusCode,
-        field: Option<&'static str>,
-        message: &'static str,
-    ) -> Self {
-        Self {
-            status,
-            field,
-            message,
-        }
+    pub(super) fn new(status: StatusCode, field: Option<&'static str>, message: &'static str) -> Self {
+        Self { status, field, message }
     }
 
     pub(super) fn field(field: &'static str, message: &'static str) -> Self {
@@ -189,20 +172,12 @@ pub(super) fn model(body: &Value) -> Result<String, Bad> {
 
 /// One text or many, each as a string or as a list of token numbers, as lists of words.
 pub(super) fn texts(value: Option<&Value>, field: &'static str) -> Result<Vec<Vec<String>>, Bad> {
-    let bad = || {
-        Bad::field(
-            field,
-            "has to be a text, a list of token numbers, or a list of either",
-        )
-    };
+    let bad = || Bad::field(field, "has to be a text, a list of token numbers, or a list of either");
     match value {
         Some(Value::String(text)) => Ok(vec![words(text)]),
         Some(Value::Array(items)) if !items.is_empty() => {
             if items.len() <= ANSWERS_MAX && !items.iter().any(Value::is_number) {
-                return items
-                    .iter()
-                    .map(|item| one_text(item).ok_or_else(bad))
-                    .collect();
+                return items.iter().map(|item| one_text(item).ok_or_else(bad)).collect();
             }
             tokens(items).map(|words| vec![words]).ok_or_else(bad)
         }
@@ -219,10 +194,7 @@ fn one_text(item: &Value) -> Option<Vec<String>> {
 
 /// A token number stands for a word of the corpus, so that counts come out as the client expects.
 fn tokens(items: &[Value]) -> Option<Vec<String>> {
-    items
-        .iter()
-        .map(|item| Some(prose::word(item.as_u64()?).to_owned()))
-        .collect()
+    items.iter().map(|item| Some(prose::word(item.as_u64()?).to_owned())).collect()
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -248,23 +220,12 @@ fn flag(body: &Value, field: &'static str) -> Result<bool, Bad> {
     }
 }
 
-pub(super) fn number(
-    body: &Value,
-    field: &'static str,
-    least: u64,
-    most: u64,
-) -> Result<Option<u64>, Bad> {
+pub(super) fn number(body: &Value, field: &'static str, least: u64, most: u64) -> Result<Option<u64>, Bad> {
     match body.get(field) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => match value
-            .as_u64()
-            .filter(|number| (least..=most).contains(number))
-        {
+        Some(value) => match value.as_u64().filter(|number| (least..=most).contains(number)) {
             Some(number) => Ok(Some(number)),
-            None => Err(Bad::field(
-                field,
-                "is not a number this server can work with",
-            )),
+            None => Err(Bad::field(field, "is not a number this server can work with")),
         },
     }
 }

@@ -19,10 +19,7 @@ pub(super) fn answer(body: &Value) -> Result<Value, Bad> {
         None | Some(Some("float")) => false,
         Some(Some("base64")) => true,
         Some(_) => {
-            return Err(Bad::field(
-                "encoding_format",
-                "has to be `float` or `base64`",
-            ));
+            return Err(Bad::field("encoding_format", "has to be `float` or `base64`"));
         }
     };
     let tokens: usize = texts.iter().map(Vec::len).sum();
@@ -31,11 +28,7 @@ pub(super) fn answer(body: &Value) -> Result<Value, Bad> {
         .enumerate()
         .map(|(index, words)| {
             let numbers = direction(prose::hash(0, words), dimensions);
-            let embedding = if base64 {
-                json!(encode(&numbers))
-            } else {
-                json!(numbers)
-            };
+            let embedding = if base64 { json!(encode(&numbers)) } else { json!(numbers) };
             json!({"object": "embedding", "index": index, "embedding": embedding})
         })
         .collect();
@@ -46,14 +39,9 @@ pub(super) fn answer(body: &Value) -> Result<Value, Bad> {
 /// A vector of length one.
 fn direction(seed: u64, dimensions: u64) -> Vec<f32> {
     let mut dice = Dice(seed);
-    let numbers: Vec<f32> = (0..dimensions)
-        .map(|_| f32::from(u16::try_from(dice.below(2001)).unwrap_or(0)) / 1000.0 - 1.0)
-        .collect();
-    let length = numbers
-        .iter()
-        .map(|number| number * number)
-        .sum::<f32>()
-        .sqrt();
+    let numbers: Vec<f32> =
+        (0..dimensions).map(|_| f32::from(u16::try_from(dice.below(2001)).unwrap_or(0)) / 1000.0 - 1.0).collect();
+    let length = numbers.iter().map(|number| number * number).sum::<f32>().sqrt();
     // With a length of zero there is no direction; one number of many million seeds would do that.
     let length = if length > 0.0 { length } else { 1.0 };
     numbers.iter().map(|number| number / length).collect()
@@ -61,9 +49,6 @@ fn direction(seed: u64, dimensions: u64) -> Vec<f32> {
 
 /// Little-endian single floats, as clients of this dialect expect.
 fn encode(numbers: &[f32]) -> String {
-    let bytes: Vec<u8> = numbers
-        .iter()
-        .flat_map(|number| number.to_le_bytes())
-        .collect();
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     BASE64.encode(&bytes)
 }

@@ -42,12 +42,7 @@ struct Chain {
 
 static CHAIN: LazyLock<Chain> = LazyLock::new(|| {
     let words: Vec<_> = CORPUS.split_whitespace().collect();
-    let mut chain = Chain {
-        after_one: HashMap::new(),
-        after_two: HashMap::new(),
-        starts: vec![0],
-        words,
-    };
+    let mut chain = Chain { after_one: HashMap::new(), after_two: HashMap::new(), starts: vec![0], words };
     let (mut before, mut last) = ("", "");
     for (at, &word) in chain.words.iter().enumerate() {
         if ends_sentence(last) {
@@ -86,16 +81,10 @@ pub(super) fn write(seed: u64, words_max: Option<u64>, hard_max: u64) -> Prose {
         written = written.saturating_add(1);
         (before, last) = (last, word);
         if written >= enough && ends_sentence(word) {
-            return Prose {
-                words,
-                complete: true,
-            };
+            return Prose { words, complete: true };
         }
     }
-    Prose {
-        words,
-        complete: false,
-    }
+    Prose { words, complete: false }
 }
 
 /// The word a token number stands for.
@@ -135,10 +124,7 @@ impl Dice {
 
 impl Chain {
     fn next(&self, dice: &mut Dice, before: &'static str, last: &'static str) -> &'static str {
-        let one = self
-            .after_one
-            .get(last)
-            .filter(|_| !last.is_empty() && !ends_sentence(last));
+        let one = self.after_one.get(last).filter(|_| !last.is_empty() && !ends_sentence(last));
         let two = self.after_two.get(&(before, last));
         let places = match (one, two) {
             (None, _) => &self.starts,
@@ -175,18 +161,9 @@ mod tests {
         for seed in 0..200 {
             let prose = write(seed, None, 4096);
             assert!(prose.complete);
-            assert!(
-                (80..400).contains(&prose.words.len()),
-                "{}",
-                prose.words.len()
-            );
+            assert!((80..400).contains(&prose.words.len()), "{}", prose.words.len());
             assert!(prose.words.last().is_some_and(|word| word.ends_with('.')));
-            assert!(
-                prose
-                    .words
-                    .first()
-                    .is_some_and(|word| word.starts_with(char::is_uppercase))
-            );
+            assert!(prose.words.first().is_some_and(|word| word.starts_with(char::is_uppercase)));
         }
     }
 

@@ -24,27 +24,17 @@ use super::{Counts, Desk, Pace, Reply};
 pub(super) fn reply(asked: Asked, desk: &Desk) -> Reply {
     let script = Script::new(&asked);
     let open = Open::new(desk.counts.clone());
-    let events = unfold(
-        (script, open, desk.pace),
-        |(mut script, mut open, pace)| async move {
-            let (event, pause) = script.next()?;
-            if pause {
-                pace.pause().await;
-            }
-            open.finished = script.is_over();
-            Some((
-                Ok::<_, Infallible>(Frame::data(event)),
-                (script, open, pace),
-            ))
-        },
-    );
+    let events = unfold((script, open, desk.pace), |(mut script, mut open, pace)| async move {
+        let (event, pause) = script.next()?;
+        if pause {
+            pace.pause().await;
+        }
+        open.finished = script.is_over();
+        Some((Ok::<_, Infallible>(Frame::data(event)), (script, open, pace)))
+    });
     let mut reply = Response::new(StreamBody::new(events).boxed_unsync());
-    reply
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    reply
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     reply
 }
 
@@ -68,10 +58,7 @@ struct Open {
 impl Open {
     fn new(counts: Arc<watch::Sender<Counts>>) -> Self {
         counts.send_modify(|counts| counts.open_streams = counts.open_streams.saturating_add(1));
-        Self {
-            counts,
-            finished: false,
-        }
+        Self { counts, finished: false }
     }
 }
 
@@ -79,11 +66,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.counts.send_modify(|counts| {
             counts.open_streams = counts.open_streams.saturating_sub(1);
-            let ended = if self.finished {
-                &mut counts.finished_streams
-            } else {
-                &mut counts.cut_streams
-            };
+            let ended = if self.finished { &mut counts.finished_streams } else { &mut counts.cut_streams };
             *ended = ended.saturating_add(1);
         });
     }
@@ -100,11 +83,7 @@ impl Script {
             Kind::Completion => asked.head("text_completion"),
         };
         // Where usage is asked for, every chunk but the one that carries it says `null`.
-        let usage = if asked.include_usage {
-            json!({"usage": null})
-        } else {
-            json!({})
-        };
+        let usage = if asked.include_usage { json!({"usage": null}) } else { json!({}) };
         let chunk = |choice: Value| {
             let chunk = answers::with(head.clone(), [("choices", json!([choice]))]);
             event(&merge(chunk, &usage))
@@ -116,25 +95,13 @@ impl Script {
                 events.push_back((chunk(chat(choice, role, None, None)), false));
             }
             if !choice.echoed.is_empty() {
-                let logprobs = asked
-                    .logprobs
-                    .map(|top| answers::text_logprobs(&choice.echoed, 0, 0, top, true));
-                events.push_back((
-                    chunk(text(choice, &choice.echoed.concat(), logprobs, None)),
-                    false,
-                ));
+                let logprobs = asked.logprobs.map(|top| answers::text_logprobs(&choice.echoed, 0, 0, top, true));
+                events.push_back((chunk(text(choice, &choice.echoed.concat(), logprobs, None)), false));
             }
         }
         // Choices take turns, as on a server that computes them together.
-        let longest = choices
-            .iter()
-            .map(|choice| choice.tokens.len())
-            .max()
-            .unwrap_or(0);
-        let mut offsets: Vec<_> = choices
-            .iter()
-            .map(|choice| choice.echoed.concat().chars().count())
-            .collect();
+        let longest = choices.iter().map(|choice| choice.tokens.len()).max().unwrap_or(0);
+        let mut offsets: Vec<_> = choices.iter().map(|choice| choice.echoed.concat().chars().count()).collect();
         for at in 0..longest {
             for (choice, offset) in choices.iter().zip(&mut offsets) {
                 let Some(token) = choice.tokens.get(at) else {
@@ -174,16 +141,12 @@ fn word(asked: &Asked, choice: &Choice, token: &str, at: usize, offset: usize) -
     let tokens = [token.to_owned()];
     match asked.kind {
         Kind::Chat => {
-            let logprobs = asked
-                .logprobs
-                .map(|top| answers::chat_logprobs(&tokens, at, top));
+            let logprobs = asked.logprobs.map(|top| answers::chat_logprobs(&tokens, at, top));
             chat(choice, json!({"content": token}), logprobs, None)
         }
         Kind::Completion => {
             let first = choice.echoed.len().saturating_add(at);
-            let logprobs = asked
-                .logprobs
-                .map(|top| answers::text_logprobs(&tokens, first, offset, top, false));
+            let logprobs = asked.logprobs.map(|top| answers::text_logprobs(&tokens, first, offset, top, false));
             text(choice, token, logprobs, None)
         }
     }

@@ -52,18 +52,12 @@ impl Answer {
         let body = Timed::new(body, deadline, limits);
         if !head.status.is_success() {
             let body = body.up_to(ERROR_BODY_BYTES_MAX).await?;
-            return Ok(Self::Whole {
-                status: head.status,
-                body,
-            });
+            return Ok(Self::Whole { status: head.status, body });
         }
         if stream && is_event_stream(&head.headers) {
             return Ok(Self::Events(Events::new(body, limits.event_bytes_max)));
         }
-        Ok(Self::Whole {
-            status: head.status,
-            body: body.whole().await?,
-        })
+        Ok(Self::Whole { status: head.status, body: body.whole().await? })
     }
 }
 
@@ -81,9 +75,7 @@ pub struct Events {
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The buffers hold what the model said, which belongs in no log.
-        f.debug_struct("Events")
-            .field("over", &self.body.is_none())
-            .finish_non_exhaustive()
+        f.debug_struct("Events").field("over", &self.body.is_none()).finish_non_exhaustive()
     }
 }
 
@@ -102,10 +94,7 @@ impl Events {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    fn poll_event(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<SseEvent, UpstreamError>>> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<SseEvent, UpstreamError>>> {
         while let Some(body) = &mut self.body {
             if self.done {
                 // Waiting for the end of the body lets the connection go back to the pool. What a server
@@ -167,14 +156,7 @@ struct Timed {
 impl Timed {
     fn new(body: Incoming, first_byte: Instant, limits: UpstreamLimits) -> Self {
         let alarm = Box::pin(sleep_until(first_byte));
-        Self {
-            body,
-            alarm,
-            armed: true,
-            begun: false,
-            received: 0,
-            limits,
-        }
+        Self { body, alarm, armed: true, begun: false, received: 0, limits }
     }
 
     /// The answer is complete: from here on only a short silence is waited through.
@@ -251,8 +233,5 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 }
 
 fn is_encoded(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+    headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }

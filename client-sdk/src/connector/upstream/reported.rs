@@ -62,17 +62,9 @@ impl Reported {
             return;
         };
         for nested in [&answer.response, &answer.message] {
-            self.take(
-                nested.get("usage"),
-                nested.get("model"),
-                nested.get("system_fingerprint"),
-            );
+            self.take(nested.get("usage"), nested.get("model"), nested.get("system_fingerprint"));
         }
-        self.take(
-            Some(&answer.usage),
-            Some(&answer.model),
-            Some(&answer.system_fingerprint),
-        );
+        self.take(Some(&answer.usage), Some(&answer.model), Some(&answer.system_fingerprint));
     }
 
     fn take(&mut self, usage: Option<&Value>, model: Option<&Value>, fingerprint: Option<&Value>) {
@@ -89,22 +81,13 @@ impl Reported {
 }
 
 fn read_usage(usage: &Value) -> Usage {
-    let count = |names: &[&str]| {
-        names.iter().find_map(|name| {
-            usage
-                .get(name)?
-                .as_u64()
-                .filter(|&count| count <= TOKENS_MAX)
-        })
-    };
+    let count =
+        |names: &[&str]| names.iter().find_map(|name| usage.get(name)?.as_u64().filter(|&count| count <= TOKENS_MAX));
     let input = count(&["prompt_tokens", "input_tokens"]);
     let output = count(&["completion_tokens", "output_tokens"]);
     let total = count(&["total_tokens"]);
     let rest = |part: Option<u64>| total?.checked_sub(part?);
-    Usage {
-        input: input.or_else(|| rest(output)),
-        output: output.or_else(|| rest(input)),
-    }
+    Usage { input: input.or_else(|| rest(output)), output: output.or_else(|| rest(input)) }
 }
 
 fn name(value: Option<&Value>) -> Option<String> {
@@ -117,45 +100,21 @@ mod tests {
     use super::*;
 
     fn check(body: &str, input: Option<u64>, output: Option<u64>) {
-        assert_eq!(
-            Reported::from_body(body.as_bytes()).usage,
-            Usage { input, output },
-            "{body}"
-        );
+        assert_eq!(Reported::from_body(body.as_bytes()).usage, Usage { input, output }, "{body}");
     }
 
     #[test]
     fn usage_is_found_in_every_dialect() {
-        check(
-            r#"{"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#,
-            Some(3),
-            Some(4),
-        );
-        check(
-            r#"{"usage":{"input_tokens":3,"output_tokens":4}}"#,
-            Some(3),
-            Some(4),
-        );
+        check(r#"{"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#, Some(3), Some(4));
+        check(r#"{"usage":{"input_tokens":3,"output_tokens":4}}"#, Some(3), Some(4));
         check(
             r#"{"type":"response.completed","response":{"usage":{"input_tokens":3,"output_tokens":4}}}"#,
             Some(3),
             Some(4),
         );
-        check(
-            r#"{"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1}}}"#,
-            Some(3),
-            Some(1),
-        );
-        check(
-            r#"{"object":"list","usage":{"prompt_tokens":8,"total_tokens":8}}"#,
-            Some(8),
-            Some(0),
-        );
-        check(
-            r#"{"usage":{"completion_tokens":2,"total_tokens":8}}"#,
-            Some(6),
-            Some(2),
-        );
+        check(r#"{"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1}}}"#, Some(3), Some(1));
+        check(r#"{"object":"list","usage":{"prompt_tokens":8,"total_tokens":8}}"#, Some(8), Some(0));
+        check(r#"{"usage":{"completion_tokens":2,"total_tokens":8}}"#, Some(6), Some(2));
     }
 
     #[test]
@@ -166,31 +125,11 @@ mod tests {
         check("[1,2]", None, None);
         check(r#"{"usage":null}"#, None, None);
         check(r#"{"usage":[3,4]}"#, None, None);
-        check(
-            r#"{"usage":{"prompt_tokens":-1,"completion_tokens":4}}"#,
-            None,
-            Some(4),
-        );
-        check(
-            r#"{"usage":{"prompt_tokens":"3","completion_tokens":4.5}}"#,
-            None,
-            None,
-        );
-        check(
-            r#"{"usage":{"prompt_tokens":18446744073709551615,"completion_tokens":4294967297}}"#,
-            None,
-            None,
-        );
-        check(
-            r#"{"usage":{"prompt_tokens":1e300,"completion_tokens":4294967296}}"#,
-            None,
-            Some(1 << 32),
-        );
-        check(
-            r#"{"usage":{"prompt_tokens":9,"total_tokens":8}}"#,
-            Some(9),
-            None,
-        );
+        check(r#"{"usage":{"prompt_tokens":-1,"completion_tokens":4}}"#, None, Some(4));
+        check(r#"{"usage":{"prompt_tokens":"3","completion_tokens":4.5}}"#, None, None);
+        check(r#"{"usage":{"prompt_tokens":18446744073709551615,"completion_tokens":4294967297}}"#, None, None);
+        check(r#"{"usage":{"prompt_tokens":1e300,"completion_tokens":4294967296}}"#, None, Some(1 << 32));
+        check(r#"{"usage":{"prompt_tokens":9,"total_tokens":8}}"#, Some(9), None);
     }
 
     #[test]
@@ -204,23 +143,14 @@ mod tests {
         ] {
             reported.note(event.as_bytes());
         }
-        assert_eq!(
-            reported.usage,
-            Usage {
-                input: Some(5),
-                output: Some(9)
-            }
-        );
+        assert_eq!(reported.usage, Usage { input: Some(5), output: Some(9) });
         assert_eq!(reported.model.as_deref(), Some("m1"));
         assert_eq!(reported.system_fingerprint.as_deref(), Some("fp1"));
     }
 
     #[test]
     fn overlong_and_odd_names_are_absent() {
-        let long = format!(
-            r#"{{"model":"{}","system_fingerprint":7}}"#,
-            "m".repeat(NAME_BYTES_MAX + 1)
-        );
+        let long = format!(r#"{{"model":"{}","system_fingerprint":7}}"#, "m".repeat(NAME_BYTES_MAX + 1));
         assert_eq!(Reported::from_body(long.as_bytes()), Reported::default());
     }
 }

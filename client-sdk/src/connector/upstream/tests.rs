@@ -1,8 +1,4 @@
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "tests stop at the first surprise"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests stop at the first surprise")]
 
 use std::future::Future;
 use std::time::Duration;
@@ -22,9 +18,7 @@ const CHAT: &str = "/v1/chat/completions";
 
 /// No wait may hang the suite.
 async fn soon<T>(wait: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), wait)
-        .await
-        .unwrap()
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap()
 }
 
 /// A server that reads one request, says exactly `reply` and then holds the line until the client
@@ -51,11 +45,7 @@ async fn scripted(reply: impl Into<Vec<u8>>, hang_up: bool) -> Scripted {
         let mut rest = [0; 64];
         while let Ok(1..) = socket.read(&mut rest).await {}
     });
-    Scripted {
-        base_url,
-        request,
-        gone,
-    }
+    Scripted { base_url, request, gone }
 }
 
 async fn read_request(socket: &mut TcpStream) -> Vec<u8> {
@@ -66,9 +56,7 @@ async fn read_request(socket: &mut TcpStream) -> Vec<u8> {
         }
         let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .split_once("content-length: ")
-                .map_or("0", |(_, rest)| rest.lines().next().unwrap());
+            let length = head.split_once("content-length: ").map_or("0", |(_, rest)| rest.lines().next().unwrap());
             if body.len() >= length.parse().unwrap() {
                 return request;
             }
@@ -77,10 +65,7 @@ async fn read_request(socket: &mut TcpStream) -> Vec<u8> {
 }
 
 fn reply(status: &str, kind: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// The head of a stream whose body has no announced end, and some of its body.
@@ -93,10 +78,7 @@ fn upstream(base_url: &str) -> Upstream {
 }
 
 fn hasty(base_url: &str) -> Upstream {
-    let limits = UpstreamLimits {
-        idle: Duration::from_millis(20),
-        ..UpstreamLimits::default()
-    };
+    let limits = UpstreamLimits { idle: Duration::from_millis(20), ..UpstreamLimits::default() };
     Upstream::new(base_url, None, limits).unwrap()
 }
 
@@ -122,10 +104,7 @@ async fn collect(mut events: Events) -> (Vec<SseEvent>, Option<UpstreamError>) {
         match event {
             Ok(event) => seen.push(event),
             Err(error) => {
-                assert!(
-                    soon(events.next()).await.is_none(),
-                    "something came behind an error"
-                );
+                assert!(soon(events.next()).await.is_none(), "something came behind an error");
                 return (seen, Some(error));
             }
         }
@@ -135,59 +114,28 @@ async fn collect(mut events: Events) -> (Vec<SseEvent>, Option<UpstreamError>) {
 
 #[tokio::test]
 async fn body_and_key_go_out_as_they_are_and_the_answer_comes_back_as_it_is() {
-    let server = scripted(
-        reply("200 OK", "application/json", "{\"odd\" :\t1e0}"),
-        false,
-    )
-    .await;
+    let server = scripted(reply("200 OK", "application/json", "{\"odd\" :\t1e0}"), false).await;
     let key = ApiKey::new("sk-secret").unwrap();
     let upstream = Upstream::new(&server.base_url, Some(key), UpstreamLimits::default()).unwrap();
     assert!(!format!("{upstream:?}").contains("secret"));
     let body = Bytes::from_static(b"{ \"a\":1,\"a\":\t2.50 }");
     let (status, answer) = whole(soon(upstream.call(CHAT, body, false)).await.unwrap());
-    assert_eq!(
-        (status, answer.as_ref()),
-        (StatusCode::OK, &b"{\"odd\" :\t1e0}"[..])
-    );
+    assert_eq!((status, answer.as_ref()), (StatusCode::OK, &b"{\"odd\" :\t1e0}"[..]));
     let request = String::from_utf8(server.request.await.unwrap()).unwrap();
-    assert!(
-        request.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"),
-        "{request}"
-    );
-    assert!(
-        request.contains("authorization: Bearer sk-secret\r\n"),
-        "{request}"
-    );
-    assert!(
-        request.contains("content-type: application/json\r\n"),
-        "{request}"
-    );
-    assert!(
-        request.ends_with("\r\n\r\n{ \"a\":1,\"a\":\t2.50 }"),
-        "{request}"
-    );
+    assert!(request.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("authorization: Bearer sk-secret\r\n"), "{request}");
+    assert!(request.contains("content-type: application/json\r\n"), "{request}");
+    assert!(request.ends_with("\r\n\r\n{ \"a\":1,\"a\":\t2.50 }"), "{request}");
 }
 
 #[tokio::test]
 async fn unary_answer_of_the_generator_carries_usage_model_and_build() {
     let server = Generator::start(Pace::AT_ONCE).await.unwrap();
-    let body = Bytes::from_static(
-        br#"{"model":"m1","messages":[{"role":"user","content":"one two"}],"max_tokens":5}"#,
-    );
-    let (status, body) = whole(
-        soon(upstream(server.base_url()).call(CHAT, body, false))
-            .await
-            .unwrap(),
-    );
+    let body = Bytes::from_static(br#"{"model":"m1","messages":[{"role":"user","content":"one two"}],"max_tokens":5}"#);
+    let (status, body) = whole(soon(upstream(server.base_url()).call(CHAT, body, false)).await.unwrap());
     assert_eq!(status, StatusCode::OK);
     let reported = Reported::from_body(&body);
-    assert_eq!(
-        reported.usage,
-        Usage {
-            input: Some(2),
-            output: Some(5)
-        }
-    );
+    assert_eq!(reported.usage, Usage { input: Some(2), output: Some(5) });
     assert_eq!(reported.model.as_deref(), Some("m1"));
     assert!(reported.system_fingerprint.is_some());
 }
@@ -200,23 +148,14 @@ async fn stream_of_the_generator_ends_with_done_and_counts_as_finished() {
         br#"{"messages":[{"role":"user","content":"one two"}],"max_tokens":5,"stream":true,"stream_options":{"include_usage":true}}"#,
     );
     for round in 1..=2 {
-        let (events, error) = collect(events(
-            soon(upstream.call(CHAT, body.clone(), true)).await.unwrap(),
-        ))
-        .await;
+        let (events, error) = collect(events(soon(upstream.call(CHAT, body.clone(), true)).await.unwrap())).await;
         assert!(error.is_none(), "{error:?}");
         assert!(events.last().unwrap().is_done());
         let mut reported = Reported::default();
         for event in &events {
             reported.note(&event.data);
         }
-        assert_eq!(
-            reported.usage,
-            Usage {
-                input: Some(2),
-                output: Some(5)
-            }
-        );
+        assert_eq!(reported.usage, Usage { input: Some(2), output: Some(5) });
         let counts = soon(server.counts_reach(|counts| counts.finished_streams == round)).await;
         assert_eq!((counts.open_streams, counts.cut_streams), (0, 0));
     }
@@ -224,18 +163,9 @@ async fn stream_of_the_generator_ends_with_done_and_counts_as_finished() {
 
 #[tokio::test]
 async fn dropped_stream_reaches_the_server() {
-    let server = Generator::start(Pace {
-        per_word: Duration::from_secs(3600),
-    })
-    .await
-    .unwrap();
-    let body =
-        Bytes::from_static(br#"{"messages":[{"role":"user","content":"hello"}],"stream":true}"#);
-    let mut events = events(
-        soon(upstream(server.base_url()).call(CHAT, body, true))
-            .await
-            .unwrap(),
-    );
+    let server = Generator::start(Pace { per_word: Duration::from_secs(3600) }).await.unwrap();
+    let body = Bytes::from_static(br#"{"messages":[{"role":"user","content":"hello"}],"stream":true}"#);
+    let mut events = events(soon(upstream(server.base_url()).call(CHAT, body, true)).await.unwrap());
     for _ in 0..2 {
         soon(events.next()).await.unwrap().unwrap();
     }
@@ -249,12 +179,7 @@ async fn dropped_stream_reaches_the_server() {
 async fn dropped_call_closes_the_connection_before_any_answer() {
     let server = scripted("", false).await;
     let upstream = upstream(&server.base_url);
-    let call = tokio::spawn(async move {
-        upstream
-            .call(CHAT, Bytes::from_static(b"{}"), false)
-            .await
-            .map(drop)
-    });
+    let call = tokio::spawn(async move { upstream.call(CHAT, Bytes::from_static(b"{}"), false).await.map(drop) });
     soon(server.request).await.unwrap();
     call.abort();
     soon(server.gone).await.unwrap();
@@ -262,19 +187,10 @@ async fn dropped_call_closes_the_connection_before_any_answer() {
 
 #[tokio::test]
 async fn refusals_come_back_whole_and_are_not_asked_twice() {
-    for status in [
-        "400 Bad Request",
-        "429 Too Many Requests",
-        "500 Internal Server Error",
-        "302 Found",
-    ] {
+    for status in ["400 Bad Request", "429 Too Many Requests", "500 Internal Server Error", "302 Found"] {
         let server = scripted(reply(status, "text/event-stream", "{\"error\":{}}"), false).await;
         let upstream = upstream(&server.base_url);
-        let (seen, body) = whole(
-            soon(upstream.call(CHAT, Bytes::from_static(b"{}"), true))
-                .await
-                .unwrap(),
-        );
+        let (seen, body) = whole(soon(upstream.call(CHAT, Bytes::from_static(b"{}"), true)).await.unwrap());
         assert!(status.starts_with(seen.as_str()));
         assert_eq!(body, "{\"error\":{}}");
         // The scripted server answers one request; a second would have waited in vain.
@@ -286,9 +202,7 @@ async fn refusals_come_back_whole_and_are_not_asked_twice() {
 #[tokio::test]
 async fn json_in_place_of_a_stream_comes_back_whole() {
     let server = scripted(reply("200 OK", "application/json", "{\"error\":{}}"), false).await;
-    let answer = soon(upstream(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), true))
-        .await
-        .unwrap();
+    let answer = soon(upstream(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), true)).await.unwrap();
     assert_eq!(whole(answer).1, "{\"error\":{}}");
 }
 
@@ -296,48 +210,33 @@ async fn json_in_place_of_a_stream_comes_back_whole() {
 async fn error_body_is_cut_at_its_bound_without_reading_on() {
     let body = "x".repeat(ERROR_BODY_BYTES_MAX + 1);
     // More is announced than ever comes: only a reader that stops at the bound gets an answer.
-    let head = format!(
-        "HTTP/1.1 502 Bad Gateway\r\ncontent-length: {}\r\n\r\n",
-        1 << 30
-    );
+    let head = format!("HTTP/1.1 502 Bad Gateway\r\ncontent-length: {}\r\n\r\n", 1 << 30);
     let server = scripted(head + &body, false).await;
-    let answer = soon(upstream(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), false))
-        .await
-        .unwrap();
+    let answer = soon(upstream(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), false)).await.unwrap();
     assert_eq!(whole(answer).1.len(), ERROR_BODY_BYTES_MAX);
 }
 
 #[tokio::test]
 async fn silence_in_a_stream_is_an_error_and_hangs_up() {
     let server = scripted(stream_of("data: a\n\ndata: b"), false).await;
-    let answer = soon(hasty(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), true))
-        .await
-        .unwrap();
+    let answer = soon(hasty(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), true)).await.unwrap();
     let (seen, error) = collect(events(answer)).await;
     assert_eq!(seen.len(), 1);
-    assert!(
-        matches!(error, Some(UpstreamError::IdleTimeout(_))),
-        "{error:?}"
-    );
+    assert!(matches!(error, Some(UpstreamError::IdleTimeout(_))), "{error:?}");
     soon(server.gone).await.unwrap();
 }
 
 #[tokio::test]
 async fn silence_in_a_whole_body_is_an_error_and_hangs_up() {
     let server = scripted("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"a\"", false).await;
-    let error = soon(hasty(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), false))
-        .await
-        .unwrap_err();
+    let error = soon(hasty(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), false)).await.unwrap_err();
     assert!(matches!(error, UpstreamError::IdleTimeout(_)), "{error:?}");
     soon(server.gone).await.unwrap();
 }
 
 #[tokio::test]
 async fn server_that_says_nothing_at_all_is_given_up() {
-    let limits = UpstreamLimits {
-        first_byte: Duration::from_millis(100),
-        ..UpstreamLimits::default()
-    };
+    let limits = UpstreamLimits { first_byte: Duration::from_millis(100), ..UpstreamLimits::default() };
     for said in [String::new(), stream_of("")] {
         let server = scripted(said, false).await;
         let upstream = Upstream::new(&server.base_url, None, limits).unwrap();
@@ -345,24 +244,15 @@ async fn server_that_says_nothing_at_all_is_given_up() {
             Ok(answer) => collect(events(answer)).await.1.unwrap(),
             Err(error) => error,
         };
-        assert!(
-            matches!(error, UpstreamError::FirstByteTimeout(_)),
-            "{error:?}"
-        );
+        assert!(matches!(error, UpstreamError::FirstByteTimeout(_)), "{error:?}");
         soon(server.gone).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn server_that_holds_the_line_behind_done_does_not_hold_the_reader() {
-    let server = scripted(
-        stream_of("data: a\n\ndata: [DONE]\n\ndata: more\n\n"),
-        false,
-    )
-    .await;
-    let answer = soon(hasty(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), true))
-        .await
-        .unwrap();
+    let server = scripted(stream_of("data: a\n\ndata: [DONE]\n\ndata: more\n\n"), false).await;
+    let answer = soon(hasty(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), true)).await.unwrap();
     let (seen, error) = collect(events(answer)).await;
     assert_eq!(seen.len(), 2);
     assert!(error.is_none(), "{error:?}");
@@ -371,78 +261,45 @@ async fn server_that_holds_the_line_behind_done_does_not_hold_the_reader() {
 
 #[tokio::test]
 async fn stream_that_breaks_off_is_never_a_short_answer() {
-    let chunked = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: a\n\n\r\n";
+    let chunked =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: a\n\n\r\n";
     let server = scripted(chunked, true).await;
-    let answer = soon(upstream(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), true))
-        .await
-        .unwrap();
+    let answer = soon(upstream(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), true)).await.unwrap();
     let (_, error) = collect(events(answer)).await;
     assert!(matches!(error, Some(UpstreamError::Body(_))), "{error:?}");
 
     let server = scripted(stream_of("data: a\n\ndata: {\"b\":"), true).await;
-    let answer = soon(upstream(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), true))
-        .await
-        .unwrap();
+    let answer = soon(upstream(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), true)).await.unwrap();
     let (seen, error) = collect(events(answer)).await;
     assert_eq!(seen.len(), 1);
-    assert!(
-        matches!(error, Some(UpstreamError::Sse(SseError::Unfinished { .. }))),
-        "{error:?}"
-    );
+    assert!(matches!(error, Some(UpstreamError::Sse(SseError::Unfinished { .. }))), "{error:?}");
 }
 
 #[tokio::test]
 async fn oversized_bodies_and_events_are_errors() {
-    let limits = UpstreamLimits {
-        response_bytes_max: 64,
-        event_bytes_max: 32,
-        ..UpstreamLimits::default()
-    };
+    let limits = UpstreamLimits { response_bytes_max: 64, event_bytes_max: 32, ..UpstreamLimits::default() };
     let body = Bytes::from_static(b"{}");
 
     let server = scripted(reply("200 OK", "application/json", &"x".repeat(65)), false).await;
     let upstream = Upstream::new(&server.base_url, None, limits).unwrap();
-    let error = soon(upstream.call(CHAT, body.clone(), false))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, UpstreamError::TooLarge { limit: 64 }),
-        "{error:?}"
-    );
+    let error = soon(upstream.call(CHAT, body.clone(), false)).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::TooLarge { limit: 64 }), "{error:?}");
 
     let server = scripted(stream_of(&format!("data: {}", "x".repeat(32))), false).await;
     let upstream = Upstream::new(&server.base_url, None, limits).unwrap();
-    let (_, error) = collect(events(
-        soon(upstream.call(CHAT, body.clone(), true)).await.unwrap(),
-    ))
-    .await;
-    assert!(
-        matches!(
-            error,
-            Some(UpstreamError::Sse(SseError::TooLong { limit: 32 }))
-        ),
-        "{error:?}"
-    );
+    let (_, error) = collect(events(soon(upstream.call(CHAT, body.clone(), true)).await.unwrap())).await;
+    assert!(matches!(error, Some(UpstreamError::Sse(SseError::TooLong { limit: 32 }))), "{error:?}");
 
     let server = scripted(stream_of(&"data: x\n\n".repeat(8)), false).await;
     let upstream = Upstream::new(&server.base_url, None, limits).unwrap();
     let (_, error) = collect(events(soon(upstream.call(CHAT, body, true)).await.unwrap())).await;
-    assert!(
-        matches!(error, Some(UpstreamError::TooLarge { limit: 64 })),
-        "{error:?}"
-    );
+    assert!(matches!(error, Some(UpstreamError::TooLarge { limit: 64 })), "{error:?}");
 }
 
 #[tokio::test]
 async fn compressed_answer_is_an_error() {
-    let server = scripted(
-        "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\nx",
-        false,
-    )
-    .await;
-    let error = soon(upstream(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), false))
-        .await
-        .unwrap_err();
+    let server = scripted("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\nx", false).await;
+    let error = soon(upstream(&server.base_url).call(CHAT, Bytes::from_static(b"{}"), false)).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Encoded), "{error:?}");
 }
 
@@ -451,9 +308,7 @@ async fn port_nobody_listens_on_is_a_connect_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = soon(upstream(&base_url).probe("/v1/models"))
-        .await
-        .unwrap_err();
+    let error = soon(upstream(&base_url).probe("/v1/models")).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Connect(_)), "{error:?}");
 }
 
@@ -461,49 +316,25 @@ async fn port_nobody_listens_on_is_a_connect_error() {
 async fn handshake_that_stalls_runs_into_the_connect_limit() {
     // The port takes the connection and never says a word of TLS.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base_url = format!(
-        "https://localhost:{}",
-        listener.local_addr().unwrap().port()
-    );
-    let limits = UpstreamLimits {
-        connect: Duration::from_millis(20),
-        ..UpstreamLimits::default()
-    };
+    let base_url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let limits = UpstreamLimits { connect: Duration::from_millis(20), ..UpstreamLimits::default() };
     let upstream = Upstream::new(&base_url, None, limits).unwrap();
     let error = soon(upstream.probe("/v1/models")).await.unwrap_err();
-    assert!(
-        matches!(error, UpstreamError::ConnectTimeout(_)),
-        "{error:?}"
-    );
+    assert!(matches!(error, UpstreamError::ConnectTimeout(_)), "{error:?}");
 }
 
 #[tokio::test]
 async fn only_plain_routes_are_asked_for() {
     let server = Generator::start(Pace::AT_ONCE).await.unwrap();
     let upstream = upstream(server.base_url());
-    for route in [
-        "",
-        "/",
-        "/v1/",
-        "/admin",
-        "v1/models",
-        "/v1/../admin",
-        "/v1/models?x=1",
-        "/v1//models",
-        "/v1/a b",
-        "/v1/%2e",
-    ] {
+    for route in
+        ["", "/", "/v1/", "/admin", "v1/models", "/v1/../admin", "/v1/models?x=1", "/v1//models", "/v1/a b", "/v1/%2e"]
+    {
         let error = soon(upstream.probe(route)).await.unwrap_err();
-        assert!(
-            matches!(error, UpstreamError::Route(_)),
-            "{route}: {error:?}"
-        );
+        assert!(matches!(error, UpstreamError::Route(_)), "{route}: {error:?}");
     }
     assert_eq!(server.counts().requests, 0);
-    assert_eq!(
-        whole(soon(upstream.probe("/v1/models")).await.unwrap()).0,
-        StatusCode::OK
-    );
+    assert_eq!(whole(soon(upstream.probe("/v1/models")).await.unwrap()).0, StatusCode::OK);
 }
 
 #[test]
@@ -511,29 +342,16 @@ fn addresses_with_and_without_v1_are_one_and_odd_ones_are_turned_down() {
     for (given, base) in [
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
         ("http://127.0.0.1:8000/v1/", "http://127.0.0.1:8000"),
-        (
-            "https://models.example/lab/v1",
-            "https://models.example/lab",
-        ),
+        ("https://models.example/lab/v1", "https://models.example/lab"),
     ] {
         assert_eq!(&*upstream(given).base, base);
     }
-    for given in [
-        "",
-        "models.example",
-        "ftp://models.example",
-        "unix:/run/model",
-        "http://h/v1?key=1",
-        "http://h/v1#x",
-    ] {
+    for given in ["", "models.example", "ftp://models.example", "unix:/run/model", "http://h/v1?key=1", "http://h/v1#x"]
+    {
         let error = Upstream::new(given, None, UpstreamLimits::default()).unwrap_err();
-        assert!(
-            matches!(error, UpstreamError::BaseUrl(_)),
-            "{given}: {error:?}"
-        );
+        assert!(matches!(error, UpstreamError::BaseUrl(_)), "{given}: {error:?}");
     }
-    let error =
-        Upstream::new("http://me:secret@h/v1", None, UpstreamLimits::default()).unwrap_err();
+    let error = Upstream::new("http://me:secret@h/v1", None, UpstreamLimits::default()).unwrap_err();
     assert!(!error.to_string().contains("secret"), "{error}");
 }
 
@@ -542,8 +360,5 @@ fn keys_a_header_cannot_carry_are_turned_down_without_being_shown() {
     for secret in ["", "two words", "line\nbreak", "ü"] {
         assert!(matches!(ApiKey::new(secret), Err(UpstreamError::ApiKey)));
     }
-    assert_eq!(
-        format!("{:?}", ApiKey::new("sk-secret").unwrap()),
-        "ApiKey(..)"
-    );
+    assert_eq!(format!("{:?}", ApiKey::new("sk-secret").unwrap()), "ApiKey(..)");
 }

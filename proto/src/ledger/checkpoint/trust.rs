@@ -35,18 +35,11 @@ pub enum TrustError {
 
 impl LogTrust {
     /// Trust in a log's key, and in at least `quorum` of these witnesses.
-    pub fn new(
-        log: VerifierKey,
-        witnesses: Vec<VerifierKey>,
-        quorum: usize,
-    ) -> Result<Self, TrustError> {
+    pub fn new(log: VerifierKey, witnesses: Vec<VerifierKey>, quorum: usize) -> Result<Self, TrustError> {
         if log.algorithm() != Algorithm::Ed25519 {
             return Err(TrustError::LogAlgorithm(log.name().clone()));
         }
-        if let Some(plain) = witnesses
-            .iter()
-            .find(|key| key.algorithm() != Algorithm::CosignatureV1)
-        {
+        if let Some(plain) = witnesses.iter().find(|key| key.algorithm() != Algorithm::CosignatureV1) {
             return Err(TrustError::WitnessAlgorithm(plain.name().clone()));
         }
         let mut others = witnesses.as_slice();
@@ -58,16 +51,9 @@ impl LogTrust {
             (key, others) = (next, rest);
         }
         if quorum > witnesses.len() {
-            return Err(TrustError::Quorum {
-                quorum,
-                witnesses: witnesses.len(),
-            });
+            return Err(TrustError::Quorum { quorum, witnesses: witnesses.len() });
         }
-        Ok(Self {
-            log,
-            witnesses,
-            quorum,
-        })
+        Ok(Self { log, witnesses, quorum })
     }
 
     /// Trust in a log's key alone.
@@ -100,23 +86,13 @@ impl LogTrust {
         let mut signers = note.verify(std::slice::from_ref(&self.log), &self.witnesses)?;
         signers.retain(|signer| signer.key().algorithm() == Algorithm::CosignatureV1);
         if signers.len() < self.quorum {
-            return Err(CheckpointError::Quorum {
-                quorum: self.quorum,
-                found: signers.len(),
-            });
+            return Err(CheckpointError::Quorum { quorum: self.quorum, found: signers.len() });
         }
         let checkpoint = Checkpoint::parse(note.text())?;
         if checkpoint.origin != *self.log.name() {
-            return Err(CheckpointError::OtherLog {
-                expected: self.log.name().clone(),
-                found: checkpoint.origin,
-            });
+            return Err(CheckpointError::OtherLog { expected: self.log.name().clone(), found: checkpoint.origin });
         }
-        Ok(VerifiedCheckpoint {
-            checkpoint,
-            note,
-            cosigners: signers,
-        })
+        Ok(VerifiedCheckpoint { checkpoint, note, cosigners: signers })
     }
 }
 
@@ -162,34 +138,15 @@ mod tests {
         let a = key("a.example", Algorithm::CosignatureV1, 2);
         let renamed = key("b.example", Algorithm::CosignatureV1, 2);
         let as_log = key("c.example", Algorithm::CosignatureV1, 1);
-        let check =
-            |log: &VerifierKey, witnesses: &[&VerifierKey], quorum: usize, error: TrustError| {
-                let witnesses = witnesses.iter().map(|key| (*key).clone()).collect();
-                assert_eq!(LogTrust::new(log.clone(), witnesses, quorum), Err(error));
-            };
+        let check = |log: &VerifierKey, witnesses: &[&VerifierKey], quorum: usize, error: TrustError| {
+            let witnesses = witnesses.iter().map(|key| (*key).clone()).collect();
+            assert_eq!(LogTrust::new(log.clone(), witnesses, quorum), Err(error));
+        };
         let name = |key: &VerifierKey| key.name().clone();
-        check(
-            &log,
-            &[&a, &renamed],
-            1,
-            TrustError::Shared(name(&a), name(&renamed)),
-        );
-        check(
-            &log,
-            &[&a, &as_log],
-            1,
-            TrustError::Shared(name(&log), name(&as_log)),
-        );
+        check(&log, &[&a, &renamed], 1, TrustError::Shared(name(&a), name(&renamed)));
+        check(&log, &[&a, &as_log], 1, TrustError::Shared(name(&log), name(&as_log)));
         check(&a, &[], 0, TrustError::LogAlgorithm(name(&a)));
         check(&log, &[&log], 0, TrustError::WitnessAlgorithm(name(&log)));
-        check(
-            &log,
-            &[&a],
-            2,
-            TrustError::Quorum {
-                quorum: 2,
-                witnesses: 1,
-            },
-        );
+        check(&log, &[&a], 2, TrustError::Quorum { quorum: 2, witnesses: 1 });
     }
 }

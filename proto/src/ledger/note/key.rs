@@ -33,11 +33,7 @@ impl KeyName {
     /// Reads a name: 1 to [`KEY_NAME_BYTES_MAX`] bytes, without spaces, pluses, control characters or a scheme.
     pub fn parse(name: &str) -> Result<Self, KeyError> {
         let fits = name.len() <= KEY_NAME_BYTES_MAX && is_name(name) && !name.contains("://");
-        if fits {
-            Ok(Self(name.to_owned()))
-        } else {
-            Err(KeyError::Name)
-        }
+        if fits { Ok(Self(name.to_owned())) } else { Err(KeyError::Name) }
     }
 
     /// The name as text.
@@ -54,10 +50,7 @@ impl fmt::Display for KeyName {
 
 /// Whether a signature line may name this: what foreign keys are held to, which is less than we ask of our own.
 pub(super) fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && !name
-            .chars()
-            .any(|c| c.is_whitespace() || c.is_control() || c == '+')
+    !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+')
 }
 
 /// The four bytes by which a signature line names its key. A hint, not a fingerprint: they are quickly collided with.
@@ -154,12 +147,7 @@ impl VerifierKey {
         for (to, from) in id.iter_mut().zip(context.finish().as_ref()) {
             *to = *from;
         }
-        Self {
-            name,
-            algorithm,
-            public,
-            key_id: KeyId(id),
-        }
+        Self { name, algorithm, public, key_id: KeyId(id) }
     }
 
     /// Reads a `vkey`.
@@ -173,22 +161,11 @@ impl VerifierKey {
         let found = KeyId(id.try_into().map_err(|_| KeyError::Form)?);
         let key = BASE64.decode(key.as_bytes()).map_err(|_| KeyError::Form)?;
         let (number, public) = key.split_first().ok_or(KeyError::Form)?;
-        let algorithm = [Algorithm::Ed25519, Algorithm::CosignatureV1]
-            .into_iter()
-            .find(|a| a.number() == *number);
+        let algorithm = [Algorithm::Ed25519, Algorithm::CosignatureV1].into_iter().find(|a| a.number() == *number);
         let algorithm = algorithm.ok_or(KeyError::Algorithm(*number))?;
-        let public = public
-            .try_into()
-            .map_err(|_| KeyError::Length(public.len()))?;
+        let public = public.try_into().map_err(|_| KeyError::Length(public.len()))?;
         let key = Self::new(name, algorithm, public);
-        if key.key_id == found {
-            Ok(key)
-        } else {
-            Err(KeyError::Id {
-                expected: key.key_id,
-                found,
-            })
-        }
+        if key.key_id == found { Ok(key) } else { Err(KeyError::Id { expected: key.key_id, found }) }
     }
 
     /// Whose key this is.
@@ -226,9 +203,7 @@ impl VerifierKey {
                 let (time, signature) = bytes.split_first_chunk()?;
                 let time = u64::from_be_bytes(*time);
                 let message = cosigned_message(time, text)?;
-                key.verify(message.as_bytes(), signature)
-                    .ok()
-                    .map(|()| Some(time))
+                key.verify(message.as_bytes(), signature).ok().map(|()| Some(time))
             }
         }
     }
@@ -294,15 +269,8 @@ impl Ed25519Signer {
         seed: &[u8; SEED_BYTES],
     ) -> Result<Self, KeyError> {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::Seed)?;
-        let public = pair
-            .public_key()
-            .as_ref()
-            .try_into()
-            .map_err(|_| KeyError::Seed)?;
-        Ok(Self {
-            verifier: VerifierKey::new(name, algorithm, public),
-            pair,
-        })
+        let public = pair.public_key().as_ref().try_into().map_err(|_| KeyError::Seed)?;
+        Ok(Self { verifier: VerifierKey::new(name, algorithm, public), pair })
     }
 
     pub(in super::super) fn sign(&self, message: &[u8]) -> Vec<u8> {
@@ -322,10 +290,7 @@ mod tests {
     fn a_published_vkey_keeps_its_spelling() {
         let key = VerifierKey::parse(FOO).unwrap();
         assert_eq!(key.to_string(), FOO);
-        assert_eq!(
-            (key.name().as_str(), key.algorithm()),
-            ("example.com/foo", Algorithm::Ed25519)
-        );
+        assert_eq!((key.name().as_str(), key.algorithm()), ("example.com/foo", Algorithm::Ed25519));
     }
 
     #[test]
@@ -340,23 +305,15 @@ mod tests {
 
     #[test]
     fn malformed_vkeys_are_refused() {
-        let check = |text: &str, error: KeyError| {
-            assert_eq!(VerifierKey::parse(text), Err(error), "`{text}`")
-        };
+        let check = |text: &str, error: KeyError| assert_eq!(VerifierKey::parse(text), Err(error), "`{text}`");
         check("", KeyError::Form);
         check("a+530d903a", KeyError::Form);
         check(&FOO.replace("530d903a", "530D903A"), KeyError::Form);
         check(&FOO.replace("530d903a", "30d903a"), KeyError::Form);
-        check(
-            &FOO.replace("example.com", "https://example.com"),
-            KeyError::Name,
-        );
+        check(&FOO.replace("example.com", "https://example.com"), KeyError::Name);
         check(&FOO.replace("example.com/foo", ""), KeyError::Name);
         check(&FOO.replace("example.com/foo", "a b"), KeyError::Name);
-        check(
-            &format!("{}+530d903a+AQ==", "x".repeat(256)),
-            KeyError::Name,
-        );
+        check(&format!("{}+530d903a+AQ==", "x".repeat(256)), KeyError::Name);
         check("a+530d903a+", KeyError::Form);
         check("a+530d903a+AQ==", KeyError::Length(0));
         check("a+530d903a+Bg==", KeyError::Algorithm(6));
@@ -376,9 +333,6 @@ mod tests {
     fn a_signer_says_nothing_of_its_secret() {
         let signer = NoteSigner::from_seed(KeyName::parse("a").unwrap(), &[7; SEED_BYTES]).unwrap();
         let shown = format!("{signer:?}");
-        assert!(
-            !shown.contains("7, 7, 7") && !shown.contains("0707"),
-            "{shown}"
-        );
+        assert!(!shown.contains("7, 7, 7") && !shown.contains("0707"), "{shown}");
     }
 }

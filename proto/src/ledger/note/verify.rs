@@ -54,11 +54,7 @@ impl Note {
     ///
     /// Returns the known keys that signed, each once, in the order demanded first and known after. A note that no known key signed
     /// is refused even if none was demanded.
-    pub fn verify(
-        &self,
-        demanded: &[VerifierKey],
-        known: &[VerifierKey],
-    ) -> Result<Vec<SignedBy>, VerifyError> {
+    pub fn verify(&self, demanded: &[VerifierKey], known: &[VerifierKey]) -> Result<Vec<SignedBy>, VerifyError> {
         let mut signers: Vec<SignedBy> = Vec::new();
         for key in demanded.iter().chain(known) {
             if signers.iter().any(|signer| signer.key == *key) {
@@ -67,32 +63,19 @@ impl Note {
             let mut signer: Option<SignedBy> = None;
             for line in self.signatures().iter().filter(|line| key.made(line)) {
                 let Some(time) = key.check(self.text(), line.bytes()) else {
-                    return Err(VerifyError::Failed {
-                        name: key.name().clone(),
-                        key_id: key.key_id(),
-                    });
+                    return Err(VerifyError::Failed { name: key.name().clone(), key_id: key.key_id() });
                 };
                 let time = time.max(signer.and_then(|earlier| earlier.time));
-                signer = Some(SignedBy {
-                    key: key.clone(),
-                    time,
-                });
+                signer = Some(SignedBy { key: key.clone(), time });
             }
             signers.extend(signer);
         }
         for key in demanded {
             if !signers.iter().any(|signer| signer.key == *key) {
-                return Err(VerifyError::Missing {
-                    name: key.name().clone(),
-                    key_id: key.key_id(),
-                });
+                return Err(VerifyError::Missing { name: key.name().clone(), key_id: key.key_id() });
             }
         }
-        if signers.is_empty() {
-            Err(VerifyError::Unknown)
-        } else {
-            Ok(signers)
-        }
+        if signers.is_empty() { Err(VerifyError::Unknown) } else { Ok(signers) }
     }
 }
 
@@ -108,27 +91,20 @@ mod tests {
     }
 
     fn keys(signers: &[&NoteSigner]) -> Vec<VerifierKey> {
-        signers
-            .iter()
-            .map(|signer| signer.verifier().clone())
-            .collect()
+        signers.iter().map(|signer| signer.verifier().clone()).collect()
     }
 
     #[test]
     fn every_altered_byte_of_a_note_is_found() {
         let log = signer("example.com/log", 1);
-        let bytes = Note::sign("example.com/log\ntext\n\nmore\n".to_owned(), &log)
-            .unwrap()
-            .encode()
-            .into_bytes();
+        let bytes = Note::sign("example.com/log\ntext\n\nmore\n".to_owned(), &log).unwrap().encode().into_bytes();
         let known = keys(&[&log]);
         assert!(Note::parse(&bytes).unwrap().verify(&[], &known).is_ok());
         for at in 0..bytes.len() {
             for mask in 1..=u8::MAX {
                 let mut altered = bytes.clone();
                 *altered.get_mut(at).unwrap() ^= mask;
-                let accepted =
-                    Note::parse(&altered).is_ok_and(|note| note.verify(&[], &known).is_ok());
+                let accepted = Note::parse(&altered).is_ok_and(|note| note.verify(&[], &known).is_ok());
                 assert!(!accepted, "byte {at} altered by {mask:#x}");
             }
         }
@@ -137,15 +113,9 @@ mod tests {
     #[test]
     fn every_cut_of_a_note_is_found() {
         let log = signer("example.com/log", 1);
-        let bytes = Note::sign("text\n".to_owned(), &log)
-            .unwrap()
-            .encode()
-            .into_bytes();
+        let bytes = Note::sign("text\n".to_owned(), &log).unwrap().encode().into_bytes();
         for end in 0..bytes.len() {
-            assert!(
-                Note::parse(bytes.get(..end).unwrap()).is_err(),
-                "cut at {end}"
-            );
+            assert!(Note::parse(bytes.get(..end).unwrap()).is_err(), "cut at {end}");
         }
     }
 
@@ -157,16 +127,9 @@ mod tests {
         assert_eq!(note.verify(&[], &keys(&[&log])), Err(VerifyError::Unknown));
         note.add(log.sign("text\n")).unwrap();
         note.add(namesake.sign("something else\n")).unwrap();
-        note.add(NoteSignature::parse("\u{2014} grease.example AAAAAAA=").unwrap())
-            .unwrap();
+        note.add(NoteSignature::parse("\u{2014} grease.example AAAAAAA=").unwrap()).unwrap();
         let signers = note.verify(&keys(&[&log]), &[]).unwrap();
-        assert_eq!(
-            signers
-                .iter()
-                .map(|s| s.key().name().as_str())
-                .collect::<Vec<_>>(),
-            ["example.com/log"]
-        );
+        assert_eq!(signers.iter().map(|s| s.key().name().as_str()).collect::<Vec<_>>(), ["example.com/log"]);
         assert_eq!(signers.first().and_then(SignedBy::time), None);
     }
 
@@ -176,10 +139,7 @@ mod tests {
         let mut note = Note::sign("text\n".to_owned(), &log).unwrap();
         note.add(other.sign("something else\n")).unwrap();
         assert!(note.verify(&keys(&[&log]), &[]).is_ok());
-        let failed = VerifyError::Failed {
-            name: other.verifier().name().clone(),
-            key_id: other.verifier().key_id(),
-        };
+        let failed = VerifyError::Failed { name: other.verifier().name().clone(), key_id: other.verifier().key_id() };
         assert_eq!(note.verify(&keys(&[&log]), &keys(&[&other])), Err(failed));
     }
 
@@ -188,20 +148,14 @@ mod tests {
         let log = signer("example.com/log", 1);
         let lines = vec![log.sign("text\n"), log.sign("something else\n")];
         let note = Note::new("text\n".to_owned(), lines).unwrap();
-        assert!(matches!(
-            note.verify(&[], &keys(&[&log])),
-            Err(VerifyError::Failed { .. })
-        ));
+        assert!(matches!(note.verify(&[], &keys(&[&log])), Err(VerifyError::Failed { .. })));
     }
 
     #[test]
     fn a_demanded_key_that_did_not_sign_is_named() {
         let (log, other) = (signer("example.com/log", 1), signer("other.example", 2));
         let note = Note::sign("text\n".to_owned(), &log).unwrap();
-        let missing = VerifyError::Missing {
-            name: other.verifier().name().clone(),
-            key_id: other.verifier().key_id(),
-        };
+        let missing = VerifyError::Missing { name: other.verifier().name().clone(), key_id: other.verifier().key_id() };
         assert_eq!(note.verify(&keys(&[&log, &other]), &[]), Err(missing));
         assert_eq!(note.verify(&[], &[]), Err(VerifyError::Unknown));
     }
@@ -209,16 +163,7 @@ mod tests {
     #[test]
     fn a_key_counts_once_however_often_it_signs_and_is_listed() {
         let log = signer("example.com/log", 1);
-        let note = Note::new(
-            "text\n".to_owned(),
-            vec![log.sign("text\n"), log.sign("text\n")],
-        )
-        .unwrap();
-        assert_eq!(
-            note.verify(&keys(&[&log, &log]), &keys(&[&log]))
-                .unwrap()
-                .len(),
-            1
-        );
+        let note = Note::new("text\n".to_owned(), vec![log.sign("text\n"), log.sign("text\n")]).unwrap();
+        assert_eq!(note.verify(&keys(&[&log, &log]), &keys(&[&log])).unwrap().len(), 1);
     }
 }

@@ -22,11 +22,7 @@ impl fmt::Display for Tile {
         }
         groups.reverse();
         f.write_str(&groups.join("/"))?;
-        if self.is_full() {
-            Ok(())
-        } else {
-            write!(f, ".p/{}", self.width)
-        }
+        if self.is_full() { Ok(()) } else { write!(f, ".p/{}", self.width) }
     }
 }
 
@@ -36,15 +32,10 @@ pub(super) fn parse(path: &str) -> Option<Tile> {
     let (kind, rest) = path.strip_prefix("tile/")?.split_once('/')?;
     let kind = match kind {
         "entries" => TileKind::Entries,
-        level => TileKind::Hashes {
-            level: u8::try_from(text::decimal(level)?).ok()?,
-        },
+        level => TileKind::Hashes { level: u8::try_from(text::decimal(level)?).ok()? },
     };
     let (groups, width) = match rest.split_once(".p/") {
-        Some((groups, width)) => (
-            groups,
-            text::decimal(width).filter(|width| *width < TILE_WIDTH)?,
-        ),
+        Some((groups, width)) => (groups, text::decimal(width).filter(|width| *width < TILE_WIDTH)?),
         None => (rest, TILE_WIDTH),
     };
     let mut index: u64 = 0;
@@ -77,30 +68,10 @@ mod tests {
         check(LEAVES, 0, 256, "tile/0/000");
         check(LEAVES, 0, 1, "tile/0/000.p/1");
         check(LEAVES, 999, 255, "tile/0/999.p/255");
-        check(
-            TileKind::Hashes { level: 63 },
-            1000,
-            256,
-            "tile/63/x001/000",
-        );
-        check(
-            TileKind::Entries,
-            1_234_067,
-            256,
-            "tile/entries/x001/x234/067",
-        );
-        check(
-            TileKind::Entries,
-            1_234_067,
-            17,
-            "tile/entries/x001/x234/067.p/17",
-        );
-        check(
-            LEAVES,
-            TREE_SIZE_MAX / 256,
-            255,
-            "tile/0/x036/x028/x797/x018/x963/967.p/255",
-        );
+        check(TileKind::Hashes { level: 63 }, 1000, 256, "tile/63/x001/000");
+        check(TileKind::Entries, 1_234_067, 256, "tile/entries/x001/x234/067");
+        check(TileKind::Entries, 1_234_067, 17, "tile/entries/x001/x234/067.p/17");
+        check(LEAVES, TREE_SIZE_MAX / 256, 255, "tile/0/x036/x028/x797/x018/x963/967.p/255");
     }
 
     #[test]
@@ -143,11 +114,7 @@ mod tests {
             "tile/0/../000",
             "tile/entries/٠٠٠",
         ] {
-            assert_eq!(
-                Tile::parse(path),
-                Err(TileError::Path(path.to_owned())),
-                "`{path}`"
-            );
+            assert_eq!(Tile::parse(path), Err(TileError::Path(path.to_owned())), "`{path}`");
         }
     }
 }

@@ -21,20 +21,13 @@ impl<F: Fn(&Tile) -> Option<Vec<Hash>>> TileSource<F> {
 impl<F: Fn(&Tile) -> Option<Vec<Hash>>> NodeSource for TileSource<F> {
     fn node(&self, level: u8, index: u64) -> Option<Hash> {
         let (level, height) = (level / TILE_HEIGHT, level % TILE_HEIGHT);
-        let first = index
-            .checked_shl(height.into())
-            .filter(|first| first >> height == index)?;
+        let first = index.checked_shl(height.into()).filter(|first| first >> height == index)?;
         let tile = Tile::at_size(TileKind::Hashes { level }, first / TILE_WIDTH, self.size)?;
         let from = usize::try_from(first - tile.start()).ok()?;
-        let mut hashes = (self.read)(&tile)?
-            .get(from..from + (1 << height))?
-            .to_vec();
+        let mut hashes = (self.read)(&tile)?.get(from..from + (1 << height))?.to_vec();
         while hashes.len() > 1 {
             let (pairs, _) = hashes.as_chunks();
-            hashes = pairs
-                .iter()
-                .map(|[left, right]| node_hash(left, right))
-                .collect();
+            hashes = pairs.iter().map(|[left, right]| node_hash(left, right)).collect();
         }
         hashes.first().copied()
     }
@@ -66,24 +59,12 @@ mod tests {
             .filter(|tile| tile.kind() != TileKind::Entries)
             .map(|tile| (tile.to_string(), tile.hash_bytes(&tree).unwrap()))
             .collect();
-        let tiles = TileSource::new(SIZE, |tile: &Tile| {
-            tile.read_hashes(files.get(&tile.to_string())?).ok()
-        });
+        let tiles = TileSource::new(SIZE, |tile: &Tile| tile.read_hashes(files.get(&tile.to_string())?).ok());
         assert_eq!(root_at(&tiles, SIZE).unwrap(), tree.root());
-        for (index, size) in [
-            (0, SIZE),
-            (SIZE - 1, SIZE),
-            (65_535, SIZE),
-            (65_536, 65_537),
-            (255, 256),
-            (256, 40_000),
-            (0, 1),
-        ] {
-            assert_eq!(
-                inclusion_proof(&tiles, index, size),
-                tree.inclusion_proof(index, size),
-                "{index} in {size}"
-            );
+        for (index, size) in
+            [(0, SIZE), (SIZE - 1, SIZE), (65_535, SIZE), (65_536, 65_537), (255, 256), (256, 40_000), (0, 1)]
+        {
+            assert_eq!(inclusion_proof(&tiles, index, size), tree.inclusion_proof(index, size), "{index} in {size}");
             assert_eq!(
                 consistency_proof(&tiles, index, size),
                 tree.consistency_proof(index, size),

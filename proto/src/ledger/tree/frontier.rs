@@ -34,10 +34,7 @@ pub enum FrontierError {
 impl Frontier {
     /// The frontier of the empty tree.
     pub const fn new() -> Self {
-        Self {
-            size: 0,
-            peaks: Vec::new(),
-        }
+        Self { size: 0, peaks: Vec::new() }
     }
 
     /// Rebuilds a frontier from what [`Frontier::parts`] gave: the size in leaves and one hash for each set bit of it.
@@ -47,11 +44,7 @@ impl Frontier {
         }
         let expected = size.count_ones();
         if peaks.len() != expected as usize {
-            return Err(FrontierError::Peaks {
-                size,
-                expected,
-                found: peaks.len(),
-            });
+            return Err(FrontierError::Peaks { size, expected, found: peaks.len() });
         }
         Ok(Self { size, peaks })
     }
@@ -97,12 +90,7 @@ impl Frontier {
 
 /// The root above complete subtrees that stand side by side, largest first.
 pub(super) fn fold(peaks: &[Hash]) -> Hash {
-    peaks
-        .iter()
-        .rev()
-        .copied()
-        .reduce(|right, left| node_hash(&left, &right))
-        .unwrap_or(EMPTY_ROOT)
+    peaks.iter().rev().copied().reduce(|right, left| node_hash(&left, &right)).unwrap_or(EMPTY_ROOT)
 }
 
 #[cfg(test)]
@@ -114,21 +102,12 @@ mod tests {
 
     #[test]
     fn frontier_agrees_with_the_definition_at_every_size() {
-        let leaves: Vec<Hash> = (0..300u32)
-            .map(|i| leaf_hash(i.to_string().as_bytes()))
-            .collect();
+        let leaves: Vec<Hash> = (0..300u32).map(|i| leaf_hash(i.to_string().as_bytes())).collect();
         let mut frontier = Frontier::new();
         for (i, leaf) in leaves.iter().enumerate() {
-            assert_eq!(
-                frontier.root(),
-                reference::root(leaves.get(..i).unwrap()),
-                "{i} leaves"
-            );
+            assert_eq!(frontier.root(), reference::root(leaves.get(..i).unwrap()), "{i} leaves");
             let (size, peaks) = frontier.parts();
-            assert_eq!(
-                Frontier::from_parts(size, peaks.to_vec()).unwrap(),
-                frontier
-            );
+            assert_eq!(Frontier::from_parts(size, peaks.to_vec()).unwrap(), frontier);
             assert_eq!(frontier.push(*leaf).unwrap(), i as u64);
         }
     }
@@ -152,26 +131,9 @@ mod tests {
     #[test]
     fn hashes_that_contradict_the_size_are_refused() {
         let hash = leaf_hash(b"");
-        assert_eq!(
-            Frontier::from_parts(3, vec![hash]),
-            Err(FrontierError::Peaks {
-                size: 3,
-                expected: 2,
-                found: 1
-            })
-        );
-        assert_eq!(
-            Frontier::from_parts(0, vec![hash]),
-            Err(FrontierError::Peaks {
-                size: 0,
-                expected: 0,
-                found: 1
-            })
-        );
-        assert_eq!(
-            Frontier::from_parts(TREE_SIZE_MAX + 1, vec![hash]),
-            Err(FrontierError::Full)
-        );
+        assert_eq!(Frontier::from_parts(3, vec![hash]), Err(FrontierError::Peaks { size: 3, expected: 2, found: 1 }));
+        assert_eq!(Frontier::from_parts(0, vec![hash]), Err(FrontierError::Peaks { size: 0, expected: 0, found: 1 }));
+        assert_eq!(Frontier::from_parts(TREE_SIZE_MAX + 1, vec![hash]), Err(FrontierError::Full));
     }
 
     #[test]

@@ -53,11 +53,7 @@ pub fn root_at(source: &impl NodeSource, size: u64) -> Result<Hash, ProveError> 
 }
 
 /// The proof that leaf `index` is in the tree of the first `size` leaves, for [`verify_inclusion`](super::verify_inclusion).
-pub fn inclusion_proof(
-    source: &impl NodeSource,
-    index: u64,
-    size: u64,
-) -> Result<Vec<Hash>, ProveError> {
+pub fn inclusion_proof(source: &impl NodeSource, index: u64, size: u64) -> Result<Vec<Hash>, ProveError> {
     if index >= size {
         return Err(ProveError::Index { index, size });
     }
@@ -78,11 +74,7 @@ pub fn inclusion_proof(
 
 /// The proof that the tree of `new` leaves extends the one of `old`, for [`verify_consistency`](super::verify_consistency).
 /// Empty if the sizes are equal or the older tree is empty.
-pub fn consistency_proof(
-    source: &impl NodeSource,
-    old: u64,
-    new: u64,
-) -> Result<Vec<Hash>, ProveError> {
+pub fn consistency_proof(source: &impl NodeSource, old: u64, new: u64) -> Result<Vec<Hash>, ProveError> {
     if old > new {
         return Err(ProveError::Shrunk { old, new });
     }
@@ -131,10 +123,7 @@ struct Level {
 impl Tree {
     /// The empty tree.
     pub const fn new() -> Self {
-        Self {
-            size: 0,
-            levels: Vec::new(),
-        }
+        Self { size: 0, levels: Vec::new() }
     }
 
     /// Goes on where `frontier` ends, without the subtrees inside it.
@@ -145,21 +134,12 @@ impl Tree {
             let next = size >> level;
             // A peak is the last subtree of its height; at heights without one the next to come is a left child.
             if next & 1 == 1 {
-                Level {
-                    first: next - 1,
-                    nodes: peaks.next().into_iter().copied().collect(),
-                }
+                Level { first: next - 1, nodes: peaks.next().into_iter().copied().collect() }
             } else {
-                Level {
-                    first: next,
-                    nodes: Vec::new(),
-                }
+                Level { first: next, nodes: Vec::new() }
             }
         });
-        Self {
-            size,
-            levels: levels.collect(),
-        }
+        Self { size, levels: levels.collect() }
     }
 
     /// Appends a leaf by its hash and returns its index.
@@ -203,11 +183,7 @@ impl Tree {
     pub fn frontier(&self) -> Frontier {
         let peaks = self.levels.iter().rev().filter_map(|level| {
             let end = level.first + level.nodes.len() as u64;
-            if end & 1 == 1 {
-                level.nodes.last().copied()
-            } else {
-                None
-            }
+            if end & 1 == 1 { level.nodes.last().copied() } else { None }
         });
         // One peak for each set bit: the level of bit l ends at `size >> l`, which is odd where the bit is set.
         Frontier::from_peaks(self.size, peaks.collect())
@@ -262,11 +238,7 @@ fn peaks(source: &impl NodeSource, begin: u64, end: u64) -> Result<Vec<Hash>, Pr
         // A logarithm of 64 bits is at most 63.
         let level = height as u8;
         let index = at >> height;
-        peaks.push(
-            source
-                .node(level, index)
-                .ok_or(ProveError::Missing { level, index })?,
-        );
+        peaks.push(source.node(level, index).ok_or(ProveError::Missing { level, index })?);
         at += 1 << height;
     }
     Ok(peaks)
@@ -280,9 +252,7 @@ mod tests {
     use super::*;
 
     fn leaves(count: u32) -> Vec<Hash> {
-        (0..count)
-            .map(|i| leaf_hash(i.to_string().as_bytes()))
-            .collect()
+        (0..count).map(|i| leaf_hash(i.to_string().as_bytes())).collect()
     }
 
     fn tree(leaves: &[Hash]) -> Tree {
@@ -321,17 +291,10 @@ mod tests {
             let root = reference::root(prefix);
             for (index, leaf) in prefix.iter().enumerate() {
                 let proof = tree.inclusion_proof(index as u64, size as u64).unwrap();
-                assert_eq!(
-                    proof,
-                    reference::path(index, prefix),
-                    "leaf {index} of {size}"
-                );
+                assert_eq!(proof, reference::path(index, prefix), "leaf {index} of {size}");
                 verify_inclusion(leaf, index as u64, size as u64, &proof, &root).unwrap();
                 let next = (index as u64 + 1) % size as u64;
-                assert_eq!(
-                    verify_inclusion(leaf, next, size as u64, &proof, &root).is_ok(),
-                    size == 1
-                );
+                assert_eq!(verify_inclusion(leaf, next, size as u64, &proof, &root).is_ok(), size == 1);
             }
         }
     }
@@ -345,26 +308,14 @@ mod tests {
             for old in 1..=new {
                 let proof = tree.consistency_proof(old as u64, new as u64).unwrap();
                 assert_eq!(proof, reference::proof(old, prefix), "{old} to {new}");
-                let (old_root, new_root) = (
-                    tree.root_at(old as u64).unwrap(),
-                    tree.root_at(new as u64).unwrap(),
-                );
+                let (old_root, new_root) = (tree.root_at(old as u64).unwrap(), tree.root_at(new as u64).unwrap());
                 verify_consistency(old as u64, new as u64, &old_root, &new_root, &proof).unwrap();
                 if old < new {
-                    assert!(
-                        verify_consistency(old as u64, new as u64, &new_root, &old_root, &proof)
-                            .is_err()
-                    );
+                    assert!(verify_consistency(old as u64, new as u64, &new_root, &old_root, &proof).is_err());
                     let short = proof.get(1..).unwrap();
-                    assert!(
-                        verify_consistency(old as u64, new as u64, &old_root, &new_root, short)
-                            .is_err()
-                    );
+                    assert!(verify_consistency(old as u64, new as u64, &old_root, &new_root, short).is_err());
                     let long = [proof.as_slice(), &[old_root]].concat();
-                    assert!(
-                        verify_consistency(old as u64, new as u64, &old_root, &new_root, &long)
-                            .is_err()
-                    );
+                    assert!(verify_consistency(old as u64, new as u64, &old_root, &new_root, &long).is_err());
                 }
             }
         }
@@ -378,24 +329,15 @@ mod tests {
             let (old, batch) = leaves.split_at(before);
             let before = before as u64;
             let mut resumed = Tree::resume(&tree(old).frontier());
-            assert_eq!(
-                (resumed.size(), resumed.root()),
-                (before, full.root_at(before).unwrap())
-            );
+            assert_eq!((resumed.size(), resumed.root()), (before, full.root_at(before).unwrap()));
             for leaf in batch {
                 resumed.push(*leaf).unwrap();
                 let size = resumed.size();
                 assert_eq!(resumed.root(), full.root_at(size).unwrap());
                 assert_eq!(resumed.root_at(size), full.root_at(size));
-                assert_eq!(
-                    resumed.consistency_proof(before, size),
-                    full.consistency_proof(before, size)
-                );
+                assert_eq!(resumed.consistency_proof(before, size), full.consistency_proof(before, size));
                 for index in before..size {
-                    assert_eq!(
-                        resumed.inclusion_proof(index, size),
-                        full.inclusion_proof(index, size)
-                    );
+                    assert_eq!(resumed.inclusion_proof(index, size), full.inclusion_proof(index, size));
                 }
             }
             assert_eq!(resumed.frontier(), full.frontier());
@@ -405,35 +347,17 @@ mod tests {
     #[test]
     fn what_lies_inside_a_frontier_is_missing_not_wrong() {
         let resumed = Tree::resume(&tree(&leaves(6)).frontier());
-        assert_eq!(
-            resumed.inclusion_proof(0, 6),
-            Err(ProveError::Missing { level: 1, index: 1 })
-        );
+        assert_eq!(resumed.inclusion_proof(0, 6), Err(ProveError::Missing { level: 1, index: 1 }));
         assert_eq!(resumed.leaf(5), None);
     }
 
     #[test]
     fn proofs_beyond_the_tree_are_refused() {
         let tree = tree(&leaves(3));
-        assert_eq!(
-            tree.inclusion_proof(3, 3),
-            Err(ProveError::Index { index: 3, size: 3 })
-        );
-        assert_eq!(
-            tree.inclusion_proof(0, 4),
-            Err(ProveError::Missing { level: 1, index: 1 })
-        );
-        assert_eq!(
-            tree.consistency_proof(3, 2),
-            Err(ProveError::Shrunk { old: 3, new: 2 })
-        );
-        assert_eq!(
-            tree.root_at(u64::MAX),
-            Err(ProveError::Missing {
-                level: 63,
-                index: 0
-            })
-        );
+        assert_eq!(tree.inclusion_proof(3, 3), Err(ProveError::Index { index: 3, size: 3 }));
+        assert_eq!(tree.inclusion_proof(0, 4), Err(ProveError::Missing { level: 1, index: 1 }));
+        assert_eq!(tree.consistency_proof(3, 2), Err(ProveError::Shrunk { old: 3, new: 2 }));
+        assert_eq!(tree.root_at(u64::MAX), Err(ProveError::Missing { level: 63, index: 0 }));
     }
 
     #[test]

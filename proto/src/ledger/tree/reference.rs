@@ -35,11 +35,7 @@ pub(crate) fn proof(old: usize, leaves: &[Hash]) -> Vec<Hash> {
 
 fn subproof(old: usize, leaves: &[Hash], known: bool) -> Vec<Hash> {
     if old == leaves.len() {
-        return if known {
-            Vec::new()
-        } else {
-            vec![root(leaves)]
-        };
+        return if known { Vec::new() } else { vec![root(leaves)] };
     }
     let (left, right) = split(leaves);
     let (mut proof, other) = match old.checked_sub(left.len()) {

@@ -54,10 +54,7 @@ pub fn verify_inclusion(
     if index >= size {
         return Err(ProofError::Index { index, size });
     }
-    let mut walk = Walk {
-        node: index,
-        last: size - 1,
-    };
+    let mut walk = Walk { node: index, last: size - 1 };
     let mut hash = *leaf_hash;
     for sibling in proof {
         hash = match walk.up() {
@@ -69,11 +66,7 @@ pub fn verify_inclusion(
     if walk.last != 0 {
         return Err(ProofError::Length(proof.len()));
     }
-    if hash == *root {
-        Ok(())
-    } else {
-        Err(ProofError::Root)
-    }
+    if hash == *root { Ok(()) } else { Err(ProofError::Root) }
 }
 
 /// Checks that the tree of `new_size` leaves extends the tree of `old_size` leaves, changing nothing in it.
@@ -90,10 +83,7 @@ pub fn verify_consistency(
         return Err(ProofError::Size(new_size));
     }
     if old_size > new_size {
-        return Err(ProofError::Shrunk {
-            old: old_size,
-            new: new_size,
-        });
+        return Err(ProofError::Shrunk { old: old_size, new: new_size });
     }
     if old_size == 0 && *old_root != EMPTY_ROOT {
         return Err(ProofError::OldRoot);
@@ -102,11 +92,7 @@ pub fn verify_consistency(
         if !proof.is_empty() {
             return Err(ProofError::Length(proof.len()));
         }
-        return if old_size == new_size && old_root != new_root {
-            Err(ProofError::Root)
-        } else {
-            Ok(())
-        };
+        return if old_size == new_size && old_root != new_root { Err(ProofError::Root) } else { Ok(()) };
     }
 
     // A complete older tree is a node of the newer one, so its root is where the walk starts; any other older tree's walk
@@ -117,10 +103,7 @@ pub fn verify_consistency(
         None => return Err(ProofError::Length(0)),
     };
     let skipped = (old_size - 1).trailing_ones();
-    let mut walk = Walk {
-        node: (old_size - 1) >> skipped,
-        last: (new_size - 1) >> skipped,
-    };
+    let mut walk = Walk { node: (old_size - 1) >> skipped, last: (new_size - 1) >> skipped };
     let (mut old, mut new) = (*first, *first);
     for sibling in rest {
         match walk.up() {
@@ -139,11 +122,7 @@ pub fn verify_consistency(
     if old != *old_root {
         return Err(ProofError::OldRoot);
     }
-    if new == *new_root {
-        Ok(())
-    } else {
-        Err(ProofError::Root)
-    }
+    if new == *new_root { Ok(()) } else { Err(ProofError::Root) }
 }
 
 /// The way from a node to the root: its index in its level, beside the index of that level's last node.
@@ -223,9 +202,7 @@ mod tests {
 
         /// Nothing if one of the hashes is not a hash, which is a refusal like any other.
         fn hashes(&self, at: &[usize]) -> Option<Vec<Hash>> {
-            at.iter()
-                .map(|i| Hash::from_base64(self.hashes.get(*i).unwrap()).ok())
-                .collect()
+            at.iter().map(|i| Hash::from_base64(self.hashes.get(*i).unwrap()).ok()).collect()
         }
 
         fn hash(&self, at: usize) -> Option<Hash> {
@@ -239,24 +216,11 @@ mod tests {
         for case in &cases.inclusion {
             let verdict = || {
                 let (leaf, root) = (cases.hash(case.leaf)?, cases.hash(case.root)?);
-                verify_inclusion(
-                    &leaf,
-                    case.index,
-                    case.size,
-                    &cases.hashes(&case.proof)?,
-                    &root,
-                )
-                .ok()
+                verify_inclusion(&leaf, case.index, case.size, &cases.hashes(&case.proof)?, &root).ok()
             };
             assert_eq!(verdict().is_some(), case.valid, "{}", case.name);
         }
-        assert_eq!(
-            (
-                cases.inclusion.len(),
-                cases.inclusion.iter().filter(|c| c.valid).count()
-            ),
-            (98, 6)
-        );
+        assert_eq!((cases.inclusion.len(), cases.inclusion.iter().filter(|c| c.valid).count()), (98, 6));
     }
 
     #[test]
@@ -265,42 +229,20 @@ mod tests {
         for case in &cases.consistency {
             let verdict = || {
                 let (old, new) = (cases.hash(case.root1)?, cases.hash(case.root2)?);
-                verify_consistency(
-                    case.size1,
-                    case.size2,
-                    &old,
-                    &new,
-                    &cases.hashes(&case.proof)?,
-                )
-                .ok()
+                verify_consistency(case.size1, case.size2, &old, &new, &cases.hashes(&case.proof)?).ok()
             };
             assert_eq!(verdict().is_some(), case.valid, "{}", case.name);
         }
-        assert_eq!(
-            (
-                cases.consistency.len(),
-                cases.consistency.iter().filter(|c| c.valid).count()
-            ),
-            (97, 6)
-        );
+        assert_eq!((cases.consistency.len(), cases.consistency.iter().filter(|c| c.valid).count()), (97, 6));
     }
 
     #[test]
     fn sizes_beyond_the_cap_are_refused() {
         let hash = leaf_hash(b"");
         let over = TREE_SIZE_MAX + 1;
-        assert_eq!(
-            verify_inclusion(&hash, 0, over, &[], &hash),
-            Err(ProofError::Size(over))
-        );
-        assert_eq!(
-            verify_consistency(1, over, &hash, &hash, &[]),
-            Err(ProofError::Size(over))
-        );
-        assert_eq!(
-            verify_consistency(u64::MAX, u64::MAX, &hash, &hash, &[]),
-            Err(ProofError::Size(u64::MAX))
-        );
+        assert_eq!(verify_inclusion(&hash, 0, over, &[], &hash), Err(ProofError::Size(over)));
+        assert_eq!(verify_consistency(1, over, &hash, &hash, &[]), Err(ProofError::Size(over)));
+        assert_eq!(verify_consistency(u64::MAX, u64::MAX, &hash, &hash, &[]), Err(ProofError::Size(u64::MAX)));
         assert_eq!(
             verify_inclusion(&hash, TREE_SIZE_MAX - 1, TREE_SIZE_MAX, &[hash; 64], &hash),
             Err(ProofError::Length(64))
@@ -311,33 +253,12 @@ mod tests {
     fn everything_extends_the_empty_tree_and_nothing_else_does_for_free() {
         let (hash, other) = (leaf_hash(b""), leaf_hash(b"other"));
         assert_eq!(verify_consistency(0, 1, &EMPTY_ROOT, &hash, &[]), Ok(()));
-        assert_eq!(
-            verify_consistency(0, 0, &EMPTY_ROOT, &EMPTY_ROOT, &[]),
-            Ok(())
-        );
-        assert_eq!(
-            verify_consistency(0, 0, &EMPTY_ROOT, &hash, &[]),
-            Err(ProofError::Root)
-        );
-        assert_eq!(
-            verify_consistency(0, 1, &hash, &hash, &[]),
-            Err(ProofError::OldRoot)
-        );
-        assert_eq!(
-            verify_consistency(0, 1, &EMPTY_ROOT, &hash, &[other]),
-            Err(ProofError::Length(1))
-        );
-        assert_eq!(
-            verify_consistency(1, 2, &hash, &other, &[]),
-            Err(ProofError::Length(0))
-        );
-        assert_eq!(
-            verify_consistency(3, 4, &hash, &other, &[]),
-            Err(ProofError::Length(0))
-        );
-        assert_eq!(
-            verify_consistency(2, 1, &hash, &hash, &[]),
-            Err(ProofError::Shrunk { old: 2, new: 1 })
-        );
+        assert_eq!(verify_consistency(0, 0, &EMPTY_ROOT, &EMPTY_ROOT, &[]), Ok(()));
+        assert_eq!(verify_consistency(0, 0, &EMPTY_ROOT, &hash, &[]), Err(ProofError::Root));
+        assert_eq!(verify_consistency(0, 1, &hash, &hash, &[]), Err(ProofError::OldRoot));
+        assert_eq!(verify_consistency(0, 1, &EMPTY_ROOT, &hash, &[other]), Err(ProofError::Length(1)));
+        assert_eq!(verify_consistency(1, 2, &hash, &other, &[]), Err(ProofError::Length(0)));
+        assert_eq!(verify_consistency(3, 4, &hash, &other, &[]), Err(ProofError::Length(0)));
+        assert_eq!(verify_consistency(2, 1, &hash, &hash, &[]), Err(ProofError::Shrunk { old: 2, new: 1 }));
     }
 }

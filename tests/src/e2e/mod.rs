@@ -1,0 +1,20 @@
+//! End to end: real processes, real TLS on loopback, real files, and the ledger read back from disk.
+//!
+//! What a test asserts is what the log holds and what the parties were shown; nothing is asserted about elapsed time. Every wait
+//! has one bound, [`wait::GUARD`], which only a hang reaches.
+//!
+//! **Invariant:** nothing here is believed because the broker says so where the ledger can be read instead ([`book`]).
+
+pub mod book;
+pub mod broker;
+pub mod caller;
+pub mod forge;
+pub mod liar;
+pub mod model;
+pub mod ports;
+pub mod programs;
+pub mod scene;
+pub mod wait;
+
+/// What may fail in a test's set-up.
+pub type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
