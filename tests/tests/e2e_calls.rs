@@ -16,6 +16,9 @@ use anteroom_tests::e2e::{
 };
 use tokio::task::JoinSet;
 
+/// What is forged, how, and the code that answers it.
+type Forgery = (&'static str, Box<dyn Fn(&mut Draft)>, &'static str);
+
 const AT_ONCE: Duration = Duration::ZERO;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +133,7 @@ async fn every_malformed_request_has_its_code_and_its_record() {
     let honest = chat("hi", 4);
     let stranger = KeyFile::from_seed(&[9; 32]).unwrap();
     let minute = 60_000;
-    let claims: Vec<(&str, Box<dyn Fn(&mut Draft)>, &str)> = vec![
+    let claims: Vec<Forgery> = vec![
         ("a guessed grant", Box::new(|draft| draft.claim.grant = vec![7; 16]), "grant_unknown"),
         ("another run", Box::new(|draft| draft.claim.run = "run-z".to_owned()), "run_unknown"),
         ("no such credential", Box::new(|draft| draft.claim.credential = vec![7; 32]), "credential_unknown"),
