@@ -125,10 +125,8 @@ fn main() -> ExitCode {
         Err(failure) => {
             // A terminal that is gone changes nothing about the failure.
             let _ = writeln!(io::stderr().lock(), "anteroom-broker: {failure}");
-            ExitCode::from(match failure {
-                Failure::Wrong(_) => VERIFICATION_FAILED,
-                _ => LOCAL_ERROR,
-            })
+            let wrong = matches!(failure, Failure::Wrong(_));
+            ExitCode::from(if wrong { VERIFICATION_FAILED } else { LOCAL_ERROR })
         }
     }
 }
