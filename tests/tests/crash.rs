@@ -235,7 +235,7 @@ async fn acts(tally: Arc<Tally>, scene: Arc<Scene>, mut rng: Rng) {
 async fn act(tally: &Tally, scene: &Scene, rng: &mut Rng) -> Fallible<()> {
     let (lab, agency) = (&scene.cast.lab, &scene.cast.agency);
     if lock(&tally.grants).len() < GRANTS {
-        let budget = Budget { calls: 5 + rng.below(60), tokens: 20_000 + rng.below(60_000), open: 1 + rng.below(8) };
+        let budget = Budget { calls: 5 + rng.below(200), tokens: 20_000 + rng.below(200_000), open: 1 + rng.below(8) };
         let terms = anteroom_sdk::lab::TermsTemplate { terms: scene.cast.terms(&plan_of(budget))? };
         let bytes = terms.bytes()?;
         let grant = lab.keep_terms(&bytes)?.grant;
@@ -396,6 +396,9 @@ async fn nothing_acknowledged_is_lost_and_nothing_passes_after_an_end_however_of
             );
         }
         broker.start_again().await;
+        // A life without a connector would be one without calls.
+        let mut status = scene.connector.as_ref().unwrap().status();
+        drop(soon("an open slot", status.wait_for(|status| status.open > 0)).await.unwrap());
     }
     broker.ready().await;
     tally.stop.store(true, Ordering::SeqCst);

@@ -499,7 +499,7 @@ async fn lies_to_a_reader(stage: &mut Stage) {
             Lies {
                 read: Box::new(|mut said| {
                     let opening = said.last_mut().unwrap().record.as_mut().unwrap().opening.as_mut().unwrap();
-                    let field = opening.open.last_mut().unwrap();
+                    let field = opening.open.iter_mut().rfind(|field| !field.wire.is_empty()).unwrap();
                     *field.wire.last_mut().unwrap() ^= 1;
                     said
                 }),

@@ -16,6 +16,9 @@ def main() -> None:
     params.model.path = sys.argv[1]
     params.n_ctx = 16384
     params.n_parallel = 4
+    # One core for each, so that the rest of a small machine is left to whoever is tested.
+    params.cpuparams.n_threads = 1
+    params.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     sys.stdin.read()

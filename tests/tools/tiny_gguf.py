@@ -1,4 +1,5 @@
-"""Writes a llama model of two layers with random weights, small enough to be made in a second and run on one core.
+"""Writes a llama model of eight layers with random weights, small enough to be made in a second and run on one core, and large
+enough that a long answer takes a few seconds.
 
 Its text is noise; what it speaks over HTTP is what a real model speaks. The same file comes out every time.
 
@@ -11,10 +12,10 @@ import gguf
 import numpy as np
 
 CONTEXT = 4096
-WIDTH = 64
+WIDTH = 256
 HEADS = 4
-LAYERS = 2
-INNER = 128
+LAYERS = 8
+INNER = 1024
 WORDS = (
     "room door key window table lamp chair floor wall stair hall corner garden river bridge road house light shadow "
     "morning evening quiet slow small large open closed long short near far old new first last under over between"
