@@ -28,8 +28,9 @@ struct Dev {
 impl Dev {
     async fn start() -> Self {
         let folder = Scene::folder();
+        let dir = folder.path().canonicalize().unwrap().join("anteroom-dev");
         let mut command = Command::new(programs::broker());
-        command.args(["dev", "--port", "0", "--dir"]).arg(folder.path());
+        command.args(["dev", "--port", "0", "--dir"]).arg(&dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut broker = command.spawn().unwrap();
         let mut told = BufReader::new(broker.stdout.take().unwrap());
@@ -39,18 +40,13 @@ impl Dev {
         }
         assert!(text.contains("WARNING"), "nobody takes it for a real one");
         for home in ["lab-a", "agency-a", "oversight-a"] {
-            assert!(
-                text.contains(&format!(
-                    "export ANTEROOM_HOME={}/{home}",
-                    folder.path().canonicalize().unwrap().display()
-                ))
-            );
+            assert!(text.contains(&format!("export ANTEROOM_HOME={}/{home}", dir.display())));
         }
         Self { folder, broker, _told: told }
     }
 
     fn home(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.path().join("anteroom-dev").join(name)
     }
 
     fn command(&self, home: &str, words: &[&str]) -> Command {
@@ -134,7 +130,7 @@ async fn the_quick_start_goes_as_it_is_told() {
         "run-a=find flaws",
     ];
     let terms = dev.said("lab-a", &template).await;
-    write(&dev.home("terms.json"), &terms);
+    write(&dev.folder.path().join("terms.json"), &terms);
     let grant = text(&serde_json::from_str(&terms).unwrap(), "/grant").to_owned();
     dev.said("lab-a", &["grant", "offer", "terms.json"]).await;
     let listed = dev.json("lab-a", &["grant", "list"]).await;
@@ -158,7 +154,7 @@ async fn the_quick_start_goes_as_it_is_told() {
 
     // A refusal: denied, and what to do.
     write(
-        &dev.home("body.json"),
+        &dev.folder.path().join("body.json"),
         r#"{"model":"aurora","messages":[{"role":"user","content":"hi"}],"max_tokens":4,"logprobs":true,"top_logprobs":5}"#,
     );
     let denied = dev.fails("agency-a", &["call", &grant, "--body", "body.json"], 3).await;
@@ -238,7 +234,7 @@ async fn a_touched_receipt_is_not_believed() {
         "--run",
         "run-a=find flaws",
     ];
-    write(&dev.home("terms.json"), &dev.said("lab-a", &template).await);
+    write(&dev.folder.path().join("terms.json"), &dev.said("lab-a", &template).await);
     dev.said("lab-a", &["grant", "offer", "terms.json"]).await;
     let listed = dev.json("agency-a", &["grant", "list"]).await;
     let grant = text(&listed, "/0/grant").to_owned();
@@ -269,4 +265,81 @@ async fn a_touched_receipt_is_not_believed() {
     dev.fails("agency-a", &["receipt", "verify"], 7).await;
     write(&pins, &before);
     dev.said("agency-a", &["receipt", "verify"]).await;
+}
+
+/// The commands of the README's quick start, block by block, each as one line.
+fn blocks() -> Vec<Vec<String>> {
+    let readme = std::fs::read_to_string(programs::workspace().join("README.md")).unwrap();
+    let section = readme.split_once("## Quick start").unwrap().1;
+    let section = section.split_once("\n## ").unwrap().0;
+    let blocks = section.split("```sh\n").skip(1).map(|rest| rest.split_once("```").unwrap().0.replace("\\\n", " "));
+    blocks.map(|block| block.lines().map(str::to_owned).collect()).collect()
+}
+
+/// A terminal: where `export` lasts.
+struct Terminal<'d> {
+    dev: &'d Dev,
+    home: String,
+    grant: String,
+}
+
+impl Terminal<'_> {
+    /// A line in a shell, the programs under test first in its path. What runs on is its shell's only process.
+    fn shell(&self, line: &str) -> Command {
+        let path = format!("{}:{}", programs::anteroom().parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let line = line.replace("GRANT", &self.grant);
+        let mut command = Command::new("bash");
+        command.args(["-c", &line]).env("PATH", path).env("ANTEROOM_HOME", &self.home);
+        command.current_dir(self.dev.folder.path()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Types the lines of a block one after the other; those that run on are returned.
+    async fn types(&mut self, lines: &[String]) -> Vec<Child> {
+        let mut running = Vec::new();
+        for line in lines {
+            if let Some(home) = line.strip_prefix("export ANTEROOM_HOME=") {
+                self.home = home.to_owned();
+            } else if let Some(line) = line.strip_suffix('&') {
+                let mut child = self.shell(&format!("exec {line}")).spawn().unwrap();
+                serving(&mut child).await;
+                running.push(child);
+            } else {
+                // Nobody sits at this terminal to say yes.
+                let line = line.replace("grant accept GRANT", "grant accept GRANT --yes");
+                let output = soon(&line, self.shell(&line).output()).await.unwrap();
+                assert!(output.status.success(), "`{line}`: {}", String::from_utf8_lossy(&output.stderr));
+            }
+        }
+        running
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readmes_commands_run_as_they_are_written() {
+    let blocks = blocks();
+    let [build, broker, lab, agency, withdrawal, auditor] = blocks.as_slice() else {
+        panic!("the quick start has other blocks than this test knows: {blocks:?}")
+    };
+    assert!(build.iter().any(|line| line.starts_with("cargo build")), "{build:?}");
+    assert_eq!(broker.as_slice(), ["anteroom-broker dev --dir ./anteroom-dev"]);
+    let dev = Dev::start().await;
+    let mut labs = Terminal { dev: &dev, home: String::new(), grant: String::new() };
+    let _connector = labs.types(lab).await;
+    let listed = dev.json("lab-a", &["grant", "list"]).await;
+    labs.grant = text(&listed, "/0/grant").to_owned();
+
+    let mut agencys = Terminal { dev: &dev, home: String::new(), grant: labs.grant.clone() };
+    let (story, before) = agency.split_last().unwrap();
+    agencys.types(before).await;
+    let mut streaming = agencys.shell(&format!("exec {story}")).spawn().unwrap();
+    let mut first = [0; 1];
+    soon("the first word", streaming.stdout.as_mut().unwrap().read_exact(&mut first)).await.unwrap();
+    labs.types(withdrawal).await;
+    let ended = soon("the end of the story", streaming.wait_with_output()).await.unwrap();
+    assert_eq!(ended.status.code(), Some(4), "{}", String::from_utf8_lossy(&ended.stderr));
+
+    let mut auditors = Terminal { dev: &dev, home: String::new(), grant: labs.grant.clone() };
+    auditors.types(auditor).await;
 }
