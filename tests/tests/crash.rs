@@ -156,6 +156,7 @@ async fn streams(tally: Arc<Tally>, mut rng: Rng) {
                 Err(status) => {
                     tally.cut.fetch_add(1, Ordering::Relaxed);
                     tally.failed(call, status.into(), over);
+                    pause(&mut rng).await;
                     break;
                 }
             }
@@ -220,7 +221,7 @@ async fn careful(tally: Arc<Tally>, mut rng: Rng) {
 }
 
 async fn pause(rng: &mut Rng) {
-    tokio::time::sleep(Duration::from_millis(1 + rng.below(20))).await;
+    tokio::time::sleep(Duration::from_millis(5 + rng.below(40))).await;
 }
 
 /// Makes grants and ends them.
@@ -252,7 +253,7 @@ async fn act(tally: &Tally, scene: &Scene, rng: &mut Rng) -> Fallible<()> {
     }
     let Some(live) = tally.pick(rng) else { return Ok(()) };
     let grant = live.caller.grant;
-    match rng.below(8) {
+    match rng.below(6) {
         0 => {
             let recorded = withdraw(lab, grant).await?;
             live.over.store(true, Ordering::SeqCst);
@@ -382,7 +383,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_passes_after_an_end_however_of
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let _ = tokio::time::timeout(Duration::from_millis(300 + rng.below(1_500)), enough).await;
+        let _ = tokio::time::timeout(Duration::from_millis(200 + rng.below(700)), enough).await;
         tokio::time::sleep(Duration::from_micros(rng.below(20_000))).await;
         broker.kill().await;
         if kill % READ_EVERY == 0 || kill == kills {
