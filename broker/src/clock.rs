@@ -154,10 +154,19 @@ impl Timekeeper {
     /// # Errors
     /// If the source and the wall clock do not agree, or agree on a time that has passed.
     pub fn confirm(&self, source_ms: i64) -> Result<Now, ConfirmError> {
-        let mut clock = lock(&self.clock);
-        let reading = self.source.read();
-        clock.confirm(source_ms, reading)?;
-        Ok(clock.observe(reading))
+        let (now, newly) = {
+            let mut clock = lock(&self.clock);
+            let before = clock.trust().is_trusted();
+            let reading = self.source.read();
+            clock.confirm(source_ms, reading)?;
+            let now = clock.observe(reading);
+            (now, now.trust.is_trusted() && !before)
+        };
+        // Kept at once, so that a process killed in the next moment comes back with a clock that it may rely upon.
+        if newly && let Err(error) = self.save() {
+            tracing::warn!(%error, "the confirmed clock is not kept; a restart will need another confirmation");
+        }
+        Ok(now)
     }
 
     /// Keeps the clock's state if something changed and the last write is [`SAVE_EVERY_MS`] old. Call it about once a second.
