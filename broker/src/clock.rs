@@ -246,10 +246,12 @@ mod tests {
     fn the_file_is_written_at_most_once_a_second_and_only_when_something_changed() {
         let folder = tempfile::tempdir().unwrap();
         let time = ScriptedTime::new(START);
-        let keeper = Timekeeper::start(Arc::new(time.clone()), Some(&folder.path().join("clock"))).unwrap();
+        let start = || Timekeeper::start(Arc::new(time.clone()), Some(&folder.path().join("clock"))).unwrap();
+        let keeper = start();
         assert!(!keeper.save_if_due().unwrap(), "an unconfirmed first start has nothing to keep");
         keeper.confirm(START).unwrap();
-        assert!(keeper.save_if_due().unwrap());
+        assert!(start().now().trust.is_trusted(), "a process killed right after the confirmation comes back trusted");
+        assert!(!keeper.save_if_due().unwrap(), "confirming kept it already");
         time.advance(999);
         assert!(keeper.now().trust.is_trusted());
         assert!(!keeper.save_if_due().unwrap());
