@@ -12,6 +12,7 @@ pub mod channel;
 #[cfg(feature = "connector")]
 pub mod connector;
 pub mod credentials;
+mod durable;
 pub mod error;
 pub mod evaluator;
 pub mod home;

@@ -23,7 +23,7 @@ use anteroom_proto::{
 };
 use tonic::transport::Channel;
 
-use crate::error::Error;
+use crate::{durable, error::Error};
 
 /// How many checkpoints are remembered beside the newest.
 pub const KNOWN_MAX: usize = 1_024;
@@ -282,9 +282,7 @@ impl LogView {
         let Some(file) = &self.file else {
             return Ok(());
         };
-        // Commands that run side by side share the file, so each writes beside it under a name of its own.
-        let fresh = file.with_extension(format!("{}.new", std::process::id()));
-        let kept = std::fs::write(&fresh, met.note().encode()).and_then(|()| std::fs::rename(&fresh, file));
+        let kept = durable::replace(file, met.note().encode().as_bytes(), durable::Sync::Later);
         kept.map_err(|why| Error::File { path: file.clone(), why })
     }
 

@@ -139,6 +139,7 @@ pub struct Flow {
     wake: Kill,
     released: Mutex<Released>,
     told: AtomicBool,
+    stopped: AtomicBool,
     times: Arc<CutTimes>,
     /// Resets the caller's stream at once.
     reset: Option<Kill>,
@@ -242,18 +243,28 @@ impl Flow {
             return;
         }
         if let Some((_, closed)) = self.cut.get() {
+            self.times.told.record(closed.elapsed());
+        }
+        self.stopped();
+    }
+
+    /// A call that was cut hands nothing over any more; counted once, whether its caller is told or reset.
+    fn stopped(&self) {
+        let Some((_, closed)) = self.cut.get() else { return };
+        if !self.stopped.swap(true, Ordering::AcqRel) {
             let last = lock(&self.released).last;
             self.times.handed.record(last.map_or(Duration::ZERO, |last| last.saturating_duration_since(*closed)));
-            self.times.told.record(closed.elapsed());
         }
     }
 
     /// Resets the caller's stream if it was not given its end within `patience`.
     pub(crate) async fn reset_unless_told(&self, patience: Duration) {
-        let Some(reset) = &self.reset else { return };
         sleep(patience).await;
         if !self.told.load(Ordering::Acquire) {
-            reset.fire();
+            if let Some(reset) = &self.reset {
+                reset.fire();
+            }
+            self.stopped();
         }
     }
 
@@ -331,6 +342,7 @@ impl Gates {
             wake: Kill::new(),
             released: Mutex::new(released),
             told: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             times: Arc::clone(&self.times),
             reset,
         });

@@ -18,7 +18,7 @@ use anteroom_proto::ledger::{
     tree::{EMPTY_ROOT, Hash, HashError, PROOF_HASHES_MAX, ProofError, verify_consistency},
 };
 
-use super::durable;
+use crate::durable;
 
 /// How many accepted checkpoints are remembered beside the newest. Calls overtake each other by a few.
 pub const POINTS_MAX: usize = 1_024;

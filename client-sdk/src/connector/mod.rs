@@ -13,7 +13,6 @@ mod backoff;
 pub mod check;
 pub mod clock;
 pub mod dossiers;
-mod durable;
 pub mod generator;
 pub mod heads;
 mod meet;

@@ -16,10 +16,8 @@ use std::{
 use anteroom_proto::{names::CallId, time::At};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    check::{CALL_AGE_MS_MAX, CheckFailure, CheckedCall},
-    durable,
-};
+use super::check::{CALL_AGE_MS_MAX, CheckFailure, CheckedCall};
+use crate::durable;
 
 /// Most identifiers that are remembered at once: about 97 calls a second for a whole day. Beyond that calls are refused.
 pub const SEEN_MAX: usize = 8 << 20;

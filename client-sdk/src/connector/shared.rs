@@ -17,7 +17,6 @@ use super::{
     check::Served,
     clock::Clock,
     dossiers::Dossiers,
-    durable,
     heads::{HeadError, Heads},
     relay::Told,
     seen::Seen,
@@ -27,7 +26,7 @@ use super::{
     upstream::Upstream,
     windows::Windows,
 };
-use crate::signer::SharedSigner;
+use crate::{durable, signer::SharedSigner};
 
 /// Largest message that the broker may send into a slot: a body and its admission.
 const DISPATCH_BYTES_MAX: u64 = CALL_BYTES_MAX + 256 * 1024;

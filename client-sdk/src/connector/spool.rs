@@ -14,7 +14,7 @@ use anteroom_proto::{
 use prost::Message;
 use tonic::transport::Channel;
 
-use super::durable;
+use crate::durable;
 
 /// Most outcomes kept. One that finds no room is lost, and the broker charges that call's hold in full.
 pub const SPOOLED_MAX: usize = 4_096;

@@ -20,7 +20,7 @@ use anteroom_proto::names::GrantId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::durable;
+use crate::durable;
 
 /// Most grants that can be stopped one by one.
 pub const GRANTS_MAX: usize = 4_096;

@@ -19,7 +19,8 @@ use anteroom_proto::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use super::{check::CheckedCall, durable};
+use super::check::CheckedCall;
+use crate::durable;
 
 /// Most grants that are remembered. A lab signs each, so it is the lab that would reach this.
 pub const GRANTS_MAX: usize = 65_536;

@@ -1,9 +1,9 @@
 //! Where credentials are kept: a folder of their own, or files that somebody else keeps and the environment names.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{DirBuilder, File},
+    io::{self, Read},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use anteroom_proto::time::At;
 use serde::{Deserialize, Serialize};
 
 use super::{Credentials, CredentialsError};
-use crate::{channel::Address, error::Error};
+use crate::{channel::Address, durable, error::Error};
 
 /// Certificate chain and key, so that both are replaced by one rename.
 const CLIENT_FILE: &str = "client.pem";
@@ -158,17 +158,8 @@ fn read_note(folder: &Path) -> Result<Note, CredentialsError> {
     serde_json::from_str(&text).map_err(|error| CredentialsError::Note(error.to_string()))
 }
 
-/// Replaces a file whole or not at all.
+/// Replaces a file whole or not at all: two processes may renew at once, and the later one wins.
 fn replace(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), CredentialsError> {
     let path = folder.join(name);
-    // Two processes may renew at once; the later one wins whole.
-    let fresh = folder.join(format!("{name}.{}.new", std::process::id()));
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&fresh, &path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().map_err(|why| failed(&path, why))
+    durable::replace(&path, bytes, durable::Sync::Disk).map_err(|why| failed(&path, why))
 }

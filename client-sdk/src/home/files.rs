@@ -1,13 +1,14 @@
 //! Files of a party's folder: its owner's alone, replaced whole or not at all.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{ErrorKind, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, DirBuilder, File},
+    io::{ErrorKind, Read},
+    os::unix::fs::DirBuilderExt,
     path::Path,
 };
 
 use super::HomeError;
+use crate::durable;
 
 /// Largest file read, in bytes: a dossier with thousands of run credentials.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -42,21 +43,9 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, HomeError> {
     text.map_err(|error| HomeError::Text { path: path.to_owned(), why: error.to_string() })
 }
 
-/// Writes a file beside its place, waits for the disk, and moves it there. Commands may run side by side, so each writes beside
-/// the place under a name of its own.
+/// Replaces a file whole and waits for the disk. Commands may run side by side.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let fresh = path.with_file_name(name);
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)?;
-        File::open(parent)?.sync_all()
-    };
-    write().map_err(|why| failed(path, why))
+    durable::replace(path, bytes, durable::Sync::Disk).map_err(|why| failed(path, why))
 }
 
 /// When a file was last written.
