@@ -4,4 +4,5 @@
 
 pub mod disk;
 pub mod keyring;
+pub mod published;
 pub mod wal;
