@@ -48,6 +48,7 @@ use crate::{
     clock::{ClockFileError, SystemTime, TimeSource, Timekeeper, Trust},
     config::{Config, SecretError},
     entropy::{self, SystemEntropy},
+    export::Sinks,
     index::Index,
     journal::{
         Journal, JournalError,
@@ -426,7 +427,10 @@ async fn assemble(
     };
 
     let (health, health_service) = tonic_health::server::health_reporter();
-    let wired = services.wire();
+    let mut tasks = JoinSet::new();
+    let sinks = Sinks::start(&journal, &config.origin, &folder.sinks(), &config.sinks, &mut tasks);
+    let mut wired = services.wire();
+    wired.sources.push(sinks.source());
     let routes = wired.programme.add_service(health_service);
 
     let connections = programme.connections();
@@ -452,7 +456,6 @@ async fn assemble(
             tracing::error!(%error, "health and metrics ended");
         }
     });
-    let mut tasks = JoinSet::new();
     tasks.spawn(tick::every_second(
         journal.clone(),
         Arc::clone(&time),

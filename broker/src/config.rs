@@ -25,6 +25,7 @@ pub use self::{
 };
 use crate::{
     book::wal,
+    export::{SINKS_MAX, SinkAddress},
     identity::TrustDomain,
     listen::ListenLimits,
     pki::{FileError, ca::SERVER_NAMES_MAX, read_bounded},
@@ -97,6 +98,7 @@ pub struct Config {
     pub(crate) log_key: Secret,
     pub(crate) programme: ListenLimits,
     pub(crate) networks: Networks,
+    pub(crate) sinks: Vec<SinkAddress>,
     pub(crate) drain_max: Duration,
     pub(crate) wal: wal::Config,
     pub(crate) log_format: LogFormat,
@@ -151,6 +153,7 @@ impl Config {
         check_names(&server_names)?;
         let wal = check_wal(settings.wal_segment_bytes, settings.wal_reserve_bytes)?;
         let networks = check_networks(settings.networks)?;
+        let sinks = check_sinks(settings.sinks)?;
         let drain = within("drain_seconds_max", settings.drain_seconds_max, 30, 0..=DRAIN_SECONDS_MAX)?;
         let programme = check_limits(settings.connections_max, settings.connections_per_org_max, settings.streams_max)?;
         let log_filter = settings.log_filter.unwrap_or_else(|| "info".to_owned());
@@ -175,6 +178,7 @@ impl Config {
             log_key,
             programme,
             networks,
+            sinks,
             drain_max: Duration::from_secs(drain),
             wal,
             log_format: settings.log_format.unwrap_or_default(),
@@ -274,6 +278,22 @@ fn check_networks(given: Option<List>) -> Result<Networks, ConfigError> {
         );
     }
     Ok(Networks::new(networks))
+}
+
+fn check_sinks(given: Option<List>) -> Result<Vec<SinkAddress>, ConfigError> {
+    let given = given.unwrap_or_default().0;
+    if given.len() > SINKS_MAX {
+        return Err(bad("sinks", given.len(), format!("{SINKS_MAX} sinks at most")));
+    }
+    let mut sinks: Vec<SinkAddress> = Vec::with_capacity(given.len());
+    for text in given {
+        let sink: SinkAddress = text.parse().map_err(|error| bad("sinks", &text, error))?;
+        if sinks.iter().any(|other| other.name == sink.name) {
+            return Err(bad("sinks", &text, format!("the name `{}` stands there twice", sink.name)));
+        }
+        sinks.push(sink);
+    }
+    Ok(sinks)
 }
 
 fn read_network(text: &str) -> Option<Network> {

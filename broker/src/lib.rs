@@ -10,6 +10,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod entropy;
+pub mod export;
 pub mod identity;
 pub mod index;
 pub mod journal;

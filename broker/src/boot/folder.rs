@@ -9,6 +9,7 @@
 //! clock           what the clock must remember
 //! pki/            the built-in authority, the server's certificate, enrolment tokens
 //! index/          for searches; can be thrown away
+//! sinks/          how far each sink is, and what it is let in with
 //! operator/       what the operator hands to the parties: the authority's root and the log's verifier key
 //! ```
 //!
@@ -101,6 +102,11 @@ impl Folder {
     /// The index.
     pub(crate) fn index(&self) -> PathBuf {
         self.root.join("index")
+    }
+
+    /// How far each sink is, and what it is let in with.
+    pub(crate) fn sinks(&self) -> PathBuf {
+        self.root.join("sinks")
     }
 
     /// What the operator hands out.

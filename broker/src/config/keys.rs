@@ -65,6 +65,7 @@ keys! {
     kek: Secret = "ANTEROOM_KEK" "SECRET" "The key that wraps the scopes' keys (file://<data_dir>/kek)";
     log_key: Secret = "ANTEROOM_LOG_KEY" "SECRET" "The key that signs checkpoints (file://<data_dir>/log.key)";
     networks: List = "ANTEROOM_NETWORKS" "NAME=BLOCK,…" "Networks that terms can name, such as hq=192.0.2.0/24";
+    sinks: List = "ANTEROOM_SINKS" "NAME=FORMAT+URL,…" "Where each record goes as a row, such as siem=ocsf+https://collector.example/rows";
     connections_max: u64 = "ANTEROOM_CONNECTIONS_MAX" "COUNT" "Connections at once (4096)";
     connections_per_org_max: u64 = "ANTEROOM_CONNECTIONS_PER_ORG_MAX" "COUNT" "Connections at once of one organisation (1024)";
     streams_max: u64 = "ANTEROOM_STREAMS_MAX" "COUNT" "Requests at once on one connection (512)";
