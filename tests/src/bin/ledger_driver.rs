@@ -1,0 +1,198 @@
+//! Writes a ledger and reads it back, without network and with everything it draws fixed by a number: what the fault campaign
+//! puts under strace.
+//!
+//! `ledger_driver DIR write` opens the ledger and appends; each acknowledged record is printed as `ack INDEX ENTRY` the moment the
+//! journal answers. A ledger that stops prints `stopped WHY` and exits with 3, one that cannot be opened prints `refused WHY` and
+//! exits with 4. `ledger_driver DIR verify` folds the whole ledger and prints `record INDEX ENTRY` for each and `whole SIZE ROOT`.
+
+use std::{
+    io::Write as _,
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+};
+
+use anteroom_broker::{
+    book::{
+        disk::RealDisk,
+        keyring::{Kek, Keyring},
+        wal::Config,
+    },
+    clock::{SystemTime, Timekeeper},
+    entropy::Entropy as _,
+    journal::{
+        Journal,
+        writer::{self, WriterConfig},
+    },
+};
+use anteroom_policy::command::{Act, Command, Reply};
+use anteroom_proto::{
+    ledger::note::{KeyName, NoteSigner},
+    names::{Digest, ModelLine},
+    statement::{key_set::OrgKind, model::Registration},
+    time::At,
+};
+use anteroom_tests::sim::{cast::Org, rng::Rng};
+
+const LINE: &str = "m1";
+const ORIGIN: &str = "faults.test/log";
+/// Small appends besides the enrolments.
+const SMALL: u64 = 16;
+/// Large ones, enough together for a change of segments at the sizes below.
+const LARGE: u64 = 46;
+/// Bytes of a large one.
+const LARGE_BYTES: usize = 48_000;
+const SIZES: Config = Config { segment_bytes: 2 * 1024 * 1024, reserve_bytes: 2 * 1024 * 1024 };
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, verb] = words.as_slice() else {
+        eprintln!("ledger_driver DIR write|verify");
+        return ExitCode::from(2);
+    };
+    // One thread beside the journal's own, so that the order of system calls is the ledger's.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(run(Path::new(folder), verb))
+}
+
+async fn run(folder: &Path, verb: &str) -> ExitCode {
+    static STOPPED: OnceLock<String> = OnceLock::new();
+    let (journal, thread) = match open(folder, &STOPPED) {
+        Ok(opened) => opened,
+        Err(why) => {
+            say(&format!("refused {why}"));
+            return ExitCode::from(4);
+        }
+    };
+    let done = match verb {
+        "write" => write(&journal).await,
+        _ => verify(&journal),
+    };
+    journal.close();
+    let joined = thread.join();
+    if let Some(why) = STOPPED.get() {
+        say(&format!("stopped {why}"));
+        return ExitCode::from(3);
+    }
+    match (done, joined) {
+        (Ok(()), Ok(())) => ExitCode::SUCCESS,
+        (Err(why), _) => {
+            say(&format!("failed {why}"));
+            ExitCode::from(5)
+        }
+        (Ok(()), Err(_)) => ExitCode::from(6),
+    }
+}
+
+fn say(line: &str) {
+    // One write for each line, so that the trace shows when it was said.
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(format!("{line}\n").as_bytes());
+    let _ = out.flush();
+}
+
+fn open(folder: &Path, stopped: &'static OnceLock<String>) -> Fallible<(Journal, std::thread::JoinHandle<()>)> {
+    let origin = KeyName::parse(ORIGIN)?;
+    let mut seed = [0; 32];
+    Rng::new(1).fill(&mut seed);
+    let keys = Keyring::open(Arc::new(RealDisk::open_or_create(&folder.join("keys"))?), Kek::from_bytes(&[7; 32])?)?;
+    // What is drawn depends on what is there, so that a second run draws other nonces.
+    let drawn = std::fs::read_dir(folder.join("keys"))?.count() as u64;
+    Ok(writer::start(WriterConfig {
+        wal: Arc::new(RealDisk::open_or_create(&folder.join("wal"))?),
+        keyring: keys,
+        sizes: SIZES,
+        origin: origin.clone(),
+        signer: Arc::new(NoteSigner::from_seed(origin, &seed)?),
+        clock: Arc::new(Timekeeper::start(Arc::new(SystemTime::new()?), None)?),
+        entropy: Box::new(Rng::new(1000 + drawn)),
+        fatal: Box::new(move |why| {
+            let _ = stopped.set(why.to_owned());
+        }),
+    })?)
+}
+
+async fn write(journal: &Journal) -> Fallible<()> {
+    let mut rng = Rng::new(2);
+    let mut seed = [0; 32];
+    Rng::new(1).fill(&mut seed);
+    let log_key = NoteSigner::from_seed(KeyName::parse(ORIGIN)?, &seed)?.verifier().to_string();
+    let open = Command::Open { origin: ORIGIN.to_owned(), log_key, nonce: Digest::from_bytes([9; 32]) };
+    submit(journal, open).await?;
+    submit(journal, Command::Start { version: "faults".to_owned() }).await?;
+    let parties =
+        [("lab", OrgKind::Lab), ("agency", OrgKind::Agency)].map(|(name, kind)| Org::new(name, kind, &mut rng));
+    for org in &parties {
+        let act = Act {
+            caller: org.caller(),
+            statement: org.enrolment.clone(),
+            attachment: Arc::from([]),
+            key_set: Some(org.key_set.clone()),
+            cut: None,
+        };
+        submit(journal, Command::Act(Box::new(act))).await?;
+    }
+    for number in 0..SMALL {
+        let caller = parties[usize::from(number % 2 == 1)].caller();
+        let (first, last) = (At::clamped(1), At::clamped(2));
+        let counted =
+            Command::CountRefusals { caller, grant: None, code: "rate_limited", count: number + 1, first, last };
+        submit(journal, counted).await?;
+    }
+    let [lab, _] = &parties;
+    let mut before = None;
+    for number in 0..LARGE {
+        let manifest = manifest(number);
+        let registration = Registration {
+            lab: lab.name.clone(),
+            line: ModelLine::parse(LINE)?,
+            manifest: Digest::of(&manifest),
+            supersedes: before,
+        };
+        before = Some(registration.manifest);
+        let statement = lab.signed(&registration);
+        let act = Act { caller: lab.caller(), statement, attachment: manifest.into(), key_set: None, cut: None };
+        submit(journal, Command::Act(Box::new(act))).await?;
+    }
+    Ok(())
+}
+
+/// A build's manifest, made large by the blanks that JSON lets stand.
+fn manifest(number: u64) -> Vec<u8> {
+    let digest = Digest::of(&number.to_be_bytes());
+    let mut text = serde_json::json!({
+        "lab": "lab", "line": LINE, "build": format!("build-{number}"), "digests": [{"name": "weights", "sha256": digest}],
+        "variants": ["full"],
+        "features": {"chat": true, "completions": true, "embeddings": true, "streaming": true},
+    })
+    .to_string();
+    text.push_str(&" ".repeat(LARGE_BYTES - text.len()));
+    text.into_bytes()
+}
+
+async fn submit(journal: &Journal, command: Command) -> Fallible<()> {
+    let committed = journal.submit(command).await?;
+    if let Reply::Refused { refusal, detail } = &committed.reply {
+        return Err(format!("refused as `{}`: {detail}", refusal.code()).into());
+    }
+    for recorded in &committed.records {
+        let sealed = recorded.sealed();
+        say(&format!("ack {} {}", sealed.entered.index, data_encoding::HEXLOWER.encode(sealed.entry.as_bytes())));
+    }
+    Ok(())
+}
+
+fn verify(journal: &Journal) -> Fallible<()> {
+    let newest = journal.newest();
+    for (index, sealed) in (0..).zip(journal.read(0, newest.size)?) {
+        if sealed.entered.index != index {
+            return Err(format!("record {index} is not there").into());
+        }
+        say(&format!("record {index} {}", data_encoding::HEXLOWER.encode(sealed.entry.as_bytes())));
+    }
+    let root = journal.root_at(newest.size).ok_or("no root")?;
+    say(&format!("whole {} {root}", newest.size));
+    Ok(())
+}
