@@ -13,7 +13,8 @@ use std::{
 use anteroom_broker::demo::cast::AGENCY;
 use anteroom_policy::event::Event;
 use anteroom_proto::{
-    names::{OrgId, Pseudonym},
+    ledger::scope::Scope,
+    names::{GrantId, OrgId, Pseudonym},
     statement::{envelope::Signer as _, roster::Tri},
     time::HOUR_MS,
 };
@@ -29,7 +30,7 @@ use anteroom_tests::e2e::{
     broker::Broker,
     caller::{chat, chat_whole, refused, rest},
     scene::{LONG, SLOW, Scene, plan},
-    wait::until,
+    wait::{soon, until},
 };
 
 /// A file system of 32 MiB; dropping it unmounts it.
@@ -145,6 +146,8 @@ async fn on_a_full_disk_calls_stop_ends_get_through_and_room_is_enough_to_go_on(
             .0
     };
     let pause = paused.await;
+    // Auditors are not blind meanwhile; their reads come on record as soon as there is room.
+    assert!(read_all(&scene, ended.grant).await > recorded.record.header().seq);
 
     small.make_room();
     until("the broker's readiness", || async {
@@ -157,6 +160,12 @@ async fn on_a_full_disk_calls_stop_ends_get_through_and_room_is_enough_to_go_on(
     drop(lab.resume(lasting.grant, pause, "room again", &signers).await.unwrap());
     assert_eq!(lasting.stream(chat("and on", 3)).await.end, None);
     publish(&scene, 30).await.unwrap();
+    until("the read's note", || async {
+        let reads =
+            |event: &Event| matches!(event, Event::ReadOpened { target, .. } if *target == Scope::Grant(ended.grant));
+        Book::live(&broker.data()).events().any(|entered| reads(&entered.event)).then_some(())
+    })
+    .await;
     broker.kill().await;
 
     let book = Book::of(&broker.data());
@@ -199,4 +208,14 @@ async fn a_disk_that_fills_up_under_an_offer_stops_nobody() {
     assert_eq!(book.of_grant(caller.grant, |event| matches!(event, Event::GrantWithdrawn { .. })).len(), 1);
     drop(small);
     drop(scene);
+}
+
+/// Reads a grant's scope as the lab's auditor; how many records came.
+async fn read_all(scene: &Scene, grant: GrantId) -> u64 {
+    let home = &scene.cast.lab;
+    let scope = Scope::Grant(grant);
+    let key = scope.tag_key(&home.terms(grant).unwrap().unwrap().nonce);
+    let mut reading = home.auditor().await.unwrap().read(scope, key, false).await.unwrap();
+    while soon("a record", reading.next()).await.unwrap().is_some() {}
+    reading.records()
 }

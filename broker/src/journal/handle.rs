@@ -307,6 +307,12 @@ impl Journal {
         !self.shared.full.load(Ordering::Acquire) && !self.shared.lanes().closed
     }
 
+    /// Whether the disk has no room for ordinary records. Ends and what calls in flight owe are still taken.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.shared.full.load(Ordering::Acquire) && !self.shared.lanes().closed
+    }
+
     /// How many batches were made durable.
     #[must_use]
     pub fn batches(&self) -> u64 {

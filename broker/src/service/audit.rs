@@ -8,6 +8,7 @@
 //! only after it was found to be the very record of that scope and position.
 
 mod fetch;
+mod owed;
 mod published;
 mod session;
 #[cfg(test)]
@@ -37,7 +38,7 @@ use tokio::{
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use self::{published::Witnessed, session::Session};
+use self::{owed::Owed, published::Witnessed, session::Session};
 use super::{audience::Reader, caller::caller};
 use crate::{
     book::published::Published,
@@ -67,6 +68,7 @@ pub struct Audit {
     sessions: Arc<Semaphore>,
     published: Arc<Published>,
     witnessed: Arc<Witnessed>,
+    owed: Arc<Owed>,
 }
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -88,7 +90,7 @@ impl Audit {
         let growth = Growth(watch::Sender::new(journal.newest().size));
         journal.observe(Arc::new(growth.clone()));
         let sessions = Arc::new(Semaphore::new(SESSIONS_MAX));
-        Self { journal, index, growth, sessions, published, witnessed: Arc::new(Witnessed::default()) }
+        Self { journal, index, growth, sessions, published, witnessed: Arc::default(), owed: Arc::default() }
     }
 
     fn seat(&self) -> Result<OwnedSemaphorePermit, Reject> {
@@ -103,7 +105,7 @@ impl Audit {
         let target = Scope::from_bytes(&request.scope)
             .map_err(|error| Reject::new(Refusal::ScopeInvalid).detail(error.to_string()))?;
         let seat = self.seat()?;
-        open_read(&self.journal, &caller, &target, request.from_seq).await?;
+        open_read(&self.journal, &self.owed, &caller, &target, request.from_seq).await?;
         let (replies, receiver) = mpsc::channel(REPLIES_WAITING);
         let limit = match request.limit {
             0 => u64::MAX,
@@ -194,10 +196,27 @@ impl Audit {
     }
 }
 
-/// Puts a read session on record, or its refusal.
-async fn open_read(journal: &Journal, caller: &CallerId, target: &Scope, from_seq: u64) -> Result<(), Reject> {
+/// Puts a read session on record, or its refusal. On a full disk the note of an entitled read is owed.
+async fn open_read(
+    journal: &Journal,
+    owed: &Arc<Owed>,
+    caller: &CallerId,
+    target: &Scope,
+    from_seq: u64,
+) -> Result<(), Reject> {
     let command = Command::OpenRead { caller: caller.clone(), target: target.clone(), from_seq };
-    match journal.submit(command).await?.reply {
+    let committed = match journal.submit(command.clone()).await {
+        Ok(committed) => committed,
+        Err(error) => {
+            let entitled = || Reader::of(&journal.state(), &caller.org, target, journal.now()).is_some();
+            if journal.is_full() && entitled() && owed.owe(journal, command) {
+                tracing::warn!(reader = %caller, scope = %target, from_seq, "a read is served before its note: the ledger is full");
+                return Ok(());
+            }
+            return Err(error.into());
+        }
+    };
+    match committed.reply {
         Reply::Done { .. } => Ok(()),
         Reply::Refused { refusal, detail } => Err(Reject::new(refusal).detail(detail)),
         // Answers to other commands.

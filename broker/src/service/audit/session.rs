@@ -14,6 +14,7 @@ use super::{
     Audit, Reader,
     fetch::{Fetched, Source},
     open_read,
+    owed::Owed,
 };
 use crate::{
     journal::{
@@ -49,6 +50,7 @@ struct View {
 /// A session under way.
 pub(super) struct Session {
     journal: Journal,
+    owed: Arc<Owed>,
     source: Source,
     growth: watch::Receiver<u64>,
     caller: CallerId,
@@ -72,6 +74,7 @@ impl Session {
     ) -> Self {
         Self {
             journal: audit.journal.clone(),
+            owed: Arc::clone(&audit.owed),
             source: Source { journal: audit.journal.clone(), index: audit.index.clone(), target },
             growth: audit.growth.0.subscribe(),
             caller,
@@ -153,7 +156,7 @@ impl Session {
     async fn note(&mut self) -> Result<(), Over> {
         let at = self.journal.now().at;
         if at.since(self.noted) >= NOTED_EVERY_MS {
-            open_read(&self.journal, &self.caller, &self.source.target, self.next).await?;
+            open_read(&self.journal, &self.owed, &self.caller, &self.source.target, self.next).await?;
             self.noted = at;
         }
         Ok(())
