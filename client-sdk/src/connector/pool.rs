@@ -165,6 +165,7 @@ impl Connector {
     #[must_use]
     pub fn with_witness(mut self, party: Party) -> Self {
         let shared = self.shared.clone();
+        let party = party.checked_with(shared.clone());
         self.witness = Some(tokio::spawn(async move {
             let error = party.run(watch::Sender::new(Turn::Nothing)).await;
             if let Err(error) = shared.stops.stop_all(&error.to_string()) {

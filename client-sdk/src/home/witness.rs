@@ -1,34 +1,43 @@
 //! A party's own witness: its key, and the memory that goes with that key.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use anteroom_proto::statement::{envelope::Signer as _, key_set::KeyRole, witness::witness_key};
+
+use tonic::transport::Channel;
 
 use super::{Home, HomeError, files, session::Use};
 use crate::{
     credentials::Renewal,
+    log::LogView,
     witness::{Keeper, Party, StateError},
 };
 
 impl Home {
-    /// This organisation's witness, with what renews its certificate; `None` if the folder has no witness key. One process at a
-    /// time is the witness.
+    /// This organisation's witness on a connection of its own, with what renews the certificate; `None` if the folder has no witness
+    /// key. One process at a time is the witness.
     ///
     /// # Errors
     /// Its memory is missing, damaged or in use, no log key is pinned, or there is no certificate.
     pub fn witness(&self, purpose: Use) -> Result<Option<(Party, Option<Renewal>)>, HomeError> {
+        let (channel, renewal) = self.lasting_channel(purpose)?;
+        Ok(self.witness_on(channel, self.log_view()?)?.map(|party| (party, renewal)))
+    }
+
+    /// This organisation's witness on a connection that is there, sharing a view of the log; `None` if the folder has no witness key.
+    ///
+    /// # Errors
+    /// As [`Home::witness`].
+    pub fn witness_on(&self, channel: Channel, view: Arc<LogView>) -> Result<Option<Party>, HomeError> {
         let signer = match self.signer(KeyRole::Witness.as_str()) {
             Err(HomeError::NoKey(_)) => return Ok(None),
             signer => signer?,
         };
-        let view = self.log_view()?;
         let key = witness_key(view.trust().log().name(), self.org()?, signer.public_key()).ok_or_else(|| {
             let path = self.dir.join("keys").join("witness.key");
             HomeError::Text { path, why: "a witness's key is Ed25519".to_owned() }
         })?;
-        let (channel, renewal) = self.lasting_channel(purpose)?;
-        let party = Party::open(key, signer, self.witness_dir(), view, channel)?;
-        Ok(Some((party, renewal)))
+        Ok(Some(Party::open(key, signer, self.witness_dir(), view, channel)?))
     }
 
     /// Where the witness key's memory is.

@@ -19,5 +19,5 @@ mod state;
 
 pub use desk::{Desk, Reply};
 pub use keeper::{AddError, Keeper, StateError};
-pub use party::{Party, PartyError, Turn};
+pub use party::{Party, PartyError, Remembers, Running, Turn};
 pub use request::{REQUEST_BYTES_MAX, RequestError};

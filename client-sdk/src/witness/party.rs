@@ -15,6 +15,7 @@ use anteroom_proto::{
 };
 use tokio::{
     sync::watch,
+    task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tonic::transport::Channel;
@@ -94,6 +95,28 @@ pub struct Party {
     dir: PathBuf,
     view: Arc<LogView>,
     audit: AuditClient<Channel>,
+    also: Option<Also>,
+}
+
+/// Something else on this side that remembers checkpoints; asked before each cosignature.
+pub trait Remembers: std::fmt::Debug + Send + Sync {
+    /// Takes a checkpoint in, whose signature was verified.
+    ///
+    /// # Errors
+    /// It contradicts one seen before.
+    fn remember(&self, checkpoint: &VerifiedCheckpoint) -> Result<(), LogError>;
+}
+
+type Also = Arc<dyn Remembers>;
+
+/// A witness at work. Dropping it ends it.
+#[derive(Debug)]
+pub struct Running(JoinHandle<()>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Party {
@@ -110,7 +133,23 @@ impl Party {
         channel: Channel,
     ) -> Result<Self, StateError> {
         let keeper = Arc::new(Keeper::open(&dir)?);
-        Ok(Self { key, signer, keeper, dir, view, audit: AuditClient::new(channel) })
+        Ok(Self { key, signer, keeper, dir, view, audit: AuditClient::new(channel), also: None })
+    }
+
+    /// Cosigns nothing that contradicts what `also` remembers.
+    #[must_use]
+    pub fn checked_with(mut self, also: Arc<dyn Remembers>) -> Self {
+        self.also = Some(also);
+        self
+    }
+
+    /// Cosigns in the background. What contradicts the log is an error of the view it was opened with, for everybody who shares it.
+    #[must_use]
+    pub fn start(self) -> Running {
+        Running(tokio::spawn(async move {
+            // Told in the log line of its end.
+            let _ = self.run(watch::Sender::new(Turn::Nothing)).await;
+        }))
     }
 
     /// The key that verifies its cosignatures.
@@ -173,6 +212,9 @@ impl Party {
             Ok(Anchoring::Waiting) => return Ok(Turn::Later),
             Err(Error::Verification(VerificationError::Log(why))) => return Err(self.fails(why, &shown)),
             Err(error) => return Err(error.into()),
+        }
+        if let Some(also) = &self.also {
+            also.remember(&shown).map_err(|why| self.fails(why, &shown))?;
         }
         let time = match self.remember(shown.clone(), last, proof(&reply.consistency)?).await? {
             Ok(time) => time,
@@ -248,3 +290,6 @@ fn proof(hashes: &[Vec<u8>]) -> Result<Vec<Hash>, Error> {
     let read: Result<Vec<Hash>, HashError> = hashes.iter().map(|hash| Hash::try_from(hash.as_slice())).collect();
     Ok(read.map_err(LogError::from)?)
 }
+
+#[cfg(test)]
+mod tests;
