@@ -25,6 +25,7 @@ use crate::{
         receipt::CallFault,
         scope::SliceError,
     },
+    witness::StateError,
 };
 
 /// The domain of the broker's `google.rpc.ErrorInfo`.
@@ -88,6 +89,9 @@ pub enum Error {
         /// Why.
         why: io::Error,
     },
+    /// A witness's memory is unusable.
+    #[error(transparent)]
+    Witness(#[from] StateError),
     /// The machine gives no randomness.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -222,6 +226,7 @@ impl Error {
             | Self::Signer(_)
             | Self::Statement(_)
             | Self::Store(_)
+            | Self::Witness(_)
             | Self::File { .. }
             | Self::NoRandomness(_)
             | Self::Interrupted => 1,
@@ -242,6 +247,7 @@ impl Error {
             | Self::Signer(_)
             | Self::Statement(_)
             | Self::Store(_)
+            | Self::Witness(_)
             | Self::File { .. }
             | Self::NoRandomness(_)
             | Self::Interrupted => None,
