@@ -78,6 +78,19 @@ impl Agency {
         Ok((digest, recorded))
     }
 
+    /// What an agency's signers sign to accept an offer, where several sign one after the other.
+    #[must_use]
+    pub fn acceptance_of(offer: &VerifiedOffer) -> Acceptance {
+        let terms = offer.terms();
+        Acceptance {
+            grant: terms.grant,
+            terms: offer.terms_digest(),
+            offer: offer.offer_digest(),
+            agency: terms.agency.org.clone(),
+            key_set: terms.agency.key_set,
+        }
+    }
+
     /// Accepts an offer. Only a [`VerifiedOffer`] can be: its terms, signatures and fingerprints held on this machine.
     ///
     /// # Errors
@@ -85,13 +98,7 @@ impl Agency {
     pub async fn accept(&mut self, offer: &VerifiedOffer, signers: &[SharedSigner]) -> Result<Recorded, Error> {
         let terms = offer.terms();
         demand_party(&terms.agency.org, self.0.org())?;
-        let act = Acceptance {
-            grant: terms.grant,
-            terms: offer.terms_digest(),
-            offer: offer.offer_digest(),
-            agency: terms.agency.org.clone(),
-            key_set: terms.agency.key_set,
-        };
+        let act = Self::acceptance_of(offer);
         self.0.learn_grant(terms.grant, &terms.nonce);
         self.0.sign_and_submit(&act, signers, Vec::new()).await
     }

@@ -4,7 +4,7 @@
 //! home.toml          where the broker is, and who this is
 //! cert/ROLE/         the certificate for each role on the connection
 //! keys/NAME.key      root, signer, roster, connector, stop, witness, oversight, workload, person-PSEUDONYM
-//! key-set.json       version 1 of the key set, as signed       enrolment.json   the enrolment, as signed
+//! key-set.json       the key set in force, as signed          enrolment.json   the enrolment, as signed
 //! pins.toml          what was compared out of band: the log's key, other organisations' fingerprints
 //! checkpoint         the newest checkpoint of the log that was verified
 //! terms/ dossiers/   what grants rest on, as far as seen
@@ -20,6 +20,7 @@ mod files;
 mod kept;
 mod keys;
 mod pins;
+mod rotation;
 mod session;
 mod witness;
 
@@ -37,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 pub use kept::{KeptStop, RECEIPT_STORES_MAX};
 pub use pins::PinFile;
+pub use rotation::KeyChanges;
 pub use session::{CertRole, Use};
 
 use crate::{
@@ -109,6 +111,9 @@ pub enum HomeError {
     /// A key is missing.
     #[error("there is no key `{0}` here; `anteroom key new {0}` makes one, or copy it to `keys/{0}.key`")]
     NoKey(String),
+    /// A key set has no such key.
+    #[error("the key set has no key `{0}`; `anteroom org show` lists them")]
+    NoSuchKey(String),
     /// The organisation's own keys are missing.
     #[error("this folder holds no key set; run `anteroom org init`")]
     NoKeySet,
@@ -158,6 +163,7 @@ impl HomeError {
             | Self::Pinned(_)
             | Self::NoPin(_)
             | Self::NoKey(_)
+            | Self::NoSuchKey(_)
             | Self::NoKeySet
             | Self::KeyName(_)
             | Self::Statement { .. }

@@ -75,6 +75,15 @@ impl Lab {
         self.0.sign_and_submit(&act, signers, manifest).await
     }
 
+    /// What a lab's signers sign to offer these terms, where several sign one after the other.
+    ///
+    /// # Errors
+    /// The terms are out of bounds.
+    pub fn offer_of(terms: &[u8]) -> Result<Offer, Error> {
+        let read = Terms::parse(terms)?;
+        Ok(Offer { grant: read.grant, terms: Digest::of(terms), lab: read.lab.org, key_set: read.lab.key_set })
+    }
+
     /// Signs terms and offers the grant that they name. The bytes are what both sides sign; keep them.
     ///
     /// # Errors
@@ -85,7 +94,7 @@ impl Lab {
             return Err(VerificationError::Other("lab").into());
         }
         let digest = Digest::of(&terms);
-        let act = Offer { grant: read.grant, terms: digest, lab: read.lab.org, key_set: read.lab.key_set };
+        let act = Self::offer_of(&terms)?;
         self.0.learn_grant(read.grant, &read.nonce);
         let recorded = self.0.sign_and_submit(&act, signers, terms).await?;
         let scope = anteroom_proto::ledger::scope::Scope::Grant(read.grant);

@@ -19,7 +19,7 @@ use crate::{
     system,
 };
 
-const KEY_SET_FILE: &str = "key-set.json";
+pub(super) const KEY_SET_FILE: &str = "key-set.json";
 const ENROLMENT_FILE: &str = "enrolment.json";
 /// The name of the key that signs calls.
 pub(super) const WORKLOAD: &str = "workload";
@@ -92,7 +92,15 @@ impl Home {
     /// There is none, or it does not hold.
     pub fn key_set(&self) -> Result<KeySet, HomeError> {
         let (key_set, _) = self.statements_of_org()?;
-        KeySet::first(&key_set).map_err(|why| HomeError::Statement { path: self.dir.join(KEY_SET_FILE), why })
+        // What came after version 1 was held against its predecessor when it was taken up.
+        let read = KeySet::first(&key_set).or_else(|_| {
+            let own = key_set::fingerprint(&key_set);
+            key_set::follow(std::slice::from_ref(&key_set), own).and_then(|set| match set.version {
+                1 => KeySet::first(&key_set),
+                _ => Ok(set),
+            })
+        });
+        read.map_err(|why| HomeError::Statement { path: self.dir.join(KEY_SET_FILE), why })
     }
 
     /// The enrolment, read; `None` if this organisation has none here.
@@ -208,6 +216,15 @@ impl Home {
         let statement = envelope::sign_json(payload, &[signer])?;
         self.keep_statement(&statement)?;
         Ok(statement)
+    }
+
+    /// Gives a key another name. It takes nobody's place.
+    pub(super) fn move_key(&self, from: &str, to: &str) -> Result<(), HomeError> {
+        let (from, to) = (self.key_path(from)?, self.key_path(to)?);
+        if to.exists() {
+            return Err(HomeError::Exists(to));
+        }
+        std::fs::rename(&from, &to).map_err(|why| HomeError::Io { path: from, why })
     }
 
     fn key_path(&self, name: &str) -> Result<PathBuf, HomeError> {

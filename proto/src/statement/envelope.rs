@@ -131,6 +131,21 @@ fn expect_type(statement: &SignedStatement, expected: &'static str) -> Result<()
     }
 }
 
+/// Adds a signature to a statement, in place of any that the same key made before.
+///
+/// # Errors
+/// The signer fails, or the statement has [`SIGNATURES_MAX`] signatures already.
+pub fn add_signature(statement: &mut SignedStatement, signer: &dyn Signer) -> Result<(), SignerError> {
+    let more = sign_bytes(&statement.payload_type, statement.payload.clone(), &[signer])?;
+    let own = signer.public_key().id();
+    statement.signatures.retain(|signature| signature.key_id != own);
+    if statement.signatures.len() >= SIGNATURES_MAX {
+        return Err(SignerError("the statement has as many signatures as it may".to_owned()));
+    }
+    statement.signatures.extend(more.signatures);
+    Ok(())
+}
+
 /// How many of `keys` signed the statement validly. A key counts once, however often it signed; key ids are hints only.
 ///
 /// # Errors

@@ -3,14 +3,17 @@
 //! **Invariant:** nothing is signed before the terms' bytes, the lab's signatures under its pinned fingerprint and this agency's
 //! own fingerprint in them were verified here, and somebody said yes.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    path::Path,
+};
 
 use anteroom_proto::{names::GrantId, statement::key_set::KeyRole};
-use anteroom_sdk::home::Use;
+use anteroom_sdk::{agency::Agency, home::Use};
 
-use crate::{act, context::Ctx, explain::explain, fail::Fail};
+use crate::{act, context::Ctx, explain::explain, fail::Fail, statement};
 
-pub(crate) async fn accept(ctx: &Ctx, grant: GrantId, yes: bool) -> Result<(), Fail> {
+pub(crate) async fn accept(ctx: &Ctx, grant: GrantId, yes: bool, sign_only: Option<&Path>) -> Result<(), Fail> {
     let home = ctx.home()?;
     let channel = home.channel(Use::Act).await?;
     let offer = home.take_offer(&home.fetch_dossier(&channel, grant).await?)?;
@@ -21,6 +24,9 @@ pub(crate) async fn accept(ctx: &Ctx, grant: GrantId, yes: bool) -> Result<(), F
         confirm(&explain(offer.terms()), &offer.terms_digest().to_string())?;
     }
     let signers = [home.signer(KeyRole::Signer.as_str())?];
+    if let (Some(file), [signer]) = (sign_only, &signers) {
+        return statement::leave(ctx, &Agency::acceptance_of(&offer), signer, file);
+    }
     let recorded = home.agency().await?.accept(&offer, &signers).await?;
     act::show(ctx, &home, "accept", &grant.to_string(), &recorded)
 }

@@ -1,12 +1,12 @@
 //! `anteroom grant`: offering, accepting, showing and ending access.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anteroom_proto::{
     names::{GrantId, LockId},
     statement::{acts::StopKind, key_set::KeyRole, terms::Terms},
 };
-use anteroom_sdk::home::Use;
+use anteroom_sdk::{home::Use, lab::Lab};
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ use crate::{
     context::Ctx,
     explain::explain,
     fail::Fail,
+    statement,
     summary::GrantRow,
     terms::{TemplateArgs, template},
 };
@@ -44,6 +45,9 @@ pub(crate) enum Grant {
     Offer {
         /// The terms, JSON; `-` reads standard input
         terms: PathBuf,
+        /// Send nothing: leave the statement in this file for other signers
+        #[arg(long, value_name = "FILE")]
+        sign_only: Option<PathBuf>,
     },
     /// List the grants that this organisation is party to
     List,
@@ -62,6 +66,9 @@ pub(crate) enum Grant {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// Send nothing: leave the statement in this file for other signers
+        #[arg(long, value_name = "FILE")]
+        sign_only: Option<PathBuf>,
     },
     /// Decline an offer as the agency
     Decline(Why),
@@ -107,14 +114,14 @@ struct Shown {
 pub(crate) async fn run(ctx: &Ctx, verb: Grant) -> Result<(), Fail> {
     match verb {
         Grant::Template(args) => template(ctx, args).await,
-        Grant::Offer { terms } => offer(ctx, &terms).await,
+        Grant::Offer { terms, sign_only } => offer(ctx, &terms, sign_only.as_deref()).await,
         Grant::List => {
             let home = ctx.home()?;
             let grants = home.grants(&home.channel(Use::Act).await?).await?;
             ctx.out.rows(&grants.iter().map(GrantRow::new).collect::<Vec<_>>())
         }
         Grant::Show { grant, raw } => show(ctx, grant, raw).await,
-        Grant::Accept { grant, yes } => accept(ctx, grant, yes).await,
+        Grant::Accept { grant, yes, sign_only } => accept(ctx, grant, yes, sign_only.as_deref()).await,
         Grant::Decline(Why { grant, reason }) => {
             let home = ctx.home()?;
             let mut agency = home.agency().await?;
@@ -129,18 +136,17 @@ pub(crate) async fn run(ctx: &Ctx, verb: Grant) -> Result<(), Fail> {
     }
 }
 
-async fn offer(ctx: &Ctx, path: &std::path::Path) -> Result<(), Fail> {
+async fn offer(ctx: &Ctx, path: &Path, sign_only: Option<&Path>) -> Result<(), Fail> {
     let home = ctx.home()?;
-    let mut bytes = ctx.read(path)?;
-    // A text file ends in a newline; what is signed is the JSON alone.
-    while bytes.last().is_some_and(u8::is_ascii_whitespace) {
-        bytes.pop();
-    }
+    let bytes = statement::json(ctx, path)?;
     let terms = Terms::parse(&bytes)?;
     home.pins_for(&terms)?;
     // Kept first: without its nonce nobody could verify what is recorded.
     home.keep_terms(&bytes)?;
     let signers = [home.signer(KeyRole::Signer.as_str())?];
+    if let (Some(file), [signer]) = (sign_only, &signers) {
+        return statement::leave(ctx, &Lab::offer_of(&bytes)?, signer, file);
+    }
     let offered = home.lab().await?.offer(bytes, &signers).await?;
     act::show(ctx, &home, "offer", &offered.grant.to_string(), &offered.recorded)
 }

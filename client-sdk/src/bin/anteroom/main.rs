@@ -30,6 +30,7 @@ mod roster;
 mod roster_file;
 mod run;
 mod serve;
+mod statement;
 mod summary;
 mod terms;
 mod witness;
@@ -99,6 +100,9 @@ enum Noun {
     /// List, show, verify, fetch and export receipts of calls.
     #[command(subcommand, after_help = receipt::EXAMPLES)]
     Receipt(receipt::ReceiptVerb),
+    /// Show, sign and hand in statements that several people sign.
+    #[command(subcommand, after_help = statement::EXAMPLES)]
+    Statement(statement::Statement),
     /// Read the log, prove a slice whole, decide again offline.
     #[command(subcommand, after_help = audit::EXAMPLES)]
     Audit(audit::Audit),
@@ -186,6 +190,7 @@ async fn run(ctx: &Ctx, noun: Noun) -> Result<(), Fail> {
         Noun::Chat(args) => chat::run(ctx, args).await,
         Noun::Call(args) => call::run(ctx, args).await,
         Noun::Receipt(verb) => receipt::run(ctx, verb).await,
+        Noun::Statement(verb) => statement::run(ctx, verb).await,
         Noun::Audit(verb) => audit::run(ctx, verb).await,
         Noun::Witness(verb) => witness::run(ctx, verb).await,
         Noun::Policy(verb) => policy::run(ctx, verb),

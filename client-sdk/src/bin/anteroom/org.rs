@@ -1,19 +1,24 @@
 //! `anteroom org`: this organisation.
 
+use std::{path::PathBuf, str::FromStr};
+
 use anteroom_proto::{
     names::{Digest, OrgId},
-    statement::key_set::{KeyRole, OrgKind},
+    statement::key_set::{KeyRole, OrgKind, RoleKey},
 };
+use anteroom_sdk::home::KeyChanges;
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::{act, context::Ctx, fail::Fail, key::KeyRow, output::view};
+use crate::{act, context::Ctx, fail::Fail, key::KeyRow, output::view, statement};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom org init --org lab-a --kind lab
   anteroom org fingerprint        # read it to the other side over the telephone
   anteroom org show
   anteroom org enroll
+  anteroom org rotate --replace signer --replace stop --out next.json
+  anteroom org rotate --add root=ed25519:BASE64 --root-threshold 2 --out next.json
   anteroom org member agency-a --key-set FINGERPRINT   # as its sponsor";
 
 /// This organisation.
@@ -34,6 +39,8 @@ pub(crate) enum Org {
     Show,
     /// Print its fingerprint, for the other side to compare and pin
     Fingerprint,
+    /// Make and sign the next version of the key set; nothing is sent
+    Rotate(Rotate),
     /// State, as a sponsor, that an agency is a member
     Member {
         /// The agency
@@ -42,6 +49,59 @@ pub(crate) enum Org {
         #[arg(long, value_name = "FINGERPRINT")]
         key_set: Option<Digest>,
     },
+}
+
+/// What the next key set changes.
+#[derive(clap::Args)]
+pub(crate) struct Rotate {
+    /// Replace this folder's key of a role by a new one, which waits until the set is in force
+    #[arg(long, value_name = "ROLE")]
+    replace: Vec<RoleName>,
+    /// A key that joins, as `anteroom key list` prints it
+    #[arg(long, value_name = "ROLE=ALGORITHM:BASE64")]
+    add: Vec<Joining>,
+    /// A key that leaves, by its short name
+    #[arg(long, value_name = "ID")]
+    remove: Vec<String>,
+    /// How many root keys must sign from then on
+    #[arg(long)]
+    root_threshold: Option<u8>,
+    /// How many signers must sign from then on
+    #[arg(long)]
+    signer_threshold: Option<u8>,
+    /// The file for the signed key set; `anteroom statement submit` hands it in
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// A role's name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RoleName(KeyRole);
+
+impl FromStr for RoleName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let role = serde_json::from_value(serde_json::Value::from(text));
+        let known = "a role is `root`, `signer`, `roster`, `connector`, `stop`, `witness` or `oversight`";
+        role.map(Self).map_err(|_| known.to_owned())
+    }
+}
+
+/// A key that joins a key set.
+#[derive(Clone, Debug)]
+pub(crate) struct Joining(RoleKey);
+
+impl FromStr for Joining {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (role, key) = text.split_once('=').ok_or("`ROLE=ALGORITHM:BASE64` is expected")?;
+        let (algorithm, key) = key.split_once(':').ok_or("`ROLE=ALGORITHM:BASE64` is expected")?;
+        let key = serde_json::from_value(serde_json::json!({ "algorithm": algorithm, "public": key }));
+        let key = key.map_err(|error| format!("the key is none: {error}"))?;
+        Ok(Self(RoleKey { role: role.parse::<RoleName>()?.0, key }))
+    }
 }
 
 /// What an organisation is.
@@ -123,6 +183,7 @@ pub(crate) async fn run(ctx: &Ctx, verb: Org) -> Result<(), Fail> {
             let fingerprint = ctx.home()?.fingerprint()?;
             ctx.out.line(&fingerprint.to_string())
         }
+        Org::Rotate(args) => rotate(ctx, args),
         Org::Member { agency, key_set } => {
             let home = ctx.home()?;
             let key_set = key_set.map_or_else(|| home.fingerprint_of(&agency), Ok)?;
@@ -131,6 +192,26 @@ pub(crate) async fn run(ctx: &Ctx, verb: Org) -> Result<(), Fail> {
             act::show(ctx, &home, "member", agency.as_str(), &recorded)
         }
     }
+}
+
+fn rotate(ctx: &Ctx, args: Rotate) -> Result<(), Fail> {
+    let home = ctx.home()?;
+    let short = |id: &String| {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(id.as_bytes()).ok();
+        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
+            Fail::Usage(format!(
+                "`{id}` is no key's short name; `anteroom org show` prints 16 hexadecimal digits for each"
+            ))
+        })
+    };
+    let changes = KeyChanges {
+        replace: args.replace.into_iter().map(|role| role.0).collect(),
+        add: args.add.into_iter().map(|joining| joining.0).collect(),
+        remove: args.remove.iter().map(short).collect::<Result<_, _>>()?,
+        root: args.root_threshold,
+        signer: args.signer_threshold,
+    };
+    statement::keep(ctx, &home.next_key_set(&changes)?, &args.out)
 }
 
 fn init(ctx: &Ctx, org: &OrgId, kind: OrgKind) -> Result<(), Fail> {
