@@ -343,3 +343,38 @@ async fn the_readmes_commands_run_as_they_are_written() {
     let mut auditors = Terminal { dev: &dev, home: String::new(), grant: labs.grant.clone() };
     auditors.types(auditor).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_that_two_people_sign_passes_from_hand_to_hand() {
+    let dev = Dev::start().await;
+    let roster = std::fs::read_to_string(dev.home("roster")).unwrap().trim().to_owned();
+    // A colleague with a folder and a key of their own joins as the second of two signers.
+    let made = dev.json("colleague", &["key", "new", "signer"]).await;
+    let joining = format!("signer={}:{}", text(&made, "/algorithm"), text(&made, "/public"));
+    let rotate = ["org", "rotate", "--add", &joining, "--signer-threshold", "2", "--out", "next.json"];
+    dev.said("lab-a", &rotate).await;
+    let before = dev.said("lab-a", &["org", "fingerprint"]).await;
+    dev.said("lab-a", &["statement", "submit", "next.json"]).await;
+    assert_ne!(dev.said("lab-a", &["org", "fingerprint"]).await, before, "the new set is in force here too");
+
+    let template = ["grant", "template", "--agency", "agency-a", "--line", "aurora", "--instrument", "agreement 8"];
+    let more = ["--roster", &roster, "--run", "run-a=find flaws"];
+    let terms = dev.said("lab-a", &[template.as_slice(), &more].concat()).await;
+    write(&dev.folder.path().join("terms.json"), &terms);
+    let grant = text(&serde_json::from_str(&terms).unwrap(), "/grant").to_owned();
+    dev.said("lab-a", &["grant", "offer", "terms.json", "--sign-only", "offer.json"]).await;
+    let submit = ["statement", "submit", "offer.json", "--attachment", "terms.json"];
+    let alone = dev.fails("lab-a", &submit, 3).await;
+    assert!(alone.contains("1 of 2"), "{alone}");
+    let shown = dev.said("colleague", &["statement", "sign", "offer.json"]).await;
+    assert!(shown.contains(&grant), "whoever signs sees what: {shown}");
+    let both = dev.json("lab-a", &["statement", "show", "offer.json"]).await;
+    assert_eq!(text(&both, "/signatures/0/by"), "signer, holds");
+    assert_eq!(text(&both, "/signatures/1/by"), "signer, holds");
+    dev.said("lab-a", &submit).await;
+    // The agency follows the lab's keys from the version whose fingerprint it compared.
+    dev.said("agency-a", &["grant", "accept", &grant, "--yes", "--sign-only", "yes.json"]).await;
+    dev.said("agency-a", &["statement", "submit", "yes.json"]).await;
+    let listed = dev.json("lab-a", &["grant", "list"]).await;
+    assert_eq!((text(&listed, "/0/grant"), text(&listed, "/0/phase")), (grant.as_str(), "accepted"));
+}

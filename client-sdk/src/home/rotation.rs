@@ -82,6 +82,10 @@ impl Home {
             return Ok(held);
         }
         let set = held.next(&own, next).map_err(|why| HomeError::Statement { path: path.clone(), why })?;
+        // Older grants name older versions, which are followed from here on.
+        if !self.pins()?.orgs.contains_key(&set.org) {
+            self.pin_org(&set.org, key_set::fingerprint(&own), false)?;
+        }
         let before = self.dir.join(format!("key-set-{}.json", held.version));
         files::replace(&before, envelope::to_file(&own)?.as_bytes())?;
         for role in ROLES {

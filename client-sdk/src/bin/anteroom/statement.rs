@@ -26,6 +26,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom grant offer terms.json --sign-only offer.json     # the first of two signers
   anteroom statement show offer.json
   anteroom statement sign offer.json                         # the second one, on another machine
+  anteroom statement sign next.json --with root
   anteroom statement submit offer.json --attachment terms.json
   anteroom org rotate --replace signer --out next.json && anteroom statement submit next.json";
 
@@ -42,8 +43,8 @@ pub(crate) enum Statement {
         /// The file, replaced
         file: PathBuf,
         /// The key that signs: a role's name or a key's
-        #[arg(long, default_value = "signer")]
-        key: String,
+        #[arg(long, value_name = "NAME", default_value = "signer")]
+        with: String,
     },
     /// Hand it in
     Submit {
@@ -80,10 +81,10 @@ struct Signature {
 pub(crate) async fn run(ctx: &Ctx, verb: Statement) -> Result<(), Fail> {
     match verb {
         Statement::Show { file } => show(ctx, &read(ctx, &file)?),
-        Statement::Sign { file, key } => {
+        Statement::Sign { file, with } => {
             let home = ctx.home()?;
             let mut statement = read(ctx, &file)?;
-            envelope::add_signature(&mut statement, &home.signer(&key)?)
+            envelope::add_signature(&mut statement, &home.signer(&with)?)
                 .map_err(|error| Fail::Local(error.to_string()))?;
             home.keep_statement(&statement)?;
             write(&file, &statement)?;

@@ -72,7 +72,12 @@ pub(crate) async fn template(ctx: &Ctx, args: TemplateArgs) -> Result<(), Fail> 
 
 /// Terms with everything filled in and held against every bound.
 fn filled(home: &Home, args: TemplateArgs, builds: Vec<Digest>, now: At) -> Result<Vec<u8>, Fail> {
-    let party = |org: &OrgId| Ok::<_, Fail>(Party { org: org.clone(), key_set: home.fingerprint_of(org)? });
+    // One's own keys are named as they are now; what is pinned of oneself is where others began to follow them.
+    let fingerprint = |org: &OrgId| match home.org() {
+        Ok(own) if own == org => home.fingerprint(),
+        _ => home.fingerprint_of(org),
+    };
+    let party = |org: &OrgId| Ok::<_, Fail>(Party { org: org.clone(), key_set: fingerprint(org)? });
     let runs = args.runs.iter().map(|text| plan(text)).collect::<Result<Vec<_>, _>>()?;
     let Some(first) = builds.first().copied() else {
         return Err(Fail::Usage(format!("no build of `{}` is registered; `anteroom model register` first", args.line)));
