@@ -1,7 +1,11 @@
 //! What an operator could try, over the wire, with the log's key, the whole log and the broker's certificate in its hands; and who
 //! notices. The table that is printed is the test's result.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use anteroom_broker::demo::cast::{AGENCY, LAB, LINE};
 use anteroom_proto::{
@@ -34,6 +38,7 @@ use anteroom_tests::e2e::{
     forge::{Draft, Forge},
     liar::{FakeSlot, Liar, Lies},
     model::Model,
+    programs,
     scene::{Scene, plan},
     wait::soon,
 };
@@ -540,6 +545,33 @@ async fn lies_to_a_reader(stage: &mut Stage) {
         let noticed = caught(lie, audited(&home, grant).await);
         stage.note("reader", lie, noticed);
     }
+    // One place of the scope, told twice in one consistent tree.
+    let lie = "a place of the scope is used for two records";
+    let (home, _folder) = stage.copy(&stage.scene.cast.agency);
+    let terms = home.terms(grant).unwrap().unwrap();
+    let (data, made) = (stage.broker.data(), Arc::new(OnceLock::<(Forge, [u8; 48])>::new()));
+    let told = Arc::clone(&made);
+    stage.liar.tell(Lies {
+        checkpoint: Box::new(move |seen, _| {
+            let (forge, _) = made.get_or_init(|| {
+                let mut forge = Forge::of(&data);
+                let entry = forge.again(grant, &terms.nonce, 2);
+                (forge, entry)
+            });
+            forge.extension(seen, forge.size())
+        }),
+        entries: Box::new(move |said| {
+            let (forge, entry) = told.get().unwrap();
+            let mut all: Vec<u8> = said.into_iter().flat_map(|reply| reply.entries).collect();
+            all.truncate((usize::try_from(forge.size()).unwrap() - 1) * 48);
+            all.extend_from_slice(entry);
+            vec![rpc::EntriesReply { entries: all }]
+        }),
+        ..Lies::default()
+    });
+    let noticed = caught(lie, audited(&home, grant).await);
+    assert!(noticed.contains("forked"), "{noticed}");
+    stage.note("reader", lie, noticed);
     // A fork behind what was seen; then a checkpoint from before it.
     let forks: [(&'static str, u64); 2] = [("two histories", 3), ("a checkpoint older than the one seen", 0)];
     for (lie, fork) in forks {
@@ -803,5 +835,11 @@ async fn whatever_the_operator_says_somebody_notices() {
     println!("{} lies to {}; all noticed", stage.rows.len() - 1, told.join(", "));
     assert!(stage.rows.iter().all(|row| !row.lie.is_empty() && !row.noticed.is_empty()));
     assert!(stage.rows.len() > 35);
+    // What is published about this is what was just tried.
+    let told = std::fs::read_to_string(programs::workspace().join("SECURITY.md")).unwrap();
+    for row in stage.rows.iter().filter(|row| row.noticed != "served") {
+        let published = format!("| {} | {} |", row.lie, row.told_to);
+        assert!(told.contains(&published), "SECURITY.md lacks `{published}`");
+    }
     stage.broker.kill().await;
 }

@@ -156,6 +156,20 @@ impl Forge {
         Draft { claim, event, at, terms, body }
     }
 
+    /// Records once more, in a grant's scope, what would stand at `seq`; the entry of that second history.
+    ///
+    /// # Panics
+    /// It makes no record.
+    pub fn again(&mut self, grant: GrantId, nonce: &Digest, seq: u64) -> [u8; 48] {
+        let next = std::mem::replace(&mut self.seq, seq);
+        let event = anteroom_proto::rpc::GrantLapsed { lapsed_ms: 1 };
+        let proven = self.record(grant, nonce, 23, system::now(), &event, Audience::LAB);
+        self.seq = next;
+        let opening = proven.opening.expect("it was just opened");
+        let opened = anteroom_proto::ledger::record::Opened::check(&opening).expect("it was just opened");
+        *opened.entry(&Scope::Grant(grant).tag_key(nonce)).as_bytes()
+    }
+
     /// Has `workload` sign the claim, records the admission and proves it.
     ///
     /// # Panics
