@@ -12,8 +12,8 @@ use anteroom_proto::{
         scope::{Scope, TagKey},
     },
     rpc::{
-        EntriesRequest, GetCheckpointRequest, ListScopesRequest, ReadReply, ReadRequest, ScopeSummary,
-        audit_client::AuditClient,
+        EntriesReply, EntriesRequest, GetCheckpointReply, GetCheckpointRequest, ListScopesRequest, ReadReply,
+        ReadRequest, ScopeSummary, audit_client::AuditClient,
     },
 };
 use prost::Message;
@@ -126,6 +126,28 @@ impl Auditor {
         let checkpoint = self.log.trust().open(note).map_err(LogError::from)?;
         let (Anchoring::Proven | Anchoring::Waiting) = self.log.accept(&self.audit, &[&checkpoint]).await?;
         Ok(checkpoint)
+    }
+
+    /// A signed checkpoint and a proof that it extends the log's first `seen_size` entries, unverified.
+    pub(crate) async fn checkpoint_since(&mut self, seen_size: u64) -> Result<GetCheckpointReply, Error> {
+        Ok(self.audit.get_checkpoint(GetCheckpointRequest { seen_size }).await?.into_inner())
+    }
+
+    /// The entries `from..to`, unverified.
+    pub(crate) async fn entries_between(&mut self, from: u64, to: u64) -> Result<Streaming<EntriesReply>, Error> {
+        Ok(self.audit.entries(EntriesRequest { from, to }).await?.into_inner())
+    }
+
+    /// A scope's records from a position on, unverified.
+    pub(crate) async fn replies(&mut self, scope: &Scope, from_seq: u64) -> Result<Streaming<ReadReply>, Error> {
+        let request = ReadRequest { scope: scope.to_bytes(), from_seq, limit: 0, follow: false };
+        Ok(self.audit.read(request).await?.into_inner())
+    }
+
+    /// Demands that a checkpoint belongs to the log as this side saw it.
+    pub(crate) async fn take_in(&mut self, checkpoint: &VerifiedCheckpoint) -> Result<(), Error> {
+        let (Anchoring::Proven | Anchoring::Waiting) = self.log.accept(&self.audit, &[checkpoint]).await?;
+        Ok(())
     }
 
     /// Goes through all of the log's public entries and shows that what was read is the whole scope, no record withheld and none
