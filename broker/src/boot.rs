@@ -43,6 +43,7 @@ use crate::{
     book::{
         disk::Disk,
         keyring::{Kek, Keyring, KeyringError},
+        published::Published,
         wal::WalError,
     },
     clock::{ClockFileError, SystemTime, TimeSource, Timekeeper, Trust},
@@ -403,12 +404,14 @@ async fn assemble(
     };
 
     let index = Index::open(&folder.index(), &journal);
+    let published = Arc::new(Published::default());
     let services = wire::Services {
         journal: journal.clone(),
         relay: Arc::clone(&relay),
         index: index.clone(),
         registrar: Registrar::new(Arc::clone(&ca), ClientLifetime::default(), ca.cert_pem().into(), Arc::clone(&clock)),
         tokens,
+        published,
     };
 
     let mut limits = config.programme;

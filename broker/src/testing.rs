@@ -103,6 +103,7 @@ pub(crate) struct Party {
     pub(crate) roster: Key,
     pub(crate) connector: Key,
     pub(crate) stop: Key,
+    pub(crate) witness: Key,
     pub(crate) key_set: SignedStatement,
     pub(crate) enrolment: SignedStatement,
     pub(crate) nonces: Enrolment,
@@ -112,10 +113,11 @@ impl Party {
     /// Makes its keys and signs its first key set and enrolment.
     pub(crate) fn new(org: &str, kind: OrgKind) -> Self {
         let org = OrgId::parse(org).unwrap();
-        let [root, signer, roster, connector, stop] = std::array::from_fn(|_| Key::generate());
+        let [root, signer, roster, connector, stop, witness] = std::array::from_fn(|_| Key::generate());
         let mut keys = vec![(KeyRole::Root, &root), (KeyRole::Stop, &stop)];
         if kind != OrgKind::Operator {
             keys.extend([(KeyRole::Signer, &signer), (KeyRole::Roster, &roster), (KeyRole::Connector, &connector)]);
+            keys.push((KeyRole::Witness, &witness));
         }
         let keys = keys.into_iter().map(|(role, key)| RoleKey { role, key: key.public.clone() }).collect();
         let threshold = Thresholds { root: 1, signer: u8::from(kind != OrgKind::Operator) };
@@ -129,7 +131,7 @@ impl Party {
             reads_nonce: Digest::from_bytes(random()),
         };
         let enrolment = sign_json(&nonces, &[&root]).unwrap();
-        Self { org, root, signer, roster, connector, stop, key_set, enrolment, nonces }
+        Self { org, root, signer, roster, connector, stop, witness, key_set, enrolment, nonces }
     }
 
     /// The key set's fingerprint.

@@ -163,6 +163,11 @@ refusals! {
     ReaderNotEntitled "reader_not_entitled" Denied "the caller's organisation is no reader of this scope";
     OutcomeInvalid "outcome_invalid" Invalid "the outcome cannot be read, is for another call, or no connector key of the lab signed it";
     CheckpointDiverges "checkpoint_diverges" Denied "the checkpoint presented is not in this log's history; stop and compare logs";
+
+    // Witnesses.
+    WitnessUnknown "witness_unknown" Denied "the key set in force of the caller's organisation has no such key in the `witness` role";
+    CosignatureInvalid "cosignature_invalid" Invalid "the cosignature is not one line of a note that holds over the published checkpoint";
+    CheckpointSuperseded "checkpoint_superseded" Conflict "another checkpoint is the published one by now; ask for it and cosign that";
 }
 
 impl std::fmt::Display for Refusal {

@@ -75,12 +75,12 @@ impl Published {
         });
     }
 
-    /// Adds verified cosignatures to the head of `size`.
+    /// Adds verified cosignatures to the head of `size`; that head, with them.
     ///
     /// # Errors
     /// That head is not the published one any more, or its note is full; nothing was added.
-    pub fn cosigned(&self, size: u64, signatures: &[NoteSignature]) -> Result<(), CosignError> {
-        let mut result = Ok(());
+    pub fn cosigned(&self, size: u64, signatures: &[NoteSignature]) -> Result<Arc<Head>, CosignError> {
+        let mut result = Err(CosignError::Superseded { published: 0, asked: size });
         let _ = self.newest.send_if_modified(|newest| {
             let head = match newest.as_ref() {
                 Some(head) if head.size == size => head,
@@ -97,7 +97,9 @@ impl Published {
                     return false;
                 }
             }
-            *newest = Some(Arc::new(next));
+            let next = Arc::new(next);
+            result = Ok(Arc::clone(&next));
+            *newest = Some(next);
             true
         });
         result

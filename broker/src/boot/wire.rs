@@ -13,6 +13,7 @@ use anteroom_proto::{
 use tonic::service::Routes;
 
 use crate::{
+    book::published::Published,
     index::Index,
     journal::Journal,
     ops::Source,
@@ -36,6 +37,7 @@ pub(super) struct Services {
     pub(super) index: Index,
     pub(super) registrar: Registrar,
     pub(super) tokens: Arc<TokenStore>,
+    pub(super) published: Arc<Published>,
 }
 
 /// The services of both doors, and what they measure.
@@ -47,14 +49,14 @@ pub(super) struct Wired {
 
 impl Services {
     pub(super) fn wire(self) -> Wired {
-        let Self { journal, relay, index, registrar, tokens } = self;
+        let Self { journal, relay, index, registrar, tokens, published } = self;
         let behind = Arc::new(Behind(Arc::clone(&relay)));
         let acts = Acts::new(journal.clone(), Arc::<Behind>::clone(&behind));
         let directory = Directory::new(journal.clone(), Some(registrar.clone()), behind);
         let programme = Routes::default()
             .add_service(ActsServer::new(acts.clone()))
             .add_service(DirectoryServer::new(directory))
-            .add_service(AuditServer::new(Audit::new(journal, index.clone())))
+            .add_service(AuditServer::new(Audit::new(journal, index.clone(), published)))
             .add_service(InferenceService::server(Arc::clone(&relay)))
             .add_service(ServingService::server(Arc::clone(&relay)));
         let enrolment = Routes::default().add_service(EnrolmentServer::new(Enrolment::new(registrar, tokens)));

@@ -8,6 +8,7 @@
 //! only after it was found to be the very record of that scope and position.
 
 mod fetch;
+mod published;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -24,8 +25,9 @@ use anteroom_proto::{
     ledger::{scope::Scope, tree::Hash},
     names::OrgId,
     rpc::{
-        EntriesReply, EntriesRequest, GetCheckpointReply, GetCheckpointRequest, ListScopesReply, ListScopesRequest,
-        ReadReply, ReadRequest, ScopeSummary, audit_server,
+        CosignReply, CosignRequest, EntriesReply, EntriesRequest, GetCheckpointReply, GetCheckpointRequest,
+        GetPublishedReply, GetPublishedRequest, ListScopesReply, ListScopesRequest, ReadReply, ReadRequest,
+        ScopeSummary, audit_server,
     },
 };
 use tokio::{
@@ -35,9 +37,10 @@ use tokio::{
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use self::session::Session;
+use self::{published::Witnessed, session::Session};
 use super::{audience::Reader, caller::caller};
 use crate::{
+    book::published::Published,
     identity::Role,
     index::Index,
     journal::{Journal, Sealed, handle::Observer},
@@ -62,6 +65,8 @@ pub struct Audit {
     index: Index,
     growth: Growth,
     sessions: Arc<Semaphore>,
+    published: Arc<Published>,
+    witnessed: Arc<Witnessed>,
 }
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -77,12 +82,13 @@ impl Observer for Growth {
 }
 
 impl Audit {
-    /// Reads `journal` with the help of `index`.
+    /// Reads `journal` with the help of `index`, and tells of what is `published`.
     #[must_use]
-    pub fn new(journal: Journal, index: Index) -> Self {
+    pub fn new(journal: Journal, index: Index, published: Arc<Published>) -> Self {
         let growth = Growth(watch::Sender::new(journal.newest().size));
         journal.observe(Arc::new(growth.clone()));
-        Self { journal, index, growth, sessions: Arc::new(Semaphore::new(SESSIONS_MAX)) }
+        let sessions = Arc::new(Semaphore::new(SESSIONS_MAX));
+        Self { journal, index, growth, sessions, published, witnessed: Arc::new(Witnessed::default()) }
     }
 
     fn seat(&self) -> Result<OwnedSemaphorePermit, Reject> {
@@ -225,6 +231,21 @@ impl audit_server::Audit for Audit {
         let (_caller, _) = caller(&request, &Role::ALL, self.journal.now())?;
         let reply = self.checkpoint(request.get_ref().seen_size)?;
         Ok(Response::new(reply))
+    }
+
+    async fn get_published(
+        &self,
+        request: Request<GetPublishedRequest>,
+    ) -> Result<Response<GetPublishedReply>, Status> {
+        let (_caller, _) = caller(&request, &Role::ALL, self.journal.now())?;
+        let reply = self.published(request.get_ref())?;
+        Ok(Response::new(reply))
+    }
+
+    async fn cosign(&self, request: Request<CosignRequest>) -> Result<Response<CosignReply>, Status> {
+        let (_caller, id) = caller(&request, &Role::ALL, self.journal.now())?;
+        self.cosigned(&id.org, request.get_ref())?;
+        Ok(Response::new(CosignReply {}))
     }
 
     async fn list_scopes(&self, request: Request<ListScopesRequest>) -> Result<Response<ListScopesReply>, Status> {

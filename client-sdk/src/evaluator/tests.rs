@@ -3,8 +3,9 @@
 use std::{collections::VecDeque, io, pin::Pin};
 
 use anteroom_proto::rpc::{
-    CallEnd, CallEvent, EntriesReply, EntriesRequest, GetCheckpointReply, GetCheckpointRequest, ListScopesReply,
-    ListScopesRequest, ReadReply, ReadRequest,
+    CallEnd, CallEvent, CosignReply, CosignRequest, EntriesReply, EntriesRequest, GetCheckpointReply,
+    GetCheckpointRequest, GetPublishedReply, GetPublishedRequest, ListScopesReply, ListScopesRequest, ReadReply,
+    ReadRequest,
     audit_server::{Audit, AuditServer},
     call_event::Event,
     inference_server::{Inference, InferenceServer},
@@ -164,6 +165,14 @@ impl Audit for Fake {
             checkpoint: log.note().encode(),
             consistency: log.consistency(request.into_inner().seen_size),
         }))
+    }
+
+    async fn get_published(&self, _: Request<GetPublishedRequest>) -> Result<Response<GetPublishedReply>, Status> {
+        Err(Status::unimplemented("published"))
+    }
+
+    async fn cosign(&self, _: Request<CosignRequest>) -> Result<Response<CosignReply>, Status> {
+        Err(Status::unimplemented("cosign"))
     }
 
     async fn list_scopes(&self, _: Request<ListScopesRequest>) -> Result<Response<ListScopesReply>, Status> {

@@ -143,12 +143,24 @@ impl Cosigner {
     /// The checkpoint is one whose log signature was verified; that it extends the last one, and is stored durably before the
     /// cosignature leaves, is the caller's to see to.
     pub fn cosign(&self, verified: &VerifiedCheckpoint, time: u64) -> Option<NoteSignature> {
-        let message = cosigned_message(time, &verified.checkpoint().encode())?;
-        let mut bytes = Vec::with_capacity(TIMED_SIGNATURE_BYTES);
-        bytes.extend(time.to_be_bytes());
-        bytes.extend(self.0.sign(message.as_bytes()));
-        Some(NoteSignature::made_by(&self.0.verifier, bytes))
+        cosign_with(&self.0.verifier, verified, time, |message| Some(self.0.sign(message)))
     }
+}
+
+/// As [`Cosigner::cosign`], by a key that somebody else holds: `sign` makes its Ed25519 signature over the message it is given.
+///
+/// Nothing if the time is beyond 2^63−1, or `sign` gives nothing.
+pub fn cosign_with(
+    key: &VerifierKey,
+    verified: &VerifiedCheckpoint,
+    time: u64,
+    sign: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+) -> Option<NoteSignature> {
+    let message = cosigned_message(time, &verified.checkpoint().encode())?;
+    let mut bytes = Vec::with_capacity(TIMED_SIGNATURE_BYTES);
+    bytes.extend(time.to_be_bytes());
+    bytes.extend(sign(message.as_bytes())?);
+    Some(NoteSignature::made_by(key, bytes))
 }
 
 impl fmt::Debug for Cosigner {

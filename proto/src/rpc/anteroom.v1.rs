@@ -1446,6 +1446,46 @@ pub struct GetCheckpointReply {
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub consistency: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
+/// Asks for the published checkpoint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetPublishedRequest {
+    /// Size of the newest checkpoint the caller verified; 0 for none. Above the published size no proof comes.
+    #[prost(uint64, tag = "1")]
+    pub seen_size: u64,
+    /// Organisations whose witnesses must have cosigned `witnessed`, at most 8; none means any one organisation's.
+    #[prost(string, repeated, tag = "2")]
+    pub organisations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The published checkpoint. It may be older than the newest signed one by a second or so.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetPublishedReply {
+    /// Signed note with all cosignatures; empty before the first publication.
+    #[prost(string, tag = "1")]
+    pub checkpoint: ::prost::alloc::string::String,
+    /// Proof from the seen size, 32 bytes each.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub consistency: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// The newest note of at least the seen size, of the last 64 that an organisation's witness cosigned, that carries a cosignature
+    /// by a key in the `witness` role of each organisation asked for; empty if there is none.
+    #[prost(string, tag = "3")]
+    pub witnessed: ::prost::alloc::string::String,
+    /// Proof from the seen size to `witnessed`.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub witnessed_consistency: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+/// A cosignature.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CosignRequest {
+    /// Size of the checkpoint that is cosigned.
+    #[prost(uint64, tag = "1")]
+    pub size: u64,
+    /// One signature line of a note, without its newline (C2SP `tlog-cosignature`, `cosignature/v1`).
+    #[prost(string, tag = "2")]
+    pub line: ::prost::alloc::string::String,
+}
+/// It was taken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CosignReply {}
 /// Asks for scopes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListScopesRequest {}
@@ -3647,6 +3687,51 @@ pub mod audit_client {
                 .insert(GrpcMethod::new("anteroom.v1.Audit", "GetCheckpoint"));
             self.inner.unary(req, path, codec).await
         }
+        /// Returns the newest published checkpoint with every cosignature collected so far, and a proof that it extends an older one.
+        pub async fn get_published(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetPublishedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetPublishedReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anteroom.v1.Audit/GetPublished",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anteroom.v1.Audit", "GetPublished"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Hands in a cosignature of a published checkpoint, as a witness. `witness_unknown` unless the key stands in the `witness` role
+        /// of the caller's own organisation, `cosignature_invalid` if it fails, `checkpoint_superseded` if another one is published.
+        pub async fn cosign(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CosignRequest>,
+        ) -> std::result::Result<tonic::Response<super::CosignReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/anteroom.v1.Audit/Cosign");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("anteroom.v1.Audit", "Cosign"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Lists the scopes that the caller may read.
         pub async fn list_scopes(
             &mut self,
@@ -3718,6 +3803,20 @@ pub mod audit_server {
             tonic::Response<super::GetCheckpointReply>,
             tonic::Status,
         >;
+        /// Returns the newest published checkpoint with every cosignature collected so far, and a proof that it extends an older one.
+        async fn get_published(
+            &self,
+            request: tonic::Request<super::GetPublishedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetPublishedReply>,
+            tonic::Status,
+        >;
+        /// Hands in a cosignature of a published checkpoint, as a witness. `witness_unknown` unless the key stands in the `witness` role
+        /// of the caller's own organisation, `cosignature_invalid` if it fails, `checkpoint_superseded` if another one is published.
+        async fn cosign(
+            &self,
+            request: tonic::Request<super::CosignRequest>,
+        ) -> std::result::Result<tonic::Response<super::CosignReply>, tonic::Status>;
         /// Lists the scopes that the caller may read.
         async fn list_scopes(
             &self,
@@ -3923,6 +4022,94 @@ pub mod audit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetCheckpointSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anteroom.v1.Audit/GetPublished" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetPublishedSvc<T: Audit>(pub Arc<T>);
+                    impl<
+                        T: Audit,
+                    > tonic::server::UnaryService<super::GetPublishedRequest>
+                    for GetPublishedSvc<T> {
+                        type Response = super::GetPublishedReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetPublishedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Audit>::get_published(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetPublishedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anteroom.v1.Audit/Cosign" => {
+                    #[allow(non_camel_case_types)]
+                    struct CosignSvc<T: Audit>(pub Arc<T>);
+                    impl<T: Audit> tonic::server::UnaryService<super::CosignRequest>
+                    for CosignSvc<T> {
+                        type Response = super::CosignReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CosignRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Audit>::cosign(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CosignSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -324,6 +324,17 @@ impl audit_server::Audit for Desk {
         Ok(Response::new((self.lies().checkpoint)(seen, reply)))
     }
 
+    async fn get_published(
+        &self,
+        request: Request<rpc::GetPublishedRequest>,
+    ) -> Result<Response<rpc::GetPublishedReply>, Status> {
+        rpc::audit_client::AuditClient::new(self.honest.agency.clone()).get_published(request.into_inner()).await
+    }
+
+    async fn cosign(&self, request: Request<rpc::CosignRequest>) -> Result<Response<rpc::CosignReply>, Status> {
+        rpc::audit_client::AuditClient::new(self.honest.agency.clone()).cosign(request.into_inner()).await
+    }
+
     async fn list_scopes(&self, _: Request<rpc::ListScopesRequest>) -> Result<Response<rpc::ListScopesReply>, Status> {
         Err(Status::unimplemented("nobody lists here"))
     }

@@ -38,6 +38,9 @@ const SHELL_ONLY: &[Refusal] = &[
     Refusal::CertificateNotOurs,
     Refusal::CertificateNotIssued,
     Refusal::ScopeInvalid,
+    Refusal::WitnessUnknown,
+    Refusal::CosignatureInvalid,
+    Refusal::CheckpointSuperseded,
 ];
 
 /// Refusals at bounds of thousands and more, which no seed of a few hundred steps reaches.

@@ -38,7 +38,7 @@ async fn desk() -> Desk {
     let (world, access) = World::granted().await;
     admit(&world, &access).await;
     let index = Index::open(&world.folder.path().join("index"), &world.journal);
-    let audit = Audit::new(world.journal.clone(), index);
+    let audit = Audit::new(world.journal.clone(), index, Arc::default());
     Desk { world, access, audit }
 }
 
@@ -274,7 +274,7 @@ async fn answers_are_the_same_whatever_becomes_of_the_index() {
     let file = world.folder.path().join("file");
     std::fs::write(&file, b"no folder").unwrap();
     let none = Index::open(&file.join("index"), &world.journal);
-    let gone_through = Audit::new(world.journal.clone(), none);
+    let gone_through = Audit::new(world.journal.clone(), none, Arc::default());
     let without = openings(read(&gone_through, &world.lab, whole(&scope)).await.unwrap());
     let part = ReadRequest { from_seq: 20, limit: 3, ..whole(&scope) };
     let part = openings(read(&gone_through, &world.lab, part).await.unwrap());

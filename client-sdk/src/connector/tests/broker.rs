@@ -236,6 +236,15 @@ impl audit_server::Audit for Desk {
     ) -> Result<Response<rpc::GetCheckpointReply>, Status> {
         Ok(Response::new(self.world.lock().unwrap().extension(request.into_inner().seen_size)))
     }
+    async fn get_published(
+        &self,
+        _: Request<rpc::GetPublishedRequest>,
+    ) -> Result<Response<rpc::GetPublishedReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn cosign(&self, _: Request<rpc::CosignRequest>) -> Result<Response<rpc::CosignReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
     async fn list_scopes(&self, _: Request<rpc::ListScopesRequest>) -> Result<Response<rpc::ListScopesReply>, Status> {
         Err(Status::unimplemented(""))
     }
