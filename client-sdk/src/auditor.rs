@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use anteroom_proto::{
     ledger::{
-        checkpoint::VerifiedCheckpoint,
+        checkpoint::{Checkpoint, VerifiedCheckpoint},
+        note::Note,
         receipt::{ReceiptError, VerifiedRecord},
         record::Record,
         scope::{Scope, TagKey},
     },
     rpc::{
-        EntriesReply, EntriesRequest, GetCheckpointReply, GetCheckpointRequest, ListScopesRequest, ReadReply,
-        ReadRequest, ScopeSummary, audit_client::AuditClient,
+        EntriesReply, EntriesRequest, GetCheckpointReply, GetCheckpointRequest, GetPublishedReply, GetPublishedRequest,
+        ListScopesRequest, ReadReply, ReadRequest, ScopeSummary, audit_client::AuditClient,
     },
 };
 use prost::Message;
@@ -128,8 +129,21 @@ impl Auditor {
         Ok(checkpoint)
     }
 
-    /// A signed checkpoint and a proof that it extends the log's first `seen_size` entries, unverified.
+    /// The published checkpoint with its cosignatures if there is one that is not older than `seen_size`, else the newest signed one;
+    /// with a proof that it extends the log's first `seen_size` entries. Nothing is verified.
     pub(crate) async fn checkpoint_since(&mut self, seen_size: u64) -> Result<GetCheckpointReply, Error> {
+        match self.audit.get_published(GetPublishedRequest { seen_size, ..GetPublishedRequest::default() }).await {
+            Ok(published) => {
+                let GetPublishedReply { checkpoint, consistency, .. } = published.into_inner();
+                let size = Note::parse(checkpoint.as_bytes()).ok().and_then(|note| Checkpoint::parse(note.text()).ok());
+                if size.is_some_and(|published| published.size() >= seen_size) {
+                    return Ok(GetCheckpointReply { checkpoint, consistency });
+                }
+            }
+            // A broker from before there was publishing.
+            Err(status) if status.code() == tonic::Code::Unimplemented => {}
+            Err(status) => return Err(status.into()),
+        }
         Ok(self.audit.get_checkpoint(GetCheckpointRequest { seen_size }).await?.into_inner())
     }
 
