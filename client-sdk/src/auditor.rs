@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use anteroom_proto::{
     ledger::{
-        checkpoint::VerifiedCheckpoint,
+        checkpoint::{Checkpoint, VerifiedCheckpoint},
+        note::Note,
         receipt::{ReceiptError, VerifiedRecord},
         record::Record,
         scope::{Scope, TagKey},
     },
     rpc::{
-        EntriesRequest, GetCheckpointRequest, ListScopesRequest, ReadReply, ReadRequest, ScopeSummary,
-        audit_client::AuditClient,
+        EntriesReply, EntriesRequest, GetCheckpointReply, GetCheckpointRequest, GetPublishedReply, GetPublishedRequest,
+        ListScopesRequest, ReadReply, ReadRequest, ScopeSummary, audit_client::AuditClient,
     },
 };
 use prost::Message;
@@ -126,6 +127,41 @@ impl Auditor {
         let checkpoint = self.log.trust().open(note).map_err(LogError::from)?;
         let (Anchoring::Proven | Anchoring::Waiting) = self.log.accept(&self.audit, &[&checkpoint]).await?;
         Ok(checkpoint)
+    }
+
+    /// The published checkpoint with its cosignatures if there is one that is not older than `seen_size`, else the newest signed one;
+    /// with a proof that it extends the log's first `seen_size` entries. Nothing is verified.
+    pub(crate) async fn checkpoint_since(&mut self, seen_size: u64) -> Result<GetCheckpointReply, Error> {
+        match self.audit.get_published(GetPublishedRequest { seen_size, ..GetPublishedRequest::default() }).await {
+            Ok(published) => {
+                let GetPublishedReply { checkpoint, consistency, .. } = published.into_inner();
+                let size = Note::parse(checkpoint.as_bytes()).ok().and_then(|note| Checkpoint::parse(note.text()).ok());
+                if size.is_some_and(|published| published.size() >= seen_size) {
+                    return Ok(GetCheckpointReply { checkpoint, consistency });
+                }
+            }
+            // A broker from before there was publishing.
+            Err(status) if status.code() == tonic::Code::Unimplemented => {}
+            Err(status) => return Err(status.into()),
+        }
+        Ok(self.audit.get_checkpoint(GetCheckpointRequest { seen_size }).await?.into_inner())
+    }
+
+    /// The entries `from..to`, unverified.
+    pub(crate) async fn entries_between(&mut self, from: u64, to: u64) -> Result<Streaming<EntriesReply>, Error> {
+        Ok(self.audit.entries(EntriesRequest { from, to }).await?.into_inner())
+    }
+
+    /// A scope's records from a position on, unverified.
+    pub(crate) async fn replies(&mut self, scope: &Scope, from_seq: u64) -> Result<Streaming<ReadReply>, Error> {
+        let request = ReadRequest { scope: scope.to_bytes(), from_seq, limit: 0, follow: false };
+        Ok(self.audit.read(request).await?.into_inner())
+    }
+
+    /// Demands that a checkpoint belongs to the log as this side saw it.
+    pub(crate) async fn take_in(&mut self, checkpoint: &VerifiedCheckpoint) -> Result<(), Error> {
+        let (Anchoring::Proven | Anchoring::Waiting) = self.log.accept(&self.audit, &[checkpoint]).await?;
+        Ok(())
     }
 
     /// Goes through all of the log's public entries and shows that what was read is the whole scope, no record withheld and none

@@ -17,6 +17,7 @@ use crate::{
     channel::ChannelError,
     credentials::CredentialsError,
     log::LogError,
+    mirror::MirrorError,
     signer::KeyFileError,
     store::StoreError,
     system::NoRandomness,
@@ -95,6 +96,9 @@ pub enum Error {
     /// The machine gives no randomness.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+    /// A mirror cannot be used as asked.
+    #[error(transparent)]
+    Mirror(Box<MirrorError>),
     /// A task of this process ended before its work.
     #[error("a task of this process was ended before its work was done")]
     Interrupted,
@@ -127,6 +131,9 @@ pub enum VerificationError {
     /// A slice of the log is not whole.
     #[error(transparent)]
     Slice(#[from] SliceError),
+    /// A mirror or a disclosed set does not hold.
+    #[error(transparent)]
+    Mirror(Box<MirrorError>),
 }
 
 macro_rules! verification {
@@ -229,6 +236,7 @@ impl Error {
             | Self::Witness(_)
             | Self::File { .. }
             | Self::NoRandomness(_)
+            | Self::Mirror(_)
             | Self::Interrupted => 1,
         }
     }
@@ -250,6 +258,7 @@ impl Error {
             | Self::Witness(_)
             | Self::File { .. }
             | Self::NoRandomness(_)
+            | Self::Mirror(_)
             | Self::Interrupted => None,
         }
     }

@@ -18,6 +18,7 @@ pub mod evaluator;
 pub mod home;
 pub mod lab;
 pub mod log;
+pub mod mirror;
 pub mod signer;
 pub mod store;
 pub mod system;

@@ -154,31 +154,62 @@ pub fn verify_proven(
     trust: &LogTrust,
     tag_key: &TagKey,
 ) -> Result<VerifiedRecord, ReceiptError> {
+    if proven.opening.is_none() {
+        return Err(ReceiptError::Missing("opening"));
+    }
+    let checkpoint = trust.verify(Note::parse(proven.checkpoint.as_bytes())?)?;
+    verify_proven_under(proven, checkpoint, tag_key)
+}
+
+/// The same under a checkpoint that was verified already: the note that `proven` carries is not looked at, so the caller knows that
+/// it is this one's.
+///
+/// # Errors
+/// A step does not hold.
+pub fn verify_proven_under(
+    proven: &ProvenRecord,
+    checkpoint: VerifiedCheckpoint,
+    tag_key: &TagKey,
+) -> Result<VerifiedRecord, ReceiptError> {
     let opening = proven.opening.as_ref().ok_or(ReceiptError::Missing("opening"))?;
     if proven.path.len() > PROOF_HASHES_MAX {
         return Err(ReceiptError::PathLength(proven.path.len()));
     }
-    let checkpoint = trust.verify(Note::parse(proven.checkpoint.as_bytes())?)?;
-    let opened = Opened::check(opening)?;
+    let path = proven.path.iter().map(|step| Hash::try_from(step.as_slice()));
+    let path: Vec<Hash> = path.collect::<Result<_, _>>()?;
+    let (opened, entry) = verify_opening(opening, &path, &checkpoint, tag_key)?;
     let public = |field: &&super::record::FieldSpec| field.owner == Owner::Scope;
     for field in opened.spec().fields.iter().filter(public) {
         if !opened.is_open(field.number) {
             return Err(ReceiptError::Closed(field.name));
         }
     }
-    let path = proven.path.iter().map(|step| Hash::try_from(step.as_slice()));
-    let path: Vec<Hash> = path.collect::<Result<_, _>>()?;
+    let scope = opened.scope()?;
+    let prev = Entry::from_slice(&opened.header().prev).ok_or(RecordError::Header)?;
+    Ok(VerifiedRecord { opened, scope, prev, entry, checkpoint })
+}
+
+/// Verifies that an opening of any fields leads to an entry at the index it names under `checkpoint`. A disclosure to the public may
+/// close what everybody in the scope may read; whoever decides anything from a record wants [`verify_proven`].
+///
+/// # Errors
+/// A step does not hold.
+pub fn verify_opening(
+    opening: &Opening,
+    path: &[Hash],
+    checkpoint: &VerifiedCheckpoint,
+    tag_key: &TagKey,
+) -> Result<(Opened, Entry), ReceiptError> {
+    let opened = Opened::check(opening)?;
     let entry = opened.entry(tag_key);
     verify_inclusion(
         &leaf_hash(entry.as_bytes()),
         opened.header().index,
         checkpoint.checkpoint().size(),
-        &path,
+        path,
         checkpoint.checkpoint().root(),
     )?;
-    let scope = opened.scope()?;
-    let prev = Entry::from_slice(&opened.header().prev).ok_or(RecordError::Header)?;
-    Ok(VerifiedRecord { opened, scope, prev, entry, checkpoint })
+    Ok((opened, entry))
 }
 
 /// A receipt whose every record was proven, of one call.

@@ -8,12 +8,14 @@
 pub mod book;
 pub mod broker;
 pub mod caller;
+pub mod command;
 pub mod forge;
 pub mod liar;
 pub mod model;
 pub mod ports;
 pub mod programs;
 pub mod scene;
+pub mod second;
 pub mod wait;
 
 /// What may fail in a test's set-up.

@@ -3,18 +3,21 @@
 //! **Invariant:** a scope's records are checked with the key that follows from its nonce as a party signed it; the broker's word
 //! for that key is only compared.
 
+use std::path::PathBuf;
+
 use anteroom_policy::{
     event::Entered,
     record::{decode, decode_opened},
 };
 use anteroom_proto::{
     ledger::scope::{Scope, TagKey},
-    names::{Digest, GrantId},
+    names::{CallId, Digest, GrantId},
     time::At,
 };
 use anteroom_sdk::{
     error::{Error, VerificationError},
     home::{Home, Use},
+    mirror::disclose::Choice,
     verify::scope::SliceRecord,
 };
 use clap::Subcommand;
@@ -23,6 +26,7 @@ use crate::{
     context::Ctx,
     event::describe,
     fail::Fail,
+    mirror::{self, Take, Trust},
     output::{Format, When, clean, view},
     replay,
 };
@@ -34,6 +38,12 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom audit read GRANT --follow
   anteroom audit verify GRANT          # nothing withheld, nothing told twice
   anteroom audit replay GRANT          # the same verdicts and reasons, computed here
+  anteroom audit mirror copy --own     # the public tree, and every record this reader may read
+  anteroom audit verify --mirror copy  # offline: every byte of the tree, every slice whole
+  anteroom audit replay GRANT --mirror copy
+  anteroom audit prove CALL --mirror copy --out proofs/
+  anteroom audit disclose GRANT --mirror copy --fields CallRefused.code,CallFinished.end --out set.jsonl
+  anteroom audit verify --set set.jsonl --log-key VKEY
 
 A scope is `system`, `org/NAME`, `roster/NAME`, `reads/NAME` or a grant.";
 
@@ -56,15 +66,69 @@ pub(crate) enum Audit {
         #[arg(long)]
         follow: bool,
     },
-    /// Show that a scope's records are all there are
+    /// Show that a scope's records are all there are; with `--mirror` or `--set` offline
     Verify {
+        /// The scope; with `--mirror` any number of them [default: all that are in it]
+        #[arg(required_unless_present_any = ["mirror", "set"])]
+        scopes: Vec<Scope>,
+        /// Its nonce, from the party that appointed this reader, where this folder does not know it
+        #[arg(long, value_name = "HEX", conflicts_with_all = ["mirror", "set"])]
+        nonce: Option<Digest>,
+        /// A mirror, verified without asking anybody
+        #[arg(long, value_name = "DIR")]
+        mirror: Option<PathBuf>,
+        /// A disclosed set; with `--mirror`, also that it is the whole scope
+        #[arg(long, value_name = "FILE", conflicts_with = "scopes")]
+        set: Option<PathBuf>,
         #[command(flatten)]
-        scope: Which,
+        trust: Trust,
     },
     /// Decide a grant's calls again, offline, from everything this reader may read
     Replay {
         /// The grant
         grant: GrantId,
+        /// From this mirror, without asking anybody
+        #[arg(long, value_name = "DIR")]
+        mirror: Option<PathBuf>,
+        #[command(flatten)]
+        trust: Trust,
+    },
+    /// Copy the log into a folder that anybody can verify, or extend such a copy
+    Mirror(Take),
+    /// Prove a call under a mirror's checkpoint, or show that it was dropped
+    Prove {
+        /// The call
+        call: CallId,
+        /// The mirror
+        #[arg(long, value_name = "DIR")]
+        mirror: PathBuf,
+        /// Receipts as `receipt export` wrote them [default: the one kept in this folder, else the mirrored records]
+        #[arg(long = "receipt", value_name = "FILE")]
+        receipts: Vec<PathBuf>,
+        /// The folder to write proofs to
+        #[arg(long, default_value = ".", value_name = "DIR")]
+        out: PathBuf,
+        #[command(flatten)]
+        trust: Trust,
+    },
+    /// Cut a set out of a mirrored scope that discloses chosen fields alone and still verifies
+    Disclose {
+        /// The scope
+        scope: Scope,
+        /// The mirror
+        #[arg(long, value_name = "DIR")]
+        mirror: PathBuf,
+        /// Fields to disclose, `KIND.field`, for example `CallRefused.code`
+        #[arg(long, value_name = "KIND.field", value_delimiter = ',')]
+        fields: Vec<String>,
+        /// Kinds of which every field is disclosed that this reader may open
+        #[arg(long = "all-of", value_name = "KIND", value_delimiter = ',')]
+        kinds: Vec<String>,
+        /// The file to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        #[command(flatten)]
+        trust: Trust,
     },
 }
 
@@ -149,6 +213,25 @@ view! {
 }
 
 pub(crate) async fn run(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
+    match verb {
+        Audit::Mirror(args) => mirror::mirror(ctx, args).await,
+        Audit::Verify { set: Some(set), mirror, trust, .. } => mirror::verify_set(ctx, &set, mirror.as_deref(), &trust),
+        Audit::Verify { mirror: Some(dir), scopes, trust, .. } => mirror::verify(ctx, &dir, &scopes, &trust),
+        Audit::Replay { grant, mirror: Some(dir), trust } => mirror::replay(ctx, &dir, grant, &trust),
+        Audit::Prove { call, mirror, receipts, out, trust } => {
+            mirror::prove(ctx, call, &mirror, &receipts, &out, &trust)
+        }
+        Audit::Disclose { scope, mirror, fields, kinds, out, trust } => {
+            mirror::cut(ctx, &mirror, &scope, &Choice { fields, kinds }, &out, &trust)
+        }
+        asked @ (Audit::Scopes | Audit::Read { .. } | Audit::Verify { .. } | Audit::Replay { .. }) => {
+            ask(ctx, asked).await
+        }
+    }
+}
+
+/// What only the broker can answer.
+async fn ask(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
     let home = ctx.home()?;
     match verb {
         Audit::Scopes => {
@@ -162,8 +245,16 @@ pub(crate) async fn run(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
             ctx.out.rows(&rows.collect::<Vec<_>>())
         }
         Audit::Read { scope, kinds, tail, follow } => read(ctx, &home, scope, &kinds, tail, follow).await,
-        Audit::Verify { scope } => verify(ctx, &home, scope).await,
-        Audit::Replay { grant } => replay::run(ctx, &home, grant).await,
+        Audit::Verify { scopes, nonce, .. } => match <[Scope; 1]>::try_from(scopes) {
+            Ok([scope]) => verify(ctx, &home, Which { scope, nonce }).await,
+            Err(_) => {
+                Err(Fail::Usage("one scope at a time is verified with the broker; `--mirror` takes many".to_owned()))
+            }
+        },
+        Audit::Replay { grant, .. } => replay::run(ctx, &home, grant).await,
+        Audit::Mirror(_) | Audit::Prove { .. } | Audit::Disclose { .. } => {
+            Err(Fail::Usage("this does not ask the broker".to_owned()))
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use anteroom_proto::statement::StatementError;
 use anteroom_sdk::{
     error::{Error, RefusalClass, Refused},
     home::HomeError,
+    mirror::MirrorError,
 };
 use serde_json::json;
 
@@ -146,6 +147,11 @@ impl From<HomeError> for Fail {
 impl From<Error> for Fail {
     fn from(error: Error) -> Self {
         Self::Home(error.into())
+    }
+}
+impl From<MirrorError> for Fail {
+    fn from(error: MirrorError) -> Self {
+        Error::from(error).into()
     }
 }
 impl From<StatementError> for Fail {

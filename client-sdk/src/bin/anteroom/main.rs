@@ -18,6 +18,7 @@ mod grant;
 mod key;
 mod lab;
 mod lock;
+mod mirror;
 mod model;
 mod org;
 mod output;

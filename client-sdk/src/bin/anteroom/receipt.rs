@@ -31,7 +31,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom receipt verify                # every receipt, offline, under the pinned keys
   anteroom receipt show CALL
   anteroom receipt fetch CALL            # of a call that was cut
-  anteroom receipt export CALL --out proofs/   # C2SP tlog-proof files for other tools";
+  anteroom receipt export CALL --out proofs/   # C2SP tlog-proof files for other tools
+  anteroom receipt export --all --out proofs/";
 
 /// Receipts of calls.
 #[derive(Subcommand)]
@@ -53,10 +54,14 @@ pub(crate) enum ReceiptVerb {
         /// The call
         call: CallId,
     },
-    /// Write a receipt's records as tlog-proof files
+    /// Write receipts' records as tlog-proof files
     Export {
-        /// The call
-        call: CallId,
+        /// The calls
+        #[arg(required_unless_present = "all")]
+        calls: Vec<CallId>,
+        /// Every call that has a receipt here
+        #[arg(long, conflicts_with = "calls")]
+        all: bool,
         /// The folder to write to
         #[arg(long, default_value = ".")]
         out: PathBuf,
@@ -116,7 +121,14 @@ pub(crate) async fn run(ctx: &Ctx, verb: ReceiptVerb) -> Result<(), Fail> {
             let rows = calls.into_iter().map(|call| checked(&home, &find(&store, call)?, call));
             ctx.out.rows(&rows.collect::<Result<Vec<_>, _>>()?)
         }
-        ReceiptVerb::Export { call, out } => export(ctx, &find(&store, call)?, call, &out),
+        ReceiptVerb::Export { calls, all, out } => {
+            let calls = if all { store.calls() } else { calls };
+            let mut rows = Vec::new();
+            for call in calls {
+                export(&find(&store, call)?, call, &out, &mut rows)?;
+            }
+            ctx.out.rows(&rows)
+        }
     }
 }
 
@@ -259,10 +271,15 @@ fn unverified(kept: &KeptReceipt, call: CallId) -> Result<ReceiptRow, Fail> {
     })
 }
 
-fn export(ctx: &Ctx, kept: &KeptReceipt, call: CallId, out: &Path) -> Result<(), Fail> {
+/// The receipt kept here of a call; `None` if there is none.
+pub(crate) fn kept(ctx: &Ctx, home: &Home, call: CallId) -> Result<Option<KeptReceipt>, Fail> {
+    let stores = Stores::open(ctx, home)?;
+    if stores.calls().contains(&call) { find(&stores, call).map(Some) } else { Ok(None) }
+}
+
+fn export(kept: &KeptReceipt, call: CallId, out: &Path, rows: &mut Vec<Written>) -> Result<(), Fail> {
     let receipt = receipt(kept)?;
     std::fs::create_dir_all(out).map_err(|why| HomeError::Io { path: out.to_owned(), why })?;
-    let mut rows = Vec::new();
     for (record, proven) in [("admitted", &receipt.admitted), ("finished", &receipt.finished)] {
         let Some(proven) = proven else { continue };
         let proof = to_tlog_proof(proven).map_err(|error| Fail::Verification(error.to_string()))?;
@@ -270,5 +287,5 @@ fn export(ctx: &Ctx, kept: &KeptReceipt, call: CallId, out: &Path) -> Result<(),
         std::fs::write(&file, proof.to_string()).map_err(|why| HomeError::Io { path: file.clone(), why })?;
         rows.push(Written { record: record.to_owned(), file: file.display().to_string() });
     }
-    ctx.out.rows(&rows)
+    Ok(())
 }

@@ -88,7 +88,8 @@ pub(crate) async fn run(ctx: &Ctx, home: &Home, grant: GrantId) -> Result<(), Fa
     show(ctx, grant, followed, not_followed, replay.finish())
 }
 
-fn show(
+/// Shows what replay found, and fails if anything came out otherwise.
+pub(crate) fn show(
     ctx: &Ctx,
     grant: GrantId,
     followed: Vec<String>,

@@ -1,0 +1,497 @@
+//! `anteroom audit mirror`, `prove` and `disclose`, and what `verify` and `replay` do with a mirror: nothing here but `mirror` itself
+//! asks a broker.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anteroom_policy::replay::Replay;
+use anteroom_proto::{
+    ledger::{
+        checkpoint::LogTrust,
+        note::VerifierKey,
+        scope::{Scope, TagKey},
+    },
+    names::{CallId, Digest, GrantId},
+    rpc::ProvenRecord,
+    time::At,
+};
+use anteroom_sdk::{
+    auditor::Auditor,
+    home::{Home, HomeError},
+    mirror::{
+        Mirror, MirrorError, Progress,
+        check::{self, Demands},
+        disclose::{Choice, disclose},
+        prove, set, take,
+    },
+    verify::scope::TagKeys,
+};
+use clap::Args;
+
+use crate::{
+    audit::{entered, tag_key},
+    context::Ctx,
+    fail::Fail,
+    output::{When, view},
+    receipt, replay,
+};
+
+/// Whom an offline check believes.
+#[derive(Args, Debug)]
+pub(crate) struct Trust {
+    /// The log's key, where no party's folder has it pinned
+    #[arg(long, value_name = "VKEY")]
+    log_key: Option<VerifierKey>,
+    /// Keys of witnesses that cosign the log's checkpoints
+    #[arg(long = "witness", value_name = "VKEY")]
+    witnesses: Vec<VerifierKey>,
+    /// How many of them must have cosigned [default: all that are named]
+    #[arg(long, value_name = "N", requires = "witnesses")]
+    quorum: Option<usize>,
+}
+
+impl Trust {
+    /// Whom to believe, and what this party knows itself.
+    pub(crate) fn demands(&self, ctx: &Ctx) -> Result<(Demands, Option<Home>), Fail> {
+        let home = match (ctx.home(), &self.log_key) {
+            (Ok(home), _) => Some(home),
+            // A stranger has no folder, and needs none.
+            (Err(Fail::Home(HomeError::Absent(_))), Some(_)) => None,
+            (Err(fail), _) => return Err(fail),
+        };
+        let pinned = home.as_ref().map(Home::log_trust).transpose();
+        let pinned = match (pinned, &self.log_key) {
+            (Ok(Some(trust)), Some(key)) if trust.log() != key => {
+                return Err(Fail::Usage("`--log-key` is another than the one pinned in this folder".to_owned()));
+            }
+            (Ok(Some(trust)), _) => trust,
+            (_, Some(key)) => LogTrust::log_only(key.clone()).map_err(HomeError::from)?,
+            (Err(error), None) => return Err(error.into()),
+            (Ok(None), None) => return Err(HomeError::NoLogKey.into()),
+        };
+        let trust = if self.witnesses.is_empty() {
+            pinned
+        } else {
+            let quorum = self.quorum.unwrap_or(self.witnesses.len());
+            LogTrust::new(pinned.log().clone(), self.witnesses.clone(), quorum).map_err(HomeError::from)?
+        };
+        let known = home.as_ref().map_or_else(|| Ok(TagKeys::default()), Home::tag_keys)?;
+        Ok((Demands { trust, known }, home))
+    }
+}
+
+/// What is mirrored, and where to.
+#[derive(Args)]
+pub(crate) struct Take {
+    /// The mirror's folder, made if there is none
+    dir: PathBuf,
+    /// With the records of these scopes
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<Scope>,
+    /// With the records of every scope that this reader may read and knows the nonce of
+    #[arg(long, conflicts_with = "scopes")]
+    own: bool,
+    /// The nonce of the one scope named, where this folder does not know it
+    #[arg(long, value_name = "HEX", requires = "scopes")]
+    nonce: Option<Digest>,
+    /// Go on as the log grows
+    #[arg(long)]
+    follow: bool,
+    /// How often to look while following, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    every: u64,
+    #[command(flatten)]
+    trust: Trust,
+}
+
+view! {
+    /// A mirror as it stands.
+    Mirrored {
+        /// Its folder.
+        mirror: String,
+        /// Entries it had.
+        before: u64,
+        /// Entries it has.
+        entries: u64,
+        /// Their root.
+        root: String,
+        /// Witnesses known here that cosigned.
+        witnesses: Vec<String>,
+        /// Scopes with the number of their records.
+        slices: Vec<String>,
+    }
+}
+
+view! {
+    /// A mirror that holds.
+    Held {
+        /// Its folder.
+        mirror: String,
+        /// Entries of the log.
+        entries: u64,
+        /// Their root.
+        root: String,
+        /// Files of tiles and bundles, each computed again.
+        files: u64,
+        /// Witnesses that cosigned, of those named.
+        witnesses: Vec<String>,
+        /// Slices shown to be whole, with the number of their records.
+        slices: Vec<String>,
+        /// What that shows.
+        shown: String,
+    }
+}
+
+view! {
+    /// A record that a mirror proves.
+    ProvenRow {
+        /// Its kind.
+        record: String,
+        /// Its index in the log.
+        index: u64,
+        /// The broker's clock.
+        at: When,
+        /// Entries of the log that the proof is under.
+        log_size: u64,
+        /// Witnesses that cosigned, of those named.
+        witnesses: Vec<String>,
+        /// The proof's file.
+        file: String,
+    }
+}
+
+view! {
+    /// A set that was written.
+    Cut {
+        /// The file.
+        set: String,
+        /// The scope.
+        scope: String,
+        /// Its records, all of them.
+        records: u64,
+        /// Fields opened beside the headers.
+        fields: u64,
+    }
+}
+
+view! {
+    /// A disclosed field.
+    FieldRow {
+        /// The record's index in the log.
+        index: u64,
+        /// The broker's clock.
+        at: When,
+        /// The record's kind.
+        kind: String,
+        /// The field.
+        field: String,
+        /// Its value.
+        value: String,
+    }
+}
+
+/// `audit mirror`.
+pub(crate) async fn mirror(ctx: &Ctx, args: Take) -> Result<(), Fail> {
+    let (demands, home) = args.trust.demands(ctx)?;
+    let home = home.ok_or_else(|| Fail::Usage("mirroring needs this party's folder".to_owned()))?;
+    let mut auditor = home.auditor().await?;
+    let mirror = Mirror::at(&args.dir);
+    let mut round = Round { ctx, home: &home, args: &args, quiet: 0 };
+    round.go(&mut auditor, &mirror, &demands).await?;
+    if !args.follow {
+        return Ok(());
+    }
+    let mut clock = tokio::time::interval(Duration::from_secs(args.every));
+    loop {
+        clock.tick().await;
+        // What one's own reading added to the log is not worth reading again.
+        if auditor.checkpoint().await?.checkpoint().size() > round.quiet {
+            round.go(&mut auditor, &mirror, &demands).await?;
+        }
+    }
+}
+
+/// One run over the log.
+struct Round<'a> {
+    ctx: &'a Ctx,
+    home: &'a Home,
+    args: &'a Take,
+    /// The log's size up to which nothing but this run's own reading happened.
+    quiet: u64,
+}
+
+impl Round<'_> {
+    async fn go(&mut self, auditor: &mut Auditor, mirror: &Mirror, demands: &Demands) -> Result<(), Fail> {
+        let scopes = self.scopes(auditor, mirror, demands).await?;
+        let mut bar = Bar::new();
+        let taken = take::extend(mirror, auditor, &demands.trust, &scopes, &mut |progress| bar.show(progress)).await;
+        bar.end();
+        let taken = taken?;
+        let checkpoint = taken.checkpoint.checkpoint();
+        self.quiet = checkpoint.size() + scopes.len() as u64;
+        self.ctx.out.one(&Mirrored {
+            mirror: mirror.dir().display().to_string(),
+            before: taken.before,
+            entries: checkpoint.size(),
+            root: checkpoint.root().to_string(),
+            witnesses: names_of(&taken.checkpoint),
+            slices: taken.slices.iter().map(|(scope, records)| format!("{scope}:{records}")).collect(),
+        })
+    }
+
+    /// The scopes to read, each with its key: those asked for, and those that are there already.
+    async fn scopes(
+        &self,
+        auditor: &mut Auditor,
+        mirror: &Mirror,
+        demands: &Demands,
+    ) -> Result<Vec<(Scope, TagKey)>, Fail> {
+        let mut wanted = Vec::new();
+        for scope in mirror.scopes()? {
+            let key = mirror.tag_key(&scope, &demands.known)?;
+            wanted.push((scope, key));
+        }
+        let mut add = |scope: Scope, key: TagKey| {
+            if !wanted.iter().any(|(known, _)| *known == scope) {
+                wanted.push((scope, key));
+            }
+        };
+        for scope in &self.args.scopes {
+            add(scope.clone(), tag_key(self.home, scope, self.args.nonce).await?);
+        }
+        if self.args.own {
+            for summary in auditor.scopes().await? {
+                let Ok(scope) = Scope::from_bytes(&summary.scope) else { continue };
+                match tag_key(self.home, &scope, None).await {
+                    Ok(key) => add(scope, key),
+                    Err(_) => {
+                        self.ctx.out.note(&format!("`{scope}` is left out: its nonce is not known in this folder"));
+                    }
+                }
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+/// `audit verify --mirror`.
+pub(crate) fn verify(ctx: &Ctx, dir: &Path, scopes: &[Scope], trust: &Trust) -> Result<(), Fail> {
+    let (demands, _) = trust.demands(ctx)?;
+    let mirror = Mirror::at(dir);
+    let scopes = if scopes.is_empty() { None } else { Some(scopes) };
+    let mut bar = Bar::new();
+    let verified = check::verify(&mirror, &demands, scopes, &mut |progress| bar.show(progress), |_| Ok(()));
+    bar.end();
+    let verified = verified?;
+    for slice in verified.slices().iter().filter(|slice| slice.beyond > 0 || slice.newer > 0) {
+        ctx.out.note(&format!(
+            "`{}`: {} records stand after the mirror's checkpoint and {} checkpoints are newer; the next `audit mirror` covers them",
+            slice.scope, slice.beyond, slice.newer
+        ));
+    }
+    let checkpoint = verified.checkpoint().checkpoint();
+    ctx.out.one(&Held {
+        mirror: dir.display().to_string(),
+        entries: checkpoint.size(),
+        root: checkpoint.root().to_string(),
+        files: verified.tree().files,
+        witnesses: names_of(verified.checkpoint()),
+        slices: verified.slices().iter().map(|slice| format!("{}:{}", slice.scope, slice.records)).collect(),
+        shown: "every byte of the tree follows from the signed checkpoint, and each slice is all there is".to_owned(),
+    })
+}
+
+/// `audit verify --set`.
+pub(crate) fn verify_set(ctx: &Ctx, path: &Path, dir: Option<&Path>, trust: &Trust) -> Result<(), Fail> {
+    let (demands, _) = trust.demands(ctx)?;
+    let disclosed = set::verify(path, &demands.trust, &demands.known)?;
+    let checkpoint = disclosed.checkpoint().checkpoint();
+    let whole = match dir {
+        None => "whether records followed is not known without a mirror",
+        Some(dir) => {
+            check::whole_set(&Mirror::at(dir), &demands, &disclosed, path)?;
+            "no record of the scope was left out, as the mirror shows"
+        }
+    };
+    ctx.out.note(&format!(
+        "{} records of `{}` hold under a checkpoint of {} entries; {whole}",
+        disclosed.records(),
+        disclosed.scope(),
+        checkpoint.size()
+    ));
+    let rows = disclosed.fields().iter().map(|field| FieldRow {
+        index: field.index,
+        at: At::clamped(field.at_ms).into(),
+        kind: field.kind.to_owned(),
+        field: field.field.to_owned(),
+        value: field.value.clone(),
+    });
+    ctx.out.rows(&rows.collect::<Vec<_>>())
+}
+
+/// `audit replay --mirror`.
+pub(crate) fn replay(ctx: &Ctx, dir: &Path, grant: GrantId, trust: &Trust) -> Result<(), Fail> {
+    let (demands, _) = trust.demands(ctx)?;
+    let mirror = Mirror::at(dir);
+    let mut followed = mirror.scopes()?;
+    followed.retain(|scope| match scope {
+        Scope::Grant(other) => *other == grant,
+        Scope::System | Scope::Organisation(_) | Scope::Roster(_) => true,
+        // What somebody read decided nothing.
+        Scope::Reads(_) => false,
+    });
+    if !followed.contains(&Scope::Grant(grant)) {
+        return Err(MirrorError::NoSlice(Scope::Grant(grant)).into());
+    }
+    let mut replayed = Replay::new();
+    let mut unread = None;
+    let mut bar = Bar::new();
+    let verified = check::verify(&mirror, &demands, Some(&followed), &mut |progress| bar.show(progress), |record| {
+        match entered(record) {
+            Ok(entered) => {
+                entered.iter().for_each(|entered| replayed.feed(entered));
+                Ok(())
+            }
+            Err(fail) => {
+                unread = Some(fail);
+                Err(MirrorError::Interrupted)
+            }
+        }
+    });
+    bar.end();
+    if let Some(fail) = unread {
+        return Err(fail);
+    }
+    let verified = verified?;
+    ctx.out.note(&format!("the mirror of {} entries holds", verified.tree().entries));
+    let followed = followed.iter().map(ToString::to_string).collect();
+    replay::show(ctx, grant, followed, Vec::new(), replayed.finish())
+}
+
+/// `audit prove`.
+pub(crate) fn prove(
+    ctx: &Ctx,
+    call: CallId,
+    dir: &Path,
+    receipts: &[PathBuf],
+    out: &Path,
+    trust: &Trust,
+) -> Result<(), Fail> {
+    let (demands, home) = trust.demands(ctx)?;
+    let mirror = Mirror::at(dir);
+    let mut shown: Vec<(String, ProvenRecord)> = Vec::new();
+    for path in receipts {
+        let what = path.display().to_string();
+        shown.push((what.clone(), prove::read_proof(&what, &ctx.read(path)?)?));
+    }
+    if shown.is_empty()
+        && let Some(home) = &home
+        && let Some(kept) = receipt::kept(ctx, home, call)?
+    {
+        let records = kept.receipt.into_iter().flat_map(|receipt| receipt.admitted.into_iter().chain(receipt.finished));
+        shown.extend(records.map(|proven| (format!("the receipt of `{call}`"), proven)));
+    }
+    if shown.is_empty() {
+        let found = prove::find(&mirror, &demands, call)?;
+        shown.extend(found.into_iter().map(|proven| (format!("the mirrored record of `{call}`"), proven)));
+    }
+    if shown.is_empty() {
+        return Err(MirrorError::NoCall(call.to_string()).into());
+    }
+    let failed = |path: &Path, why| HomeError::Io { path: path.to_owned(), why };
+    std::fs::create_dir_all(out).map_err(|why| failed(out, why))?;
+    let mut rows = Vec::new();
+    for (what, proven) in shown {
+        let proven = prove::hold(&mirror, &demands, &what, &proven)?;
+        if prove::call_of(&proven.record) != Some(call) {
+            return Err(Fail::Verification(format!("{what} is not of `{call}`")));
+        }
+        let kind = proven.record.opened().spec().name;
+        let name = kind.trim_start_matches("Call").to_lowercase();
+        let file = out.join(format!("{call}.{name}.tlog-proof"));
+        std::fs::write(&file, proven.proof.to_string()).map_err(|why| failed(&file, why))?;
+        let header = proven.record.header();
+        rows.push(ProvenRow {
+            record: kind.to_owned(),
+            index: header.index,
+            at: At::clamped(header.at_ms).into(),
+            log_size: proven.checkpoint.checkpoint().size(),
+            witnesses: names_of(&proven.checkpoint),
+            file: file.display().to_string(),
+        });
+    }
+    ctx.out.rows(&rows)
+}
+
+/// `audit disclose`.
+pub(crate) fn cut(
+    ctx: &Ctx,
+    dir: &Path,
+    scope: &Scope,
+    choice: &Choice,
+    out: &Path,
+    trust: &Trust,
+) -> Result<(), Fail> {
+    let (demands, _) = trust.demands(ctx)?;
+    let written = disclose(&Mirror::at(dir), &demands, scope, choice, out)?;
+    ctx.out.one(&Cut {
+        set: out.display().to_string(),
+        scope: scope.to_string(),
+        records: written.records,
+        fields: written.fields,
+    })
+}
+
+fn names_of(checkpoint: &anteroom_proto::ledger::checkpoint::VerifiedCheckpoint) -> Vec<String> {
+    checkpoint.cosigners().iter().map(|signer| signer.key().name().to_string()).collect()
+}
+
+/// Progress on standard error: a bar on a terminal, nothing elsewhere.
+struct Bar {
+    terminal: bool,
+    shown: Option<(&'static str, u64)>,
+}
+
+/// Width of the bar in characters.
+const BAR_WIDTH: u64 = 40;
+/// Less than this is over before anybody looks.
+const WORTH_SHOWING: u64 = 20_000;
+
+impl Bar {
+    fn new() -> Self {
+        Self { terminal: std::io::stderr().is_terminal(), shown: None }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        if !self.terminal || progress.done.max(progress.all) < WORTH_SHOWING {
+            return;
+        }
+        let filled = match progress.all {
+            0 => progress.done / WORTH_SHOWING,
+            all => progress.done.saturating_mul(BAR_WIDTH) / all,
+        };
+        // Redrawn only when it changes.
+        if self.shown == Some((progress.what, filled)) {
+            return;
+        }
+        self.shown = Some((progress.what, filled));
+        let line = match progress.all {
+            0 => format!("\r{} {}", progress.done, progress.what),
+            all => {
+                let bar: String = (0..BAR_WIDTH).map(|at| if at < filled { '#' } else { '.' }).collect();
+                format!("\r[{bar}] {} of {all} {}", progress.done, progress.what)
+            }
+        };
+        let mut out = std::io::stderr().lock();
+        write!(out, "{line}").and_then(|()| out.flush()).ok();
+    }
+
+    fn end(&mut self) {
+        if self.shown.take().is_some() {
+            writeln!(std::io::stderr().lock()).ok();
+        }
+    }
+}

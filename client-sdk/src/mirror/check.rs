@@ -1,0 +1,240 @@
+//! Verifying a mirror without asking anybody: its checkpoint, every byte of its tree, and that each slice is whole.
+//!
+//! **Invariant:** a [`Verified`] exists only after everything in the mirror was found to follow from the checkpoint, which the pinned key
+//! and the demanded witnesses signed.
+
+use std::path::Path;
+
+use anteroom_proto::ledger::{
+    checkpoint::{LogTrust, VerifiedCheckpoint},
+    leaf::Entry,
+    scope::Scope,
+    tiles::{Tile, TileKind},
+    tree::{EMPTY_ROOT, Hash, root_at},
+};
+
+use super::{
+    Mirror, MirrorError, Progress, Tell,
+    layout::read,
+    set::Disclosed,
+    slice::SliceReader,
+    tree::{self, Met, Tree, Watch, Watched},
+    write::{FRAMED_BYTES, nodes},
+};
+use crate::verify::scope::{SliceError, SliceRecord, TagKeys};
+
+/// How often progress over records is told.
+const TELL_EVERY: u64 = 1_024;
+
+/// Whom a reader believes, and what it knows itself.
+#[derive(Clone, Debug)]
+pub struct Demands {
+    /// The pinned log, the witnesses, and how many of them.
+    pub trust: LogTrust,
+    /// Tag keys that this party knows from nonces that were signed.
+    pub known: TagKeys,
+}
+
+/// A slice that was shown to be whole up to the mirror's checkpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WholeSlice {
+    /// The scope.
+    pub scope: Scope,
+    /// Its records in the mirrored log.
+    pub records: u64,
+    /// Records after the checkpoint, each proven by itself: a run was broken off, and the next one covers them.
+    pub beyond: u64,
+    /// Checkpoints its records came with that are newer than the mirror's, so that only their signatures could be checked.
+    pub newer: u64,
+}
+
+/// What a mirror was shown to be.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Verified {
+    checkpoint: VerifiedCheckpoint,
+    tree: Tree,
+    slices: Vec<WholeSlice>,
+}
+
+impl Verified {
+    /// At which checkpoint.
+    pub const fn checkpoint(&self) -> &VerifiedCheckpoint {
+        &self.checkpoint
+    }
+
+    /// Its tree.
+    #[must_use]
+    pub const fn tree(&self) -> Tree {
+        self.tree
+    }
+
+    /// Its slices, each whole.
+    #[must_use]
+    pub fn slices(&self) -> &[WholeSlice] {
+        &self.slices
+    }
+}
+
+/// Verifies a mirror with these of its slices, or with all of them. Each record is handed to `each` in the order of the log, before
+/// anything is known about those after it: only a return without error makes them facts.
+///
+/// # Errors
+/// Something does not hold; the error says where.
+pub fn verify(
+    mirror: &Mirror,
+    demands: &Demands,
+    scopes: Option<&[Scope]>,
+    tell: Tell<'_>,
+    mut each: impl FnMut(&SliceRecord) -> Result<(), MirrorError>,
+) -> Result<Verified, MirrorError> {
+    let checkpoint = mirror.checkpoint(&demands.trust)?;
+    mirror.check_key(&demands.trust)?;
+    let log = log_only(&demands.trust);
+    let size = checkpoint.checkpoint().size();
+    let scopes = match scopes {
+        Some(scopes) => scopes.to_vec(),
+        None => mirror.scopes()?,
+    };
+    let mut readers = Vec::new();
+    for scope in &scopes {
+        let key = mirror.tag_key(scope, &demands.known)?;
+        readers.push(SliceReader::open(mirror, scope, key, &log)?);
+    }
+    let mut watch = Watch::new();
+    let mut beyond = vec![0_u64; readers.len()];
+    let mut told = 0_u64;
+    while let Some(slice) = earliest(&mut readers)? {
+        let Some(reader) = readers.get_mut(slice) else { break };
+        let Some((record, _)) = reader.next()? else { break };
+        each(&record)?;
+        let header = record.record.header();
+        let (seq, entry) = (header.seq, *record.record.entry());
+        let at = Some((header.index, entry));
+        if header.index >= size
+            && let Some(count) = beyond.get_mut(slice)
+        {
+            *count += 1;
+        }
+        watch.insert(entry.tag(), Watched { slice, seq, at });
+        told += 1;
+        if told.is_multiple_of(TELL_EVERY) {
+            tell(Progress { what: "records", done: told, all: 0 });
+        }
+    }
+    for (slice, reader) in readers.iter().enumerate() {
+        let seq = reader.count();
+        watch.insert(reader.tag_key.tag(seq), Watched { slice, seq, at: None });
+    }
+    let expected = readers.iter().zip(&beyond).map(|(reader, beyond)| reader.count() - beyond).sum::<u64>();
+    let (tree, met, seen) = tree::verify(mirror, &checkpoint, &watch, tell)?;
+    if let Some(met) = met {
+        return Err(misplaced(&readers, &met));
+    }
+    if seen != expected {
+        return Err(absent(mirror, &readers, &watch, size));
+    }
+    let mut slices = Vec::new();
+    for (reader, beyond) in readers.iter().zip(beyond) {
+        let newer = compare_roots(mirror, reader, &checkpoint)?;
+        slices.push(WholeSlice { scope: reader.scope.clone(), records: reader.count() - beyond, beyond, newer });
+    }
+    Ok(Verified { checkpoint, tree, slices })
+}
+
+/// Demands that a disclosed set is the whole of its scope up to the mirror's checkpoint: the scope's next tag is nowhere in it.
+///
+/// # Errors
+/// The mirror does not hold, is of another log, or holds a further record of the scope.
+pub fn whole_set(mirror: &Mirror, demands: &Demands, set: &Disclosed, file: &Path) -> Result<(), MirrorError> {
+    let checkpoint = mirror.checkpoint(&demands.trust)?;
+    let size = checkpoint.checkpoint().size();
+    let watched = Watched { slice: 0, seq: set.records(), at: None };
+    let watch = Watch::from([(set.due(), watched)]);
+    let (_, met, _) = tree::verify(mirror, &checkpoint, &watch, &mut |_| {})?;
+    let wrong = |why| MirrorError::Record { path: file.to_owned(), at: 0, why };
+    if let Some(met) = met {
+        return Err(wrong(SliceError::Withheld { seq: met.watched.seq, at: met.at }));
+    }
+    let stated = set.checkpoint().checkpoint();
+    if stated.size() > size {
+        return Err(MirrorError::Short { index: stated.size() - 1, size });
+    }
+    if root_of(mirror, stated.size(), size) != Some(*stated.root()) {
+        return Err(wrong(SliceError::Root(stated.size())));
+    }
+    Ok(())
+}
+
+/// The same log without its witnesses: what checkpoints are held against that came with single records.
+pub(super) fn log_only(trust: &LogTrust) -> LogTrust {
+    LogTrust::log_only(trust.log().clone()).unwrap_or_else(|_| trust.clone())
+}
+
+/// The root of the mirrored tree's first `size` entries.
+pub(super) fn root_of(mirror: &Mirror, size: u64, mirrored: u64) -> Option<Hash> {
+    if size == 0 { Some(EMPTY_ROOT) } else { root_at(&nodes(mirror, mirrored), size).ok() }
+}
+
+/// The mirrored entry at an index.
+pub(super) fn entry_at(mirror: &Mirror, index: u64, size: u64) -> Result<Entry, MirrorError> {
+    let tile = Tile::at_size(TileKind::Entries, index / 256, size).filter(|_| index < size);
+    let tile = tile.ok_or(MirrorError::Short { index, size })?;
+    let path = mirror.tile(&tile);
+    let bytes = read(&path)?;
+    let at = usize::try_from(index - tile.start()).unwrap_or(usize::MAX).saturating_mul(FRAMED_BYTES);
+    let entry = bytes.get(at.saturating_add(2)..at.saturating_add(FRAMED_BYTES)).and_then(Entry::from_slice);
+    let why = || "it ends before the entry".to_owned();
+    entry.ok_or_else(|| MirrorError::Damaged { path, at: bytes.len() as u64, index: Some(index), why: why() })
+}
+
+/// Which slice's next record stands first in the log.
+fn earliest(readers: &mut [SliceReader]) -> Result<Option<usize>, MirrorError> {
+    let mut first: Option<(u64, usize)> = None;
+    for (slice, reader) in readers.iter_mut().enumerate() {
+        if let Some(index) = reader.peek()?
+            && first.is_none_or(|(earliest, _)| index < earliest)
+        {
+            first = Some((index, slice));
+        }
+    }
+    Ok(first.map(|(_, slice)| slice))
+}
+
+fn misplaced(readers: &[SliceReader], met: &Met) -> MirrorError {
+    let (seq, at) = (met.watched.seq, met.at);
+    let Some(reader) = readers.get(met.watched.slice) else { return MirrorError::Interrupted };
+    let why = match met.watched.at {
+        Some(_) => SliceError::Forked { seq, at },
+        None => SliceError::Withheld { seq, at },
+    };
+    MirrorError::Record { path: reader.path().to_owned(), at: 0, why }
+}
+
+/// The first record that is not where it belongs.
+fn absent(mirror: &Mirror, readers: &[SliceReader], watch: &Watch, size: u64) -> MirrorError {
+    let mut shown: Vec<&Watched> = watch.values().filter(|watched| watched.at.is_some()).collect();
+    shown.sort_by_key(|watched| watched.at.map(|(index, _)| index));
+    for watched in shown {
+        let Some((index, entry)) = watched.at else { continue };
+        if index < size && entry_at(mirror, index, size).ok() != Some(entry) {
+            let path = readers.get(watched.slice).map(|reader| reader.path().to_owned()).unwrap_or_default();
+            return MirrorError::Record { path, at: 0, why: SliceError::Absent(watched.seq) };
+        }
+    }
+    MirrorError::Interrupted
+}
+
+/// Every checkpoint that a record came with must be one of this log. Returns how many are newer than the mirror.
+fn compare_roots(mirror: &Mirror, reader: &SliceReader, checkpoint: &VerifiedCheckpoint) -> Result<u64, MirrorError> {
+    let mirrored = checkpoint.checkpoint().size();
+    let mut newer = 0;
+    for (size, root) in reader.roots() {
+        if *size > mirrored {
+            newer += 1;
+        } else if root_of(mirror, *size, mirrored) != Some(*root) {
+            return Err(MirrorError::Record { path: reader.path().to_owned(), at: 0, why: SliceError::Root(*size) });
+        }
+    }
+    Ok(newer)
+}

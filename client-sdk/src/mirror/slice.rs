@@ -1,0 +1,349 @@
+//! Slices on disk: a scope's `ReadReply` messages one after the other, each with its length in front as protobuf delimits them.
+//!
+//! Reading runs ahead on a thread of its own and checks records on every core; they come out in order.
+//!
+//! **Invariant:** a record comes out only after its bytes were found canonical, its checkpoint signed by the log, its opening to lead
+//! there, and itself to follow the one before it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::{File, OpenOptions},
+    io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+};
+
+use anteroom_proto::{
+    ledger::{
+        checkpoint::{LogTrust, VerifiedCheckpoint},
+        leaf::Entry,
+        note::Note,
+        receipt::{ReceiptError, verify_proven_under},
+        record::{Record, Seed},
+        scope::{Scope, TagKey},
+        tree::Hash,
+    },
+    rpc::ReadReply,
+};
+use prost::Message;
+
+use super::{Mirror, MirrorError, layout::io};
+use crate::{
+    channel::MESSAGE_BYTES_MAX,
+    verify::scope::{SliceError, SliceRecord},
+};
+
+/// Records that are checked together.
+const BATCH: usize = 512;
+/// Batches that wait to be taken.
+const AHEAD: usize = 2;
+/// Bytes of the longest length in front of a record.
+const VARINT_BYTES: usize = 10;
+
+/// A reply as it stands in the file: where it begins, and its bytes.
+type Framed = (u64, Vec<u8>);
+/// A record with where it begins and its reply.
+type Checked = (u64, SliceRecord, ReadReply);
+
+/// Where replies are read from.
+struct Frames {
+    path: PathBuf,
+    file: BufReader<File>,
+    at: u64,
+}
+
+impl Frames {
+    fn open(path: &Path) -> Result<Self, MirrorError> {
+        let file = File::open(path).map_err(|why| io(path, why))?;
+        Ok(Self { path: path.to_owned(), file: BufReader::with_capacity(1 << 18, file), at: 0 })
+    }
+
+    /// The length of the next reply and where it begins; `None` at the end.
+    fn length(&mut self) -> Result<Option<(u64, usize)>, MirrorError> {
+        let start = self.at;
+        let mut prefix = Vec::new();
+        for _ in 0..VARINT_BYTES {
+            let mut byte = [0];
+            match self.file.read_exact(&mut byte) {
+                Ok(()) => {}
+                Err(why) if why.kind() == ErrorKind::UnexpectedEof && prefix.is_empty() => return Ok(None),
+                Err(why) if why.kind() == ErrorKind::UnexpectedEof => return Err(self.cut(start)),
+                Err(why) => return Err(io(&self.path, why)),
+            }
+            self.at += 1;
+            prefix.extend(byte);
+            if byte < [0x80] {
+                break;
+            }
+        }
+        let length = prost::decode_length_delimiter(prefix.as_slice()).ok();
+        let mut canonical = Vec::new();
+        if let Some(length) = length {
+            prost::encode_length_delimiter(length, &mut canonical).ok();
+        }
+        match length {
+            Some(length) if canonical == prefix && length <= MESSAGE_BYTES_MAX => Ok(Some((start, length))),
+            Some(_) | None => Err(self.damaged(start, "the length in front of a record is unusable")),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Framed>, MirrorError> {
+        let Some((start, length)) = self.length()? else { return Ok(None) };
+        let mut bytes = vec![0; length];
+        match self.file.read_exact(&mut bytes) {
+            Ok(()) => {}
+            Err(why) if why.kind() == ErrorKind::UnexpectedEof => return Err(self.cut(start)),
+            Err(why) => return Err(io(&self.path, why)),
+        }
+        self.at += length as u64;
+        Ok(Some((start, bytes)))
+    }
+
+    fn cut(&self, at: u64) -> MirrorError {
+        self.damaged(at, "the file ends in the middle of a record")
+    }
+
+    fn damaged(&self, at: u64, why: &str) -> MirrorError {
+        MirrorError::Damaged { path: self.path.clone(), at, index: None, why: why.to_owned() }
+    }
+}
+
+/// A slice being read.
+pub(super) struct SliceReader {
+    pub(super) scope: Scope,
+    pub(super) tag_key: TagKey,
+    path: PathBuf,
+    batches: mpsc::Receiver<Result<Vec<Checked>, MirrorError>>,
+    ready: VecDeque<Checked>,
+    ended: bool,
+    next: u64,
+    last: (u64, Entry),
+    roots: BTreeMap<u64, Hash>,
+}
+
+impl SliceReader {
+    /// Reads a scope's slice. Checkpoints in it need the log's signature alone.
+    pub(super) fn open(mirror: &Mirror, scope: &Scope, tag_key: TagKey, log: &LogTrust) -> Result<Self, MirrorError> {
+        let path = mirror.slice_path(scope);
+        let mut frames = match Frames::open(&path) {
+            Err(MirrorError::Missing(_)) => return Err(MirrorError::NoSlice(scope.clone())),
+            other => other?,
+        };
+        let (send, batches) = mpsc::sync_channel(AHEAD);
+        let trust = log.clone();
+        thread::spawn(move || {
+            loop {
+                let batch = next_batch(&mut frames, &trust, &tag_key);
+                let over = !matches!(&batch, Ok(records) if !records.is_empty());
+                // Whoever read them is gone, or there are no more.
+                if send.send(batch).is_err() || over {
+                    return;
+                }
+            }
+        });
+        Ok(Self {
+            scope: scope.clone(),
+            tag_key,
+            path,
+            batches,
+            ready: VecDeque::new(),
+            ended: false,
+            next: 0,
+            last: (0, Entry::NONE),
+            roots: BTreeMap::new(),
+        })
+    }
+
+    /// Makes sure that a record is ready; `false` at the end.
+    fn fill(&mut self) -> Result<bool, MirrorError> {
+        if self.ready.is_empty() && !self.ended {
+            self.ready.extend(self.batches.recv().map_err(|_| MirrorError::Interrupted)??);
+            self.ended = self.ready.is_empty();
+        }
+        Ok(!self.ready.is_empty())
+    }
+
+    /// The index in the log of the next record; `None` at the end.
+    pub(super) fn peek(&mut self) -> Result<Option<u64>, MirrorError> {
+        self.fill()?;
+        Ok(self.ready.front().map(|(_, record, _)| record.record.header().index))
+    }
+
+    /// The next record and its reply; `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<(SliceRecord, ReadReply)>, MirrorError> {
+        self.fill()?;
+        let Some((at, record, reply)) = self.ready.pop_front() else { return Ok(None) };
+        let path = &self.path;
+        let wrong = |why| MirrorError::Record { path: path.clone(), at, why };
+        let header = record.record.header();
+        if *record.record.scope() != self.scope {
+            return Err(wrong(SliceError::OtherScope(record.record.scope().clone())));
+        }
+        if header.seq != self.next {
+            return Err(wrong(SliceError::Gap { expected: self.next, found: header.seq }));
+        }
+        if *record.record.prev() != self.last.1 || (self.next > 0 && header.index <= self.last.0) {
+            return Err(wrong(SliceError::Chain(self.next)));
+        }
+        let checkpoint = record.record.checkpoint().checkpoint();
+        if *self.roots.entry(checkpoint.size()).or_insert(*checkpoint.root()) != *checkpoint.root() {
+            return Err(wrong(SliceError::Root(checkpoint.size())));
+        }
+        self.last = (header.index, *record.record.entry());
+        self.next += 1;
+        Ok(Some((record, reply)))
+    }
+
+    /// How many records came out.
+    pub(super) const fn count(&self) -> u64 {
+        self.next
+    }
+
+    /// The roots that its records' checkpoints name, by size.
+    pub(super) const fn roots(&self) -> &BTreeMap<u64, Hash> {
+        &self.roots
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Reads and checks the next records, on every core.
+fn next_batch(frames: &mut Frames, trust: &LogTrust, tag_key: &TagKey) -> Result<Vec<Checked>, MirrorError> {
+    let mut framed = Vec::with_capacity(BATCH);
+    while framed.len() < BATCH {
+        match frames.next()? {
+            Some(frame) => framed.push(frame),
+            None => break,
+        }
+    }
+    if framed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get().min(16));
+    let each = framed.len().div_ceil(cores);
+    let path = frames.path.clone();
+    let check = |part: &[Framed]| check_part(&path, part, trust, tag_key);
+    let parts = thread::scope(|scope| {
+        let threads: Vec<_> = framed.chunks(each).map(|part| scope.spawn(move || check(part))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| MirrorError::Interrupted)?)
+            .collect::<Result<Vec<_>, _>>()
+    })?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+fn check_part(path: &Path, framed: &[Framed], trust: &LogTrust, tag_key: &TagKey) -> Result<Vec<Checked>, MirrorError> {
+    let mut known: Option<(String, VerifiedCheckpoint)> = None;
+    let mut out = Vec::with_capacity(framed.len());
+    for (at, bytes) in framed {
+        let wrong = |why: ReceiptError| MirrorError::Record {
+            path: path.to_owned(),
+            at: *at,
+            why: SliceError::Record { seq: seq_of(bytes), why },
+        };
+        let reply = ReadReply::decode(bytes.as_slice()).ok().filter(|reply| reply.encode_to_vec() == *bytes);
+        let Some(reply) = reply else {
+            let why = "a record's bytes are not the encoding of a reply".to_owned();
+            return Err(MirrorError::Damaged { path: path.to_owned(), at: *at, index: None, why });
+        };
+        let proven = reply.record.as_ref().ok_or_else(|| wrong(ReceiptError::Missing("record")))?;
+        let checkpoint = match &known {
+            Some((text, checkpoint)) if *text == proven.checkpoint => checkpoint.clone(),
+            Some(_) | None => {
+                let note = Note::parse(proven.checkpoint.as_bytes()).map_err(|why| wrong(why.into()))?;
+                let checkpoint = trust.verify(note).map_err(|why| wrong(why.into()))?;
+                known = Some((proven.checkpoint.clone(), checkpoint.clone()));
+                checkpoint
+            }
+        };
+        let record = verify_proven_under(proven, checkpoint, tag_key).map_err(wrong)?;
+        let seq = record.header().seq;
+        let damaged = |why| MirrorError::Record { path: path.to_owned(), at: *at, why };
+        if !reply.tag_key.is_empty() && reply.tag_key != tag_key.as_bytes() {
+            return Err(damaged(SliceError::TagKey(record.scope().clone())));
+        }
+        let full = match (reply.seed.is_empty(), reply.full.is_empty()) {
+            (true, true) => None,
+            (false, false) => {
+                let seed = Seed::from_slice(&reply.seed).ok_or_else(|| damaged(SliceError::Full(seq)))?;
+                let full = Record::parse(reply.full.clone()).map_err(|_| damaged(SliceError::Full(seq)))?;
+                if full.entry(&seed, tag_key) != *record.entry() {
+                    return Err(damaged(SliceError::Full(seq)));
+                }
+                Some(full)
+            }
+            (true, false) | (false, true) => return Err(damaged(SliceError::Full(seq))),
+        };
+        out.push((*at, SliceRecord { record, full }, reply));
+    }
+    Ok(out)
+}
+
+/// The position that a reply claims for its record, for a message about it.
+fn seq_of(bytes: &[u8]) -> u64 {
+    let opening = ReadReply::decode(bytes).ok().and_then(|reply| reply.record).and_then(|record| record.opening);
+    let opened = opening.and_then(|opening| anteroom_proto::ledger::record::Opened::check(&opening).ok());
+    opened.map_or(0, |opened| opened.header().seq)
+}
+
+/// A slice being added to.
+pub(super) struct SliceWriter {
+    file: File,
+    path: PathBuf,
+    /// Its records.
+    pub(super) records: u64,
+}
+
+impl SliceWriter {
+    /// Opens a slice at its end. A record that a run broken off left half written is cut off.
+    pub(super) fn open(mirror: &Mirror, scope: &Scope) -> Result<Self, MirrorError> {
+        let path = mirror.slice_path(scope);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = file.map_err(|why| io(&path, why))?;
+        let whole = file.metadata().map_err(|why| io(&path, why))?.len();
+        let mut frames = Frames::open(&path)?;
+        let (mut records, mut end) = (0, 0);
+        while end < whole {
+            let length = match frames.length() {
+                Ok(Some((_, length))) => length,
+                // The file ends within the length itself.
+                Ok(None) => break,
+                Err(_) if frames.at == whole => break,
+                Err(error) => return Err(error),
+            };
+            let next = frames.at.saturating_add(length as u64);
+            if next > whole {
+                break;
+            }
+            let skip = i64::try_from(length).unwrap_or(i64::MAX);
+            frames.file.seek_relative(skip).map_err(|why| io(&path, why))?;
+            frames.at = next;
+            end = next;
+            records += 1;
+        }
+        file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(|why| io(&path, why))?;
+        Ok(Self { file, path, records })
+    }
+
+    /// Adds replies.
+    pub(super) fn append(&mut self, replies: &[ReadReply]) -> Result<(), MirrorError> {
+        let mut bytes = Vec::new();
+        for reply in replies {
+            bytes.extend(reply.encode_length_delimited_to_vec());
+        }
+        self.file.write_all(&bytes).map_err(|why| io(&self.path, why))?;
+        self.records += replies.len() as u64;
+        Ok(())
+    }
+
+    /// Waits for the disk.
+    pub(super) fn finish(self) -> Result<u64, MirrorError> {
+        self.file.sync_all().map_err(|why| io(&self.path, why))?;
+        Ok(self.records)
+    }
+}
