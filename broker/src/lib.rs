@@ -24,3 +24,4 @@ pub mod telemetry;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tls;
+pub mod witness;

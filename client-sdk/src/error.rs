@@ -25,6 +25,7 @@ use crate::{
         dossier::{ClaimError, DossierError},
         receipt::CallFault,
         scope::SliceError,
+        witnessed::WitnessFault,
     },
     witness::StateError,
 };
@@ -128,6 +129,9 @@ pub enum VerificationError {
     /// A claim or outcome does not hold.
     #[error(transparent)]
     Claim(#[from] ClaimError),
+    /// A receipt is not shown to be witnessed.
+    #[error(transparent)]
+    Witnessed(#[from] WitnessFault),
     /// A slice of the log is not whole.
     #[error(transparent)]
     Slice(#[from] SliceError),
@@ -145,7 +149,7 @@ macro_rules! verification {
         })*
     };
 }
-verification!(LogError, ReceiptError, CallFault, DossierError, ClaimError, SliceError);
+verification!(LogError, ReceiptError, CallFault, DossierError, ClaimError, SliceError, WitnessFault);
 
 /// A broker's refusal.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

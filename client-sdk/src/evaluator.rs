@@ -327,6 +327,7 @@ impl Evaluator {
             receipt: Some(receipt.clone()),
             outcome: outcome.cloned(),
             kept_ms: system::now().ms(),
+            witnessed: None,
         };
         self.keeper.keep(kept).await?;
         Ok(verified)

@@ -8,6 +8,7 @@
 //! the one on disk. So two histories of one log never both get this witness's cosignature, whatever crashes in between.
 
 pub mod desk;
+mod evidence;
 #[cfg(feature = "witness")]
 pub mod folder;
 #[cfg(feature = "witness")]
@@ -18,6 +19,7 @@ mod request;
 mod state;
 
 pub use desk::{Desk, Reply};
+pub use evidence::fetch_witnessed;
 pub use keeper::{AddError, Keeper, StateError};
 pub use party::{Party, PartyError, Remembers, Running, Turn};
 pub use request::{REQUEST_BYTES_MAX, RequestError};
