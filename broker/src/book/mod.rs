@@ -4,5 +4,7 @@
 
 pub mod disk;
 pub mod keyring;
+pub mod lock;
 pub mod published;
+pub mod tiles;
 pub mod wal;
