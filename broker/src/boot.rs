@@ -330,6 +330,7 @@ fn open(
     let (journal, writer) = writer::start(WriterConfig {
         wal,
         keyring,
+        tiles: None,
         sizes: config.wal,
         origin: config.origin.clone(),
         signer,
