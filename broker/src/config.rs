@@ -24,7 +24,7 @@ pub use self::{
     secret::{Secret, SecretError},
 };
 use crate::{
-    book::wal,
+    book::{publisher::Pace, wal},
     identity::TrustDomain,
     listen::ListenLimits,
     pki::{FileError, ca::SERVER_NAMES_MAX, read_bounded},
@@ -97,6 +97,9 @@ pub struct Config {
     pub(crate) log_key: Secret,
     pub(crate) programme: ListenLimits,
     pub(crate) networks: Networks,
+    pub(crate) lock_file: PathBuf,
+    pub(crate) publish_listen: Option<SocketAddr>,
+    pub(crate) pace: Pace,
     pub(crate) drain_max: Duration,
     pub(crate) wal: wal::Config,
     pub(crate) log_format: LogFormat,
@@ -139,8 +142,9 @@ impl Config {
             return Err(bad("ops_listen", ops_listen, rule));
         }
         let doors = [("listen", listen), ("enrol_listen", enrol_listen), ("ops_listen", ops_listen)];
+        let published = settings.publish_listen.map(|address| ("publish_listen", address));
         let mut taken = std::collections::BTreeMap::new();
-        for (key, address) in doors {
+        for (key, address) in doors.into_iter().chain(published) {
             if address.port() != 0
                 && let Some(other) = taken.insert(address, key)
             {
@@ -151,6 +155,8 @@ impl Config {
         check_names(&server_names)?;
         let wal = check_wal(settings.wal_segment_bytes, settings.wal_reserve_bytes)?;
         let networks = check_networks(settings.networks)?;
+        let lock_file = check_lock(settings.lock_file, &data_dir)?;
+        let pace = check_pace(settings.publish_every_ms, settings.publish_settle_ms_max)?;
         let drain = within("drain_seconds_max", settings.drain_seconds_max, 30, 0..=DRAIN_SECONDS_MAX)?;
         let programme = check_limits(settings.connections_max, settings.connections_per_org_max, settings.streams_max)?;
         let log_filter = settings.log_filter.unwrap_or_else(|| "info".to_owned());
@@ -175,6 +181,9 @@ impl Config {
             log_key,
             programme,
             networks,
+            lock_file,
+            publish_listen: settings.publish_listen,
+            pace,
             drain_max: Duration::from_secs(drain),
             wal,
             log_format: settings.log_format.unwrap_or_default(),
@@ -283,6 +292,29 @@ fn read_network(text: &str) -> Option<Network> {
     let bits_max = if address.is_ipv4() { 32 } else { 128 };
     let named = !name.is_empty() && name.len() <= 63 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     (named && prefix_bits <= bits_max).then(|| Network { name: name.to_owned(), address, prefix_bits })
+}
+
+/// The lock file's directory is taken by the running broker as a whole, so nothing else may be in it.
+fn check_lock(given: Option<PathBuf>, data_dir: &Path) -> Result<PathBuf, ConfigError> {
+    let path = given.unwrap_or_else(|| data_dir.join("lock").join("log.lock"));
+    let taken = ["", "wal", "keys", "pki", "index", "operator", "published"].map(|name| data_dir.join(name));
+    let own = path.parent().is_some_and(|parent| {
+        !parent.as_os_str().is_empty() && !taken.iter().any(|taken| taken.components().eq(parent.components()))
+    });
+    if own && path.file_name().is_some_and(|name| name.to_str().is_some()) {
+        return Ok(path);
+    }
+    Err(bad(
+        "lock_file",
+        path.display(),
+        "a file in a directory of its own is expected, such as `/srv/anteroom-lock/log.lock`",
+    ))
+}
+
+fn check_pace(every: Option<u64>, settle: Option<u64>) -> Result<Pace, ConfigError> {
+    let every = within("publish_every_ms", every, 1_000, 10..=60_000)?;
+    let settle = within("publish_settle_ms_max", settle, 2_000, 0..=60_000)?;
+    Ok(Pace { every: Duration::from_millis(every), settle_max: Duration::from_millis(settle) })
 }
 
 fn check_wal(segment: Option<u64>, reserve: Option<u64>) -> Result<wal::Config, ConfigError> {

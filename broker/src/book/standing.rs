@@ -9,7 +9,7 @@
 use std::io;
 
 use anteroom_proto::ledger::checkpoint::{CheckpointError, LogTrust, VerifiedCheckpoint};
-use anteroom_proto::ledger::note::{NOTE_BYTES_MAX, Note};
+use anteroom_proto::ledger::note::{NOTE_BYTES_MAX, Note, VerifyError};
 use anteroom_proto::ledger::tree::Hash;
 
 use super::disk::{Disk, read_small};
@@ -55,6 +55,12 @@ pub enum Disagreement {
         published: u64,
         /// The lock file's.
         locked: u64,
+    },
+    /// What is on disk was signed by another key than the one given.
+    #[error("the ledger was signed by `{found}`, not by the log's key")]
+    OtherKey {
+        /// The signing key's name and id.
+        found: String,
     },
     /// The published checkpoint cannot be read.
     #[error("the published checkpoint is damaged: {0}")]
@@ -105,7 +111,16 @@ pub fn checkpoint(published: &dyn Disk, trust: &LogTrust) -> Result<Option<Verif
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Disagreement::Disk(error)),
     };
-    trust.open(&bytes).map(Some).map_err(Disagreement::Checkpoint)
+    trust.open(&bytes).map(Some).map_err(|error| other_key(&bytes, &error).unwrap_or(Disagreement::Checkpoint(error)))
+}
+
+fn other_key(note: &[u8], error: &CheckpointError) -> Option<Disagreement> {
+    if !matches!(error, CheckpointError::Verify(VerifyError::Missing { .. } | VerifyError::Unknown)) {
+        return None;
+    }
+    let note = Note::parse(note).ok()?;
+    let first = note.signatures().first()?;
+    Some(Disagreement::OtherKey { found: format!("{}+{}", first.name(), first.key_id()) })
 }
 
 /// The ledger's own signed head at a size, which must be this one.
@@ -121,6 +136,7 @@ fn signed_at(reader: &mut Reader, head: &Locked, trust: &LogTrust) -> Result<Opt
         Ok(verified) if verified.checkpoint().size() == head.size && *verified.checkpoint().root() == head.root => {
             Ok(Some(verified.note().clone()))
         }
-        Ok(_) | Err(_) => Err(split),
+        Ok(_) => Err(split),
+        Err(error) => Err(other_key(&batch.footer.note, &error).unwrap_or(split)),
     }
 }

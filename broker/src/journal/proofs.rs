@@ -44,7 +44,9 @@ impl Tail {
     pub(super) fn push(&mut self, leaf: Hash) -> Result<(), FrontierError> {
         if self.base.size() < self.begin {
             self.base.push(leaf)?;
-            self.tree = Tree::resume(&self.base);
+            if self.base.size() == self.begin {
+                self.tree = Tree::resume(&self.base);
+            }
         } else {
             self.tree.push(leaf)?;
         }
@@ -77,6 +79,10 @@ pub(super) struct Proofs {
 
 impl Proofs {
     pub(super) fn new(tail: Tail, tiles: Option<Tiles>) -> Self {
+        let mut tail = tail;
+        if tail.tree.size() < tail.base.size() {
+            tail.tree = Tree::resume(&tail.base);
+        }
         Self { tail: RwLock::new(tail), tiles: tiles.map(|tiles| TileReader::new(tiles.disk)) }
     }
 
