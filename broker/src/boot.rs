@@ -9,6 +9,7 @@ mod end;
 mod folder;
 mod fsck;
 mod held;
+mod mend;
 mod outside;
 mod overlay;
 mod publish;
@@ -40,7 +41,8 @@ use self::{
 pub use self::{
     end::{Ended, Phase},
     folder::{Folder, Initialised, init},
-    fsck::{Checked, Wrong, fsck},
+    fsck::{Checked, Wrong, adopt_lock, fsck},
+    mend::{MendError, cut_tail, rebuild_index, witnessed},
     outside::{Environment, Outside},
     publish::Unpublishable,
     running::{Addresses, Running, Switch},

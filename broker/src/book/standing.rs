@@ -83,7 +83,19 @@ pub fn compare(
     published: &dyn Disk,
     trust: &LogTrust,
 ) -> Result<Standing, Disagreement> {
-    let locked = lock.read()?;
+    compare_with(reader, lock.read()?, published, trust)
+}
+
+/// As [`compare`], with a head in the place of the lock file's.
+///
+/// # Errors
+/// As for [`compare`].
+pub fn compare_with(
+    reader: &mut Reader,
+    locked: Locked,
+    published: &dyn Disk,
+    trust: &LogTrust,
+) -> Result<Standing, Disagreement> {
     let signed = signed_at(reader, &locked, trust)?;
     let published = checkpoint(published, trust)?;
     if let Some(verified) = &published {

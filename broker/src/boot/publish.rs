@@ -193,7 +193,7 @@ pub(super) fn lock_file(disk: Arc<dyn Disk>, path: &Path, origin: &KeyName) -> L
 }
 
 /// What a start says of each disagreement.
-fn refusal(error: OpenError, lock: &Path, published: &Path, key: &VerifierKey) -> StartError {
+pub(super) fn refusal(error: OpenError, lock: &Path, published: &Path, key: &VerifierKey) -> StartError {
     let disagreement = match error {
         OpenError::Disagreement(disagreement) => disagreement,
         OpenError::Tiles(error) => return Unpublishable::Tiles(error.to_string()).into(),

@@ -6,9 +6,12 @@ use anteroom_policy::{command::Command, event::ClockTrust};
 use anteroom_proto::ledger::{checkpoint::Checkpoint, note::Note};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::super::{Ended, Outside, Running, init as make, start};
+use super::super::{
+    Checked, Ended, MendError, Outside, Running, Wrong, adopt_lock, cut_tail, fsck, init as make, rebuild_index, start,
+    witnessed,
+};
 use super::*;
-use crate::{clock::ScriptedTime, config::Settings};
+use crate::{book::tiles::CompareError, clock::ScriptedTime, config::Settings};
 
 const NOW: i64 = 1_790_000_000_000;
 
@@ -71,6 +74,14 @@ impl Site {
     fn segment(&self) -> PathBuf {
         let mut files = fs::read_dir(self.path("wal")).unwrap().map(|entry| entry.unwrap().path());
         files.find(|path| path.extension().is_some_and(|kind| kind == "seg")).unwrap()
+    }
+
+    fn checked(&self) -> Checked {
+        fsck(&self.config, &|_| None).unwrap().unwrap()
+    }
+
+    fn wrong(&self) -> Wrong {
+        fsck(&self.config, &|_| None).unwrap().unwrap_err()
     }
 
     fn published(&self) -> u64 {
@@ -238,6 +249,108 @@ async fn a_byte_flipped_under_the_running_broker_ends_it_unpublished() {
     let ended = running.ended().await;
     assert!(matches!(&ended, Ended::Fatal(why) if why.contains("cannot be read back")), "{ended:?}");
     assert!(site.published() < size);
+}
+
+/// A data directory as an earlier version left it.
+async fn without_a_lock() -> Site {
+    let site = Site::new().await;
+    fs::remove_dir_all(site.path("lock")).unwrap();
+    fs::remove_dir_all(site.path("published")).unwrap();
+    site
+}
+
+#[tokio::test]
+async fn a_lock_file_is_adopted_by_command_alone_and_once() {
+    let site = without_a_lock().await;
+    assert!(matches!(site.refused().await, Unpublishable::LockMissing(_)));
+    assert!(matches!(site.wrong(), Wrong::Published(Unpublishable::LockMissing(_))));
+    let adopted = adopt_lock(&site.config, &|_| None).unwrap().unwrap();
+    assert_eq!((adopted.records, adopted.lock_size), (2, 2));
+    let again = adopt_lock(&site.config, &|_| None).unwrap_err();
+    assert!(matches!(again, StartError::Published(Unpublishable::LockPresent(_))), "{again}");
+    site.run().await;
+    assert_eq!(site.checked().lock_size, 3);
+}
+
+#[tokio::test]
+async fn a_ledger_older_than_its_checkpoint_is_not_adopted() {
+    let site = Site::new().await;
+    let old = fs::read(site.segment()).unwrap();
+    site.run().await;
+    fs::write(site.segment(), old).unwrap();
+    fs::remove_dir_all(site.path("lock")).unwrap();
+    let refused = adopt_lock(&site.config, &|_| None).unwrap_err();
+    assert!(matches!(refused, StartError::Published(Unpublishable::Rollback { locked: 3 })), "{refused}");
+    assert!(!site.path("lock").exists());
+}
+
+#[tokio::test]
+async fn fsck_names_the_file_and_the_first_wrong_byte() {
+    let site = Site::new().await;
+    let whole = site.checked();
+    assert_eq!((whole.lock_size, whole.published_size), (2, Some(2)));
+    assert!(whole.tiles >= 2, "{whole:?}");
+    let file = site.path("published/tile/entries/000.p/2");
+    let bytes = fs::read(&file).unwrap();
+    let mut altered = bytes.clone();
+    *altered.get_mut(77).unwrap() ^= 4;
+    fs::write(&file, altered).unwrap();
+    assert_eq!(site.wrong().place(), Some(("tile/entries/000.p/2".to_owned(), Some(77))));
+    fs::write(&file, bytes).unwrap();
+    fs::remove_file(site.path("published/tile/0/000.p/2")).unwrap();
+    assert!(matches!(site.wrong(), Wrong::Tile(CompareError::Missing(file)) if file == "tile/0/000.p/2"));
+    site.run().await;
+    assert_eq!(site.checked().records, 3);
+}
+
+#[tokio::test]
+async fn a_cut_needs_the_size_and_somebodys_word_and_never_takes_what_was_published() {
+    let site = Site::new().await;
+    let published: Vec<(PathBuf, Vec<u8>)> = ["lock/log.lock", "published/checkpoint"]
+        .map(|name| (site.path(name), fs::read(site.path(name)).unwrap()))
+        .into();
+    site.run().await;
+    site.run().await;
+    let cut = |expected, witnessed| cut_tail(&site.config, &|_| None, expected, witnessed, 0);
+    assert!(matches!(cut(4, Some(4)), Err(MendError::Whole)));
+    // The last of the four records is damaged, with a whole batch's bytes behind the flaw.
+    let mut reader = wal::Reader::new(Arc::new(RealDisk::open(&site.path("wal")).unwrap()), "broker.test/log");
+    let at = reader.find(2).unwrap().unwrap();
+    let mut bytes = fs::read(site.segment()).unwrap();
+    *bytes.get_mut(usize::try_from(at.offset).unwrap() + 100).unwrap() ^= 1;
+    fs::write(site.segment(), &bytes).unwrap();
+    assert!(matches!(site.wrong(), Wrong::Wal(_)));
+    assert!(matches!(cut(2, None), Err(MendError::Unwitnessed)));
+    assert!(matches!(cut(3, Some(2)), Err(MendError::Size { left: 2, expected: 3 })));
+    assert!(matches!(cut(2, Some(2)), Err(MendError::Published { published: 4, left: 2 })));
+    // As if nothing after the second record had been published.
+    for (path, bytes) in &published {
+        fs::write(path, bytes).unwrap();
+    }
+    assert!(matches!(cut(2, Some(4)), Err(MendError::Witnessed { witnessed: 4, left: 2 })));
+    assert_eq!(fs::read(site.segment()).unwrap(), bytes, "nothing was cut so far");
+    // With witnesses to ask the word may come later.
+    let report = cut_tail(&site.config, &|_| None, 2, None, 1).unwrap();
+    assert_eq!(report.size, 2);
+    assert!(matches!(site.refused().await, Unpublishable::Cut));
+    assert!(matches!(site.wrong(), Wrong::Published(Unpublishable::Cut)));
+    assert!(matches!(witnessed(&site.config, &|_| None, 3), Err(MendError::Witnessed { witnessed: 3, left: 2 })));
+    assert_eq!(witnessed(&site.config, &|_| None, 2).unwrap(), 2);
+    assert!(matches!(witnessed(&site.config, &|_| None, 2), Err(MendError::NoCut)));
+    site.run().await;
+    assert_eq!(site.checked().records, 3);
+}
+
+#[tokio::test]
+async fn an_index_moved_aside_is_made_again() {
+    let site = Site::new().await;
+    let first = rebuild_index(&site.config).unwrap();
+    assert!(fs::read_dir(&first).unwrap().next().is_some());
+    let running = site.started().await.unwrap();
+    assert!(matches!(rebuild_index(&site.config), Err(MendError::Start(StartError::InUse))));
+    stopped(running).await;
+    assert!(fs::read_dir(site.path("index")).unwrap().next().is_some());
+    assert_ne!(rebuild_index(&site.config).unwrap(), first);
 }
 
 #[test]
