@@ -9,8 +9,12 @@ mod end;
 mod folder;
 mod fsck;
 mod held;
+mod mend;
+mod outside;
 mod overlay;
+mod publish;
 mod renew;
+mod running;
 #[cfg(test)]
 mod tests;
 mod tick;
@@ -18,7 +22,6 @@ mod wire;
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -27,7 +30,7 @@ use anteroom_policy::command::Command;
 use anteroom_proto::names::Digest;
 use tokio::{
     sync::{oneshot, watch},
-    task::{JoinHandle, JoinSet},
+    task::JoinSet,
 };
 
 use self::{
@@ -37,7 +40,11 @@ use self::{
 pub use self::{
     end::{Ended, Phase},
     folder::{Folder, Initialised, init},
-    fsck::{Checked, Wrong, fsck},
+    fsck::{Checked, Wrong, adopt_lock, fsck},
+    mend::{MendError, cut_tail, rebuild_index, witnessed},
+    outside::{Environment, Outside},
+    publish::Unpublishable,
+    running::{Addresses, Running, Switch},
 };
 use crate::{
     book::{
@@ -46,7 +53,7 @@ use crate::{
         published::Published,
         wal::WalError,
     },
-    clock::{ClockFileError, SystemTime, TimeSource, Timekeeper},
+    clock::{ClockFileError, TimeSource, Timekeeper},
     config::{Config, SecretError},
     entropy::{self, SystemEntropy},
     export::Sinks,
@@ -63,6 +70,7 @@ use crate::{
         ca::{CaError, ClientLifetime},
         token::{TokenError, TokenStore},
     },
+    public::Public,
     relay::Relay,
     service::enrolment::Registrar,
     telemetry::Telemetry,
@@ -131,6 +139,9 @@ pub enum StartError {
     /// The ledger.
     #[error("the ledger cannot be folded: {0}; keep the directory as it is and run `anteroom-broker fsck`")]
     Recover(RecoverError),
+    /// The published log does not agree with the ledger.
+    #[error("{0}; see `{section}` in deploy/RUNBOOK.md", section = .0.section())]
+    Published(#[from] Unpublishable),
     /// The first records could not be written.
     #[error("the ledger cannot be written: {0}")]
     Journal(#[from] JournalError),
@@ -171,117 +182,6 @@ impl From<RecoverError> for StartError {
     }
 }
 
-/// Answers for the name of an environment variable.
-pub type Environment = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
-
-/// What the broker takes from outside its data directory, besides its configuration.
-pub struct Outside {
-    /// The clocks.
-    pub time: Arc<dyn TimeSource>,
-    /// The environment, for secrets that are in it.
-    pub environment: Environment,
-}
-
-impl Outside {
-    /// This machine.
-    ///
-    /// # Errors
-    /// [`StartError::Clocks`] if the kernel does not say which boot this is.
-    pub fn system() -> Result<Self, StartError> {
-        let time = Arc::new(SystemTime::new().map_err(StartError::Clocks)?);
-        Ok(Self { time, environment: Box::new(|name| std::env::var(name).ok()) })
-    }
-}
-
-/// The addresses in use: with port 0 asked for, the ones the kernel chose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addresses {
-    /// The programme's door.
-    pub programme: SocketAddr,
-    /// The enrolment door.
-    pub enrolment: SocketAddr,
-    /// Health and metrics.
-    pub ops: SocketAddr,
-}
-
-/// A broker that runs. Dropping it stops it without order; [`Running::ended`] waits for an orderly end.
-#[derive(Debug)]
-#[must_use]
-pub struct Running {
-    addresses: Addresses,
-    journal: Journal,
-    log_key: String,
-    phase: watch::Sender<Phase>,
-    main: JoinHandle<Ended>,
-}
-
-impl Running {
-    /// Where it listens.
-    #[must_use]
-    pub const fn addresses(&self) -> Addresses {
-        self.addresses
-    }
-
-    /// Its journal.
-    #[must_use]
-    pub const fn journal(&self) -> &Journal {
-        &self.journal
-    }
-
-    /// The log's verifier key: what the parties pin.
-    #[must_use]
-    pub fn log_key(&self) -> &str {
-        &self.log_key
-    }
-
-    /// Takes no new calls, lets open ones end within the drain's bound and never past their grants' ends, then stops.
-    pub fn drain(&self) {
-        self.reach(Phase::Draining);
-    }
-
-    /// Stops at once: open calls are cut.
-    pub fn stop(&self) {
-        self.reach(Phase::Stopping);
-    }
-
-    /// Waits until everything has ended.
-    pub async fn ended(self) -> Ended {
-        let Self { phase, main, .. } = self;
-        let ended =
-            main.await.unwrap_or_else(|error| Ended::Fatal(format!("the broker's main task was lost: {error}")));
-        drop(phase);
-        ended
-    }
-
-    /// A handle that can drain and stop while somebody else waits for the end.
-    #[must_use]
-    pub fn switch(&self) -> Switch {
-        Switch { phase: self.phase.clone() }
-    }
-
-    fn reach(&self, phase: Phase) {
-        end::reach(&self.phase, phase);
-    }
-}
-
-/// Drains and stops a running broker.
-#[derive(Clone, Debug)]
-pub struct Switch {
-    phase: watch::Sender<Phase>,
-}
-
-impl Switch {
-    /// As [`Running::drain`].
-    pub fn drain(&self) {
-        end::reach(&self.phase, Phase::Draining);
-    }
-
-    /// As [`Running::stop`].
-    pub fn stop(&self) {
-        end::reach(&self.phase, Phase::Stopping);
-    }
-}
-
 /// Starts a broker from an initialised data directory.
 ///
 /// # Errors
@@ -307,6 +207,7 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running, StartErr
 struct Book {
     folder: Folder,
     journal: Journal,
+    published: Arc<Published>,
     clock: Arc<Timekeeper>,
     time: Arc<dyn TimeSource>,
     log_key: String,
@@ -324,32 +225,49 @@ fn open(
         Err(source) => Err(StartError::Folder { path: path.display().to_string(), source }),
     };
     let (wal, keys) = (disk(folder.wal())?, disk(folder.keys())?);
-    let holds = Holds(vec![Arc::clone(&wal), Arc::clone(&keys)]);
+    let mut holds = Holds(vec![Arc::clone(&wal), Arc::clone(&keys)]);
     let clock = Arc::new(Timekeeper::start(Arc::clone(&outside.time), Some(&folder.clock()))?);
     let keyring = keyring(config, keys, &*outside.environment)?;
     let signer = Arc::new(folder::signer(config, &*outside.environment)?);
     let log_key = signer.verifier().to_string();
+    let (opened, lock) = publish::open(config, &folder, &wal, signer.verifier())?;
+    holds.0.push(lock);
+    let fatal: publish::Fatal = Arc::new(move |why| {
+        // The first reason is the one to tell; nothing that follows it is news.
+        let _ = broken.set(why.to_owned());
+        end::reach(&phase, Phase::Broken);
+    });
     let (journal, writer) = writer::start(WriterConfig {
         wal,
         keyring,
+        tiles: Some(opened.tiles()),
         sizes: config.wal,
         origin: config.origin.clone(),
         signer,
         clock: Arc::clone(&clock),
         entropy: Box::new(SystemEntropy::new()),
-        fatal: Box::new(move |why| {
-            // The first reason is the one to tell; nothing that follows it is news.
-            let _ = broken.set(why.to_owned());
-            end::reach(&phase, Phase::Broken);
+        fatal: Box::new({
+            let fatal = Arc::clone(&fatal);
+            move |why| fatal(why)
         }),
     })?;
+    let mut writer = Writer { thread: writer, publisher: None, holds };
     let found = journal.standing().log_key.clone();
     if journal.newest().size > 0 && found != log_key {
         journal.close();
-        drop(Writer { thread: writer, holds }.end());
+        drop(writer.end());
         return Err(StartError::OtherLogKey { found, given: log_key });
     }
-    Ok((Book { folder, journal, clock, time: Arc::clone(&outside.time), log_key }, Writer { thread: writer, holds }))
+    let published = Arc::new(Published::default());
+    match opened.start(config.pace, &journal, &published, fatal) {
+        Ok(publisher) => writer.publisher = Some(publisher),
+        Err(error) => {
+            journal.close();
+            drop(writer.end());
+            return Err(error.into());
+        }
+    }
+    Ok((Book { folder, journal, published, clock, time: Arc::clone(&outside.time), log_key }, writer))
 }
 
 /// The scopes' keys.
@@ -374,7 +292,7 @@ async fn assemble(
     phase: watch::Sender<Phase>,
     broken: Arc<OnceLock<String>>,
 ) -> Result<Running, StartError> {
-    let Book { folder, journal, clock, time, log_key } = book;
+    let Book { folder, journal, published, clock, time, log_key } = book;
     let telemetry = Arc::new(Telemetry::new());
     journal.observe(Arc::clone(&telemetry) as Arc<_>);
     let nonce = Digest::from_bytes(entropy::bytes(&mut SystemEntropy::new()));
@@ -405,7 +323,6 @@ async fn assemble(
     };
 
     let index = Index::open(&folder.index(), &journal);
-    let published = Arc::new(Published::default());
     let services = wire::Services {
         journal: journal.clone(),
         relay: Arc::clone(&relay),
@@ -430,11 +347,18 @@ async fn assemble(
         ops: ops_socket.local_addr().map_err(ops_failed)?,
     };
 
+    let public = match config.publish_listen {
+        Some(address) => Some(Public::bind(address, &folder.published()).await?),
+        None => None,
+    };
+    let published_address = public.as_ref().map(Public::local_addr);
+
     let (health, health_service) = tonic_health::server::health_reporter();
     let mut tasks = JoinSet::new();
     let sinks = Sinks::start(&journal, &config.origin, &folder.sinks(), &config.sinks, &mut tasks);
     let mut wired = services.wire();
     wired.sources.push(sinks.source());
+    wired.sources.extend(writer.as_ref().and_then(|writer| publish::metrics(writer, &journal)));
     let routes = wired.programme.add_service(health_service);
 
     let connections = programme.connections();
@@ -471,6 +395,9 @@ async fn assemble(
     });
     config.witnesses.start(&mut tasks, &published, &(Arc::new(journal.clone()) as Arc<_>));
     tasks.spawn(tick::look_after_tls(tick::Renewal { folder, ca, tls, names, files, now }));
+    if let Some(public) = public {
+        tasks.spawn(public.serve());
+    }
     let parts = end::Parts {
         phase: phase.clone(),
         broken,
@@ -487,5 +414,5 @@ async fn assemble(
         clock,
     };
     let main = tokio::spawn(end::run(parts));
-    Ok(Running { addresses, journal, log_key, phase, main })
+    Ok(Running { addresses, journal, log_key, published, published_address, phase, main })
 }

@@ -24,7 +24,7 @@ pub use self::{
     secret::{Secret, SecretError},
 };
 use crate::{
-    book::wal,
+    book::{publisher::Pace, wal},
     export::{SINKS_MAX, SinkAddress},
     identity::TrustDomain,
     listen::ListenLimits,
@@ -101,6 +101,9 @@ pub struct Config {
     pub(crate) networks: Networks,
     pub(crate) sinks: Vec<SinkAddress>,
     pub(crate) witnesses: Witnesses,
+    pub(crate) lock_file: PathBuf,
+    pub(crate) publish_listen: Option<SocketAddr>,
+    pub(crate) pace: Pace,
     pub(crate) drain_max: Duration,
     pub(crate) wal: wal::Config,
     pub(crate) log_format: LogFormat,
@@ -143,8 +146,9 @@ impl Config {
             return Err(bad("ops_listen", ops_listen, rule));
         }
         let doors = [("listen", listen), ("enrol_listen", enrol_listen), ("ops_listen", ops_listen)];
+        let published = settings.publish_listen.map(|address| ("publish_listen", address));
         let mut taken = std::collections::BTreeMap::new();
-        for (key, address) in doors {
+        for (key, address) in doors.into_iter().chain(published) {
             if address.port() != 0
                 && let Some(other) = taken.insert(address, key)
             {
@@ -157,6 +161,8 @@ impl Config {
         let networks = check_networks(settings.networks)?;
         let sinks = check_sinks(settings.sinks)?;
         let witnesses = check_witnesses(settings.witnesses, settings.witness_quorum)?;
+        let lock_file = check_lock(settings.lock_file, &data_dir)?;
+        let pace = check_pace(settings.publish_every_ms, settings.publish_settle_ms_max)?;
         let drain = within("drain_seconds_max", settings.drain_seconds_max, 30, 0..=DRAIN_SECONDS_MAX)?;
         let programme = check_limits(settings.connections_max, settings.connections_per_org_max, settings.streams_max)?;
         let log_filter = settings.log_filter.unwrap_or_else(|| "info".to_owned());
@@ -183,6 +189,9 @@ impl Config {
             networks,
             sinks,
             witnesses,
+            lock_file,
+            publish_listen: settings.publish_listen,
+            pace,
             drain_max: Duration::from_secs(drain),
             wal,
             log_format: settings.log_format.unwrap_or_default(),
@@ -334,6 +343,29 @@ fn check_witnesses(given: Option<List>, quorum: Option<u64>) -> Result<Witnesses
     let majority = if count == 0 { 0 } else { count / 2 + 1 };
     let quorum = within("witness_quorum", quorum, majority, 0..=count)?;
     Ok(Witnesses::new(witnesses, usize::try_from(quorum).unwrap_or(usize::MAX)))
+}
+
+/// The lock file's directory is taken by the running broker as a whole, so nothing else may be in it.
+fn check_lock(given: Option<PathBuf>, data_dir: &Path) -> Result<PathBuf, ConfigError> {
+    let path = given.unwrap_or_else(|| data_dir.join("lock").join("log.lock"));
+    let taken = ["", "wal", "keys", "pki", "index", "sinks", "operator", "published"].map(|name| data_dir.join(name));
+    let own = path.parent().is_some_and(|parent| {
+        !parent.as_os_str().is_empty() && !taken.iter().any(|taken| taken.components().eq(parent.components()))
+    });
+    if own && path.file_name().is_some_and(|name| name.to_str().is_some()) {
+        return Ok(path);
+    }
+    Err(bad(
+        "lock_file",
+        path.display(),
+        "a file in a directory of its own is expected, such as `/srv/anteroom-lock/log.lock`",
+    ))
+}
+
+fn check_pace(every: Option<u64>, settle: Option<u64>) -> Result<Pace, ConfigError> {
+    let every = within("publish_every_ms", every, 1_000, 10..=60_000)?;
+    let settle = within("publish_settle_ms_max", settle, 2_000, 0..=60_000)?;
+    Ok(Pace { every: Duration::from_millis(every), settle_max: Duration::from_millis(settle) })
 }
 
 fn check_wal(segment: Option<u64>, reserve: Option<u64>) -> Result<wal::Config, ConfigError> {

@@ -17,6 +17,7 @@ pub mod journal;
 pub mod listen;
 pub mod ops;
 pub mod pki;
+pub mod public;
 pub mod relay;
 pub mod service;
 pub mod status;

@@ -28,6 +28,9 @@ Exit codes: 0 done; 1 something is wrong on this machine; 2 wrong usage; 7 verif
 
 A value comes from its flag, else from its environment variable, else from the file, else from its default.";
 
+#[path = "main/ledger.rs"]
+mod ledger;
+
 #[derive(Parser)]
 #[command(name = "anteroom-broker", version, about = "Lends access to a model before its release, on terms both sides signed", after_help = EXIT_CODES)]
 struct Cli {
@@ -51,9 +54,14 @@ enum Command {
     /// Look at a configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Fold the whole ledger and recompute every digest, chain, root and signature. Changes nothing; the broker must be stopped.
-    #[command(after_help = "Example:\n  anteroom-broker fsck --config broker.toml || echo 'do not start it'")]
-    Fsck(Configured),
+    /// Fold the whole ledger and recompute every digest, chain, root, signature and published tile. The broker must be stopped.
+    #[command(
+        after_help = "Without --adopt-lock, --cut-tail and --witnessed-size it changes nothing; deploy/RUNBOOK.md says when each is right.\n\nExample:\n  anteroom-broker fsck --config broker.toml || echo 'do not start it'"
+    )]
+    Fsck(ledger::FsckArgs),
+    /// Move the index aside; the next start makes it anew from the ledger while it serves. The broker must be stopped.
+    #[command(after_help = "Example:\n  anteroom-broker rebuild-index --config broker.toml")]
+    RebuildIndex(Configured),
     /// Run a broker for trying things out, with one lab, one agency and one auditor.
     #[cfg(feature = "demo")]
     Dev(anteroom_broker::demo::DevArgs),
@@ -109,6 +117,8 @@ enum Failure {
     Token(#[from] TokenError),
     #[error("the ledger is wrong: {0}")]
     Wrong(#[from] boot::Wrong),
+    #[error("{0}")]
+    Mend(boot::MendError),
     #[error("the broker stopped: {0}")]
     Fatal(String),
     #[error("{0}")]
@@ -125,7 +135,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             // A terminal that is gone changes nothing about the failure.
             let _ = writeln!(io::stderr().lock(), "anteroom-broker: {failure}");
-            let wrong = matches!(failure, Failure::Wrong(_));
+            let wrong = matches!(failure, Failure::Wrong(_) | Failure::Start(StartError::Published(_)));
             ExitCode::from(if wrong { VERIFICATION_FAILED } else { LOCAL_ERROR })
         }
     }
@@ -140,7 +150,8 @@ fn run(command: Command) -> Result<(), Failure> {
             configured.load()?;
             say("the configuration is in order")
         }
-        Command::Fsck(configured) => fsck(&configured.load()?),
+        Command::Fsck(args) => ledger::fsck(args),
+        Command::RebuildIndex(configured) => ledger::rebuild_index(configured),
         #[cfg(feature = "demo")]
         Command::Dev(args) => Ok(runtime()?.block_on(anteroom_broker::demo::dev(args))?),
         #[cfg(feature = "demo")]
@@ -217,22 +228,6 @@ fn token(args: TokenArgs) -> Result<(), Failure> {
     let token = store.mint(&principal, ttl, now_ms, &mut SystemEntropy::new())?;
     writeln!(io::stderr().lock(), "one-time token for {principal}; hand it over on a channel fit for a secret")?;
     say(token.expose())
-}
-
-fn fsck(config: &Config) -> Result<(), Failure> {
-    let checked = boot::fsck(config, &environment)??;
-    let torn = match checked.torn {
-        Some((segment, offset)) => {
-            format!(
-                "\nan unfinished batch at segment {segment}, byte {offset}: nobody was answered from it; `serve` cuts it"
-            )
-        }
-        None => String::new(),
-    };
-    say(&format!(
-        "{} records in {} batches are whole, {} calls open\nroot {}{torn}\n\n{}",
-        checked.records, checked.batches, checked.open_calls, checked.root, checked.checkpoint
-    ))
 }
 
 /// Termination and interruption, one like the other.

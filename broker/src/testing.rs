@@ -236,6 +236,7 @@ impl World {
         let config = WriterConfig {
             wal,
             keyring: Keyring::open(keys, Kek::from_bytes(&random::<32>()).unwrap()).unwrap(),
+            tiles: None,
             sizes: Config { segment_bytes: 1 << 20, reserve_bytes: 1 << 18 },
             origin,
             signer: Arc::clone(&log),

@@ -1,4 +1,4 @@
-//! The one seam between the book and a disk: a directory of files with flat names.
+//! The one seam between the book and a disk: a directory of files, and of folders that are directories again.
 //!
 //! It knows which system calls make bytes durable and nothing about what the bytes are. [`RealDisk`] is a directory held open for
 //! as long as the book lives; [`lossy::LossyDisk`] is a directory in memory that forgets, shuffles and tears what was not synced.
@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
 
@@ -43,6 +44,18 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Which file a name leads to at this moment, looked up by full path, so that a directory moved aside is noticed as well.
     fn identify(&self, name: &str) -> io::Result<FileIdentity>;
+    /// Opens a folder in this directory as a directory of its own. A disk without folders answers `Unsupported`, here and below.
+    fn folder(&self, _name: &str) -> io::Result<Arc<dyn Disk>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Creates an empty folder for this user alone; an existing name is an error. Durable only after [`Disk::sync_dir`].
+    fn create_folder(&self, _name: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Removes an empty folder. Durable only after [`Disk::sync_dir`].
+    fn remove_folder(&self, _name: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// One open file.
@@ -70,6 +83,15 @@ pub fn is_full(error: &io::Error) -> bool {
 /// # Errors
 /// Whatever the disk reports. A full disk leaves the previous contents in place; after any other error it is unknown which of the two is there.
 pub fn write_durably(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    write_whole(disk, name, bytes)?;
+    disk.sync_dir()
+}
+
+/// As [`write_durably`], but for the name, which is durable only after [`Disk::sync_dir`]: for many files at once.
+///
+/// # Errors
+/// As for [`write_durably`].
+pub fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
     let unfinished = format!("{name}.tmp");
     match disk.remove(&unfinished) {
         Ok(()) => {}
@@ -79,8 +101,7 @@ pub fn write_durably(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()
     let file = disk.create(&unfinished)?;
     file.write_at(bytes, 0)?;
     file.sync()?;
-    disk.rename(&unfinished, name)?;
-    disk.sync_dir()
+    disk.rename(&unfinished, name)
 }
 
 /// Reads a whole file of at most `limit` bytes; `None` when it is longer.
@@ -188,6 +209,20 @@ impl Disk for RealDisk {
     fn identify(&self, name: &str) -> io::Result<FileIdentity> {
         let metadata = std::fs::symlink_metadata(self.path.join(name))?;
         Ok(FileIdentity { device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    fn folder(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let directory = File::from(rustix::fs::openat(&self.directory, name, flags, Mode::empty())?);
+        Ok(Arc::new(Self { path: self.path.join(name), directory }))
+    }
+
+    fn create_folder(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::mkdirat(&self.directory, name, Mode::RWXU)?)
+    }
+
+    fn remove_folder(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.directory, name, AtFlags::REMOVEDIR)?)
     }
 }
 

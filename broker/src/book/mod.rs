@@ -4,5 +4,9 @@
 
 pub mod disk;
 pub mod keyring;
+pub mod lock;
 pub mod published;
+pub mod publisher;
+pub mod standing;
+pub mod tiles;
 pub mod wal;

@@ -14,6 +14,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::held::Holds;
 use crate::{
+    book::publisher,
     clock::Timekeeper,
     identity::Role,
     index::Index,
@@ -79,16 +80,19 @@ pub(super) async fn door(listener: Listener, routes: Routes, phase: watch::Recei
 /// The ledger's thread with the directories it has for itself.
 pub(super) struct Writer {
     pub(super) thread: std::thread::JoinHandle<()>,
+    /// Started last; it publishes what the writer acknowledged before it ended.
+    pub(super) publisher: Option<publisher::Handle>,
     pub(super) holds: Holds,
 }
 
 impl Writer {
     /// Waits until nothing is written any more, then lets the directories go.
     pub(super) fn end(self) -> std::thread::Result<()> {
-        let Self { thread, holds } = self;
+        let Self { thread, publisher, holds } = self;
         let ended = thread.join();
+        let published = publisher.map_or(Ok(()), publisher::Handle::finish);
         drop(holds);
-        ended
+        ended.and(published)
     }
 }
 

@@ -8,6 +8,8 @@
 //! log.key         the key that signs checkpoints
 //! clock           what the clock must remember
 //! pki/            the built-in authority, the server's certificate, enrolment tokens
+//! published/      the log for strangers: checkpoint, tiles, entry bundles
+//! lock/           how long the published log is, unless `lock_file` is elsewhere
 //! index/          for searches; can be thrown away
 //! sinks/          how far each sink is, and what it is let in with
 //! operator/       what the operator hands to the parties: the authority's root and the log's verifier key
@@ -24,7 +26,7 @@ use std::{
 
 use anteroom_proto::ledger::note::NoteSigner;
 
-use super::{StartError, renew};
+use super::{StartError, publish, renew};
 use crate::{
     book::disk::{RealDisk, read_small, write_durably},
     clock::TimeSource,
@@ -99,6 +101,12 @@ impl Folder {
         self.root.join("pki").join("tokens")
     }
 
+    /// The published log.
+    #[must_use]
+    pub fn published(&self) -> PathBuf {
+        self.root.join("published")
+    }
+
     /// The index.
     pub(crate) fn index(&self) -> PathBuf {
         self.root.join("index")
@@ -151,7 +159,8 @@ pub fn init(
     }
     std::fs::set_permissions(&config.data_dir, std::fs::Permissions::from_mode(0o700))
         .map_err(failed(&config.data_dir))?;
-    for path in [folder.wal(), folder.keys(), folder.pki(), folder.tokens(), folder.index(), folder.operator()] {
+    let folders = [folder.wal(), folder.keys(), folder.pki(), folder.tokens(), folder.index(), folder.operator()];
+    for path in folders.into_iter().chain([folder.published()]) {
         make(&path).map_err(failed(&path))?;
     }
     make_secret(&config.kek)?;
@@ -168,6 +177,7 @@ pub fn init(
     let operator = RealDisk::open(&folder.operator()).map_err(failed(&folder.operator()))?;
     write_durably(&operator, CA_CERT_FILE, ca.cert_pem().as_bytes()).map_err(failed(&root))?;
     write_durably(&operator, "log.vkey", format!("{log_key}\n").as_bytes()).map_err(failed(&folder.operator()))?;
+    publish::init(config)?;
     let disk = RealDisk::open(&config.data_dir).map_err(failed(&config.data_dir))?;
     write_durably(&disk, "format", FORMAT).map_err(failed(&config.data_dir))?;
     Ok(Initialised { log_key, root, operator: folder.operator() })

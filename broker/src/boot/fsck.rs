@@ -1,15 +1,34 @@
-//! Reads the whole ledger and recomputes everything in it: every digest, tag, chain, root and signature.
+//! Reads the whole ledger and recomputes everything in it: every digest, tag, chain, root and signature; and every published
+//! tile, bundle and checkpoint, byte for byte.
 //!
-//! **Invariant:** it changes nothing on disk.
+//! **Invariant:** checking changes nothing in the ledger and nothing that is published.
 
-use std::sync::Arc;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use anteroom_proto::ledger::{checkpoint::LogTrust, leaf::Entry, record::Seed};
+use anteroom_proto::ledger::{
+    checkpoint::LogTrust,
+    leaf::Entry,
+    note::NoteSigner,
+    record::Seed,
+    tree::{EMPTY_ROOT, Hash},
+};
 
-use super::{Folder, StartError, folder, keyring, overlay::Overlay};
+use super::{
+    Folder, StartError, folder, keyring,
+    overlay::Overlay,
+    publish::{self, CUT_MARK, Unpublishable},
+};
 use crate::{
     book::{
-        disk::RealDisk,
+        disk::{Disk, RealDisk},
+        keyring::Keyring,
+        lock::{LockError, LockFile, Locked},
+        standing::{self, Disagreement, Standing},
+        tiles::{Compare, CompareError, Counted},
         wal::{self, RecoveredBatch, WalError},
     },
     config::Config,
@@ -17,7 +36,7 @@ use crate::{
 };
 
 /// What a whole ledger holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Records.
     pub records: u64,
@@ -31,6 +50,16 @@ pub struct Checked {
     pub open_calls: usize,
     /// Where a batch begins that a crash left unfinished, as `segment` and `offset`. Nobody was answered from it.
     pub torn: Option<(u64, u64)>,
+    /// Records that the lock file says were published.
+    pub lock_size: u64,
+    /// Records of the published checkpoint; `None` if there is none.
+    pub published_size: Option<u64>,
+    /// Signatures in the published checkpoint besides the log's own; whose they are is not looked at.
+    pub cosignatures: usize,
+    /// Published tiles and bundles that are what the ledger makes of them.
+    pub tiles: u64,
+    /// Files that an interrupted publication left behind.
+    pub unpublished_tiles: u64,
 }
 
 /// The first thing that is wrong.
@@ -45,6 +74,12 @@ pub enum Wrong {
     /// A record cannot be opened.
     #[error("the key of record {0} is missing from the keyring")]
     Key(u64),
+    /// Lock file or published checkpoint.
+    #[error("{0}; see `{section}` in deploy/RUNBOOK.md", section = .0.section())]
+    Published(#[from] Unpublishable),
+    /// A published tile or bundle.
+    #[error("published log: {0}; see `Published tiles are damaged` in deploy/RUNBOOK.md")]
+    Tile(#[from] CompareError),
     /// A batch's checkpoint.
     #[error("the checkpoint over {size} records {why}")]
     Checkpoint {
@@ -55,52 +90,234 @@ pub enum Wrong {
     },
 }
 
-/// Checks the ledger in the configured data directory. Waits for the disk.
+impl Wrong {
+    /// What is wrong: `ledger`, `published` or `tiles`.
+    #[must_use]
+    pub const fn part(&self) -> &'static str {
+        match self {
+            Self::Wal(_) | Self::Core(_) | Self::Key(_) | Self::Checkpoint { .. } => "ledger",
+            Self::Published(_) => "published",
+            Self::Tile(_) => "tiles",
+        }
+    }
+
+    /// The file that is wrong, below its folder, and the first wrong byte, as far as that can be told.
+    #[must_use]
+    pub fn place(&self) -> Option<(String, Option<u64>)> {
+        match self {
+            Self::Wal(WalError::Corrupt(found)) => Some((found.segment.clone(), Some(found.offset))),
+            Self::Tile(CompareError::Differs { file, at }) => Some((file.clone(), u64::try_from(*at).ok())),
+            Self::Tile(CompareError::Missing(file) | CompareError::Stray(file) | CompareError::Disk { file, .. }) => {
+                Some((file.clone(), None))
+            }
+            Self::Wal(_)
+            | Self::Core(_)
+            | Self::Key(_)
+            | Self::Checkpoint { .. }
+            | Self::Published(_)
+            | Self::Tile(CompareError::Tiles(_)) => None,
+        }
+    }
+}
+
+/// Checks the ledger in the configured data directory, and lock file and published log against it. Waits for the disk.
 ///
 /// # Errors
-/// `Err` if the ledger cannot be looked at; `Ok(Err)` with the first thing wrong in it.
+/// `Err` if the ledger cannot be looked at; `Ok(Err)` with the first thing wrong in it, or else in what was published.
 pub fn fsck(
     config: &Config,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Result<Checked, Wrong>, StartError> {
-    let folder = Folder::open(&config.data_dir)?;
-    let open = |path: std::path::PathBuf| match RealDisk::open(&path) {
-        Ok(disk) => Ok(Arc::new(Overlay::new(disk))),
-        Err(source) => Err(StartError::Folder { path: path.display().to_string(), source }),
+    let site = Site::open(config, environment)?;
+    let lock = match site.lock() {
+        Ok(lock) => lock,
+        Err(StartError::Published(wrong)) => return Ok(site.fold(None).and(Err(wrong.into()))),
+        Err(other) => return Err(other),
     };
-    let keyring = keyring(config, open(folder.keys())?, environment)?;
-    let signer = Arc::new(folder::signer(config, environment)?);
-    let trust = LogTrust::log_only(signer.verifier().clone()).map_err(|error| StartError::LogKey(error.to_string()))?;
-    let disk = open(folder.wal())?;
-    let mut core = Core::new(config.origin.clone(), signer);
-    let mut checked =
-        Checked { records: 0, batches: 0, root: String::new(), checkpoint: String::new(), open_calls: 0, torn: None };
-    let visit = |batch: RecoveredBatch| -> Result<(), Wrong> {
-        for recovered in batch.records {
-            let opening = recovered.opening.ok_or(Wrong::Key(recovered.index))?;
-            let entry = Entry::from_bytes(recovered.entry);
-            core.fold(recovered.index, entry, &Seed::from_bytes(opening.seed), opening.record)?;
-        }
-        let size = batch.footer.size;
-        if core.size() != size || core.root().as_bytes() != &batch.footer.root {
-            return Err(CoreError::Root { size }.into());
-        }
-        checked.checkpoint = check_note(&trust, &core, size, &batch.footer.note)?;
-        checked.batches = checked.batches.saturating_add(1);
-        Ok(())
+    let standing = site.standing(|reader, disk| standing::compare(reader, &lock, disk, &site.trust));
+    let standing = match standing {
+        Ok(standing) => standing,
+        // What is wrong with the ledger itself comes first: the rest may follow from it.
+        Err(StartError::Published(wrong)) => return Ok(site.fold(None).and(Err(wrong.into()))),
+        // The fold says more about it.
+        Err(StartError::Recover(_) | StartError::OtherLogKey { .. }) => return Ok(site.fold(None)),
+        Err(other) => return Err(other),
     };
-    let origin = config.origin.to_string();
-    let opened = match wal::open(disk, &origin, config.wal, &keyring, visit) {
-        Ok(opened) => opened,
-        // Nothing is wrong with a log that another process holds.
-        Err(Wrong::Wal(WalError::Locked)) => return Err(StartError::InUse),
+    if lock.mark(CUT_MARK).map_err(Unpublishable::folder(&config.lock_file))?.is_some() {
+        return Ok(site.fold(None).and(Err(Unpublishable::Cut.into())));
+    }
+    let published = site.folder.published();
+    let disk = match RealDisk::open(&published) {
+        Ok(disk) => disk,
+        Err(error) => return Err(Unpublishable::folder(&published)(error).into()),
+    };
+    let mut compare = Ok(Compare::new(Arc::new(disk), standing.locked.size));
+    let folded = site.fold(Some(&mut |entry: &[u8]| {
+        if let Ok(going) = &mut compare
+            && let Err(wrong) = going.push(entry)
+        {
+            compare = Err(wrong);
+        }
+    }));
+    Ok(folded.and_then(|checked| {
+        let Counted { whole, unpublished } = compare?.finish()?;
+        let cosignatures = standing.published.as_ref().map_or(0, |(_, note)| note.signatures().len().saturating_sub(1));
+        Ok(Checked {
+            lock_size: standing.locked.size,
+            published_size: standing.published.map(|(size, _)| size),
+            cosignatures,
+            tiles: whole,
+            unpublished_tiles: unpublished,
+            ..checked
+        })
+    }))
+}
+
+/// Makes the lock file of a whole ledger that has none, at its present size. Waits for the disk.
+///
+/// # Errors
+/// As for [`fsck`]; there is a lock file; or the published checkpoint is not the ledger's.
+pub fn adopt_lock(
+    config: &Config,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Result<Checked, Wrong>, StartError> {
+    let path = &config.lock_file;
+    let site = Site::open(config, environment)?;
+    match site.lock().map(|lock| lock.read()) {
+        Err(StartError::Published(Unpublishable::LockMissing(_))) | Ok(Err(LockError::Missing)) => {}
+        Ok(Ok(_)) => return Err(Unpublishable::lock(path, LockError::Present).into()),
+        Ok(Err(error)) => return Err(Unpublishable::lock(path, error).into()),
+        Err(other) => return Err(other),
+    }
+    let checked = match site.fold(None) {
+        Ok(checked) => checked,
         Err(wrong) => return Ok(Err(wrong)),
     };
-    checked.records = core.size();
-    checked.root = data_encoding::BASE64.encode(core.root().as_bytes());
-    checked.open_calls = core.state().open_count();
-    checked.torn = opened.torn.map(|at| (at.segment, at.offset));
-    Ok(Ok(checked))
+    let root = Hash::from_base64(&checked.root).unwrap_or(EMPTY_ROOT);
+    let locked = Locked { size: checked.records, root };
+    match site.standing(|reader, disk| standing::compare_with(reader, locked, disk, &site.trust)) {
+        Ok(_) => {}
+        Err(StartError::Published(Unpublishable::LockBehind { published, .. })) => {
+            return Err(Unpublishable::Rollback { locked: published }.into());
+        }
+        Err(other) => return Err(other),
+    }
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let disk = RealDisk::open_or_create(parent).map_err(Unpublishable::folder(parent))?;
+    let lock = publish::lock_file(Arc::new(disk), path, config.origin());
+    lock.create(&locked).map_err(|error| Unpublishable::lock(path, error))?;
+    Ok(Ok(Checked { lock_size: locked.size, ..checked }))
+}
+
+/// A data directory to look at, which nobody else uses meanwhile.
+pub(super) struct Site<'c> {
+    config: &'c Config,
+    folder: Folder,
+    keyring: Keyring,
+    signer: Arc<NoteSigner>,
+    trust: LogTrust,
+    wal: Arc<Overlay>,
+}
+
+impl<'c> Site<'c> {
+    pub(super) fn open(config: &'c Config, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, StartError> {
+        let folder = Folder::open(&config.data_dir)?;
+        let open = |path: std::path::PathBuf| match RealDisk::open(&path) {
+            Ok(disk) => Ok(Arc::new(Overlay::new(disk))),
+            Err(source) => Err(StartError::Folder { path: path.display().to_string(), source }),
+        };
+        let wal = open(folder.wal())?;
+        // Nothing is wrong with a log that another process holds.
+        if !wal.lock().map_err(Unpublishable::folder(&folder.wal()))? {
+            return Err(StartError::InUse);
+        }
+        let keyring = keyring(config, open(folder.keys())?, environment)?;
+        let signer = Arc::new(folder::signer(config, environment)?);
+        let trust = LogTrust::log_only(signer.verifier().clone());
+        let trust = trust.map_err(|error| StartError::LogKey(error.to_string()))?;
+        Ok(Self { config, folder, keyring, signer, trust, wal })
+    }
+
+    /// The lock file, which may not be there.
+    pub(super) fn lock(&self) -> Result<LockFile, StartError> {
+        let path = &self.config.lock_file;
+        let parent = path.parent().unwrap_or(Path::new("."));
+        match RealDisk::open(parent) {
+            Ok(disk) => Ok(publish::lock_file(Arc::new(disk), path, self.config.origin())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Unpublishable::LockMissing(path.display().to_string()).into())
+            }
+            Err(error) => Err(Unpublishable::folder(parent)(error).into()),
+        }
+    }
+
+    /// Compares what is published with the ledger.
+    fn standing(
+        &self,
+        compare: impl FnOnce(&mut wal::Reader, &dyn Disk) -> Result<Standing, Disagreement>,
+    ) -> Result<Standing, StartError> {
+        let published = self.folder.published();
+        // A data directory of an earlier version has none yet.
+        let disk = RealDisk::open_or_create(&published).map_err(Unpublishable::folder(&published))?;
+        let mut reader = wal::Reader::new(Arc::clone(&self.wal) as Arc<dyn Disk>, self.config.origin().as_str());
+        compare(&mut reader, &disk)
+            .map_err(|error| publish::refusal(error.into(), &self.config.lock_file, &published, self.signer.verifier()))
+    }
+
+    /// Where the ledger is.
+    pub(super) fn wal_path(&self) -> PathBuf {
+        self.folder.wal()
+    }
+
+    /// Lets the ledger go and keeps its keys.
+    pub(super) fn into_keyring(self) -> Keyring {
+        self.keyring
+    }
+
+    /// Folds the whole ledger and hands each entry over.
+    pub(super) fn fold(&self, mut each: Option<&mut dyn FnMut(&[u8])>) -> Result<Checked, Wrong> {
+        self.fold_with(
+            |_| {},
+            |entry| {
+                if let Some(each) = &mut each {
+                    each(entry);
+                }
+            },
+        )
+    }
+
+    /// As [`Site::fold`], and tells the size after each whole batch.
+    pub(super) fn fold_with(
+        &self,
+        mut reached: impl FnMut(u64),
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<Checked, Wrong> {
+        let mut core = Core::new(self.config.origin.clone(), Arc::clone(&self.signer));
+        let mut checked = Checked::default();
+        let visit = |batch: RecoveredBatch| -> Result<(), Wrong> {
+            for recovered in batch.records {
+                let opening = recovered.opening.ok_or(Wrong::Key(recovered.index))?;
+                let entry = Entry::from_bytes(recovered.entry);
+                core.fold(recovered.index, entry, &Seed::from_bytes(opening.seed), opening.record)?;
+                each(&recovered.entry);
+            }
+            let size = batch.footer.size;
+            if core.size() != size || core.root().as_bytes() != &batch.footer.root {
+                return Err(CoreError::Root { size }.into());
+            }
+            checked.checkpoint = check_note(&self.trust, &core, size, &batch.footer.note)?;
+            checked.batches = checked.batches.saturating_add(1);
+            reached(size);
+            Ok(())
+        };
+        let wal = Arc::clone(&self.wal) as Arc<dyn Disk>;
+        let opened = wal::open(wal, self.config.origin.as_str(), self.config.wal, &self.keyring, visit)?;
+        checked.records = core.size();
+        checked.root = core.root().to_string();
+        checked.open_calls = core.state().open_count();
+        checked.torn = opened.torn.map(|at| (at.segment, at.offset));
+        Ok(checked)
+    }
 }
 
 fn check_note(trust: &LogTrust, core: &Core, size: u64, bytes: &[u8]) -> Result<String, Wrong> {

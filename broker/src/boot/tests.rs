@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
-use std::{os::unix::fs::PermissionsExt as _, path::Path};
+use std::{net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -93,7 +93,17 @@ fn init_replaces_nothing_and_shows_nothing_to_others() {
     init(&config, &time, &|_| None).unwrap();
     assert!(matches!(init(&config, &time, &|_| None), Err(StartError::Present(_))));
     let mode = |path: &str| std::fs::metadata(root.path().join(path)).unwrap().permissions().mode() & 0o777;
-    for folder in ["data", "data/wal", "data/keys", "data/pki", "data/index", "data/operator", "data/pki/tokens"] {
+    for folder in [
+        "data",
+        "data/published",
+        "data/lock",
+        "data/wal",
+        "data/keys",
+        "data/pki",
+        "data/index",
+        "data/operator",
+        "data/pki/tokens",
+    ] {
         assert_eq!(mode(folder), 0o700, "{folder}");
     }
     for file in ["data/kek", "data/log.key", "data/pki/ca.key", "data/pki/server.pem"] {

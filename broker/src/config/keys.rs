@@ -71,6 +71,10 @@ keys! {
     connections_max: u64 = "ANTEROOM_CONNECTIONS_MAX" "COUNT" "Connections at once (4096)";
     connections_per_org_max: u64 = "ANTEROOM_CONNECTIONS_PER_ORG_MAX" "COUNT" "Connections at once of one organisation (1024)";
     streams_max: u64 = "ANTEROOM_STREAMS_MAX" "COUNT" "Requests at once on one connection (512)";
+    lock_file: PathBuf = "ANTEROOM_LOCK_FILE" "FILE" "What says how long the published log is, in a directory of its own (<data_dir>/lock/log.lock)";
+    publish_listen: SocketAddr = "ANTEROOM_PUBLISH_LISTEN" "IP:PORT" "Serve the published log to anybody in plain HTTP (not at all)";
+    publish_every_ms: u64 = "ANTEROOM_PUBLISH_EVERY_MS" "MS" "From one publication of the log to the next (1000)";
+    publish_settle_ms_max: u64 = "ANTEROOM_PUBLISH_SETTLE_MS_MAX" "MS" "How long a published head waits for its witnesses (2000)";
     drain_seconds_max: u64 = "ANTEROOM_DRAIN_SECONDS_MAX" "SECONDS" "How long open calls may go on after the first signal (30)";
     wal_segment_bytes: u64 = "ANTEROOM_WAL_SEGMENT_BYTES" "BYTES" "Size of the ledger's segment files (16777216)";
     wal_reserve_bytes: u64 = "ANTEROOM_WAL_RESERVE_BYTES" "BYTES" "Space kept for ends on a full disk (4194304)";

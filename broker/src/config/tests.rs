@@ -85,6 +85,7 @@ fn example_file_names_every_key_with_its_default() {
     let mut full = load(Settings::default(), &[], &whole).unwrap();
     // What has no default is shown by an example.
     full.existing_pki = None;
+    full.publish_listen = None;
     full.networks = least.networks.clone();
     full.witnesses = least.witnesses.clone();
     assert_eq!(format!("{full:?}"), format!("{least:?}"));
@@ -121,6 +122,12 @@ fn values_out_of_bounds_are_refused_with_what_would_do() {
         ("wal_segment_bytes = 2097153", "a multiple of 512"),
         ("wal_reserve_bytes = 512", "is expected"),
         ("connections_max = 0", "is expected"),
+        ("publish_every_ms = 0", "10 to 60000 is expected"),
+        ("publish_settle_ms_max = 60001", "0 to 60000 is expected"),
+        ("publish_listen = \"127.0.0.1:7443\"", "`listen` and `publish_listen` name the same address"),
+        ("lock_file = \"/data/wal/log.lock\"", "a directory of its own"),
+        ("lock_file = \"/data/log.lock\"", "a directory of its own"),
+        ("lock_file = \"log.lock\"", "a directory of its own"),
         ("connections_per_org_max = 5000", "1 to 4096 is expected"),
         ("trust_domain = \"other.example\"", "duplicate key"),
         ("log_filter = \"a=b=c\"", "`log_filter`"),

@@ -17,7 +17,7 @@ use anteroom_policy::{
 use anteroom_proto::{
     ledger::{
         record::Audience,
-        tree::{Hash, Tree},
+        tree::{Hash, consistency_proof, inclusion_proof, root_at},
     },
     names::{CallId, GrantId},
     rpc::ProvenRecord,
@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 
 use super::{
     core::{Head, Sealed},
+    proofs::Proofs,
     recover::{LogReader, ReadError},
 };
 use crate::clock::Timekeeper;
@@ -209,7 +210,7 @@ pub(super) struct Shared {
     pub(super) wake: Condvar,
     pub(super) state: ArcSwap<State>,
     pub(super) newest: ArcSwap<Newest>,
-    pub(super) tree: RwLock<Tree>,
+    pub(super) proofs: Proofs,
     pub(super) full: AtomicBool,
     pub(super) syncs: AtomicU64,
     pub(super) clock: Arc<Timekeeper>,
@@ -331,26 +332,34 @@ impl Journal {
         self.shared.observers.write().unwrap_or_else(PoisonError::into_inner).push(observer);
     }
 
-    /// The path from a durable record to the root of the log at `size`; `None` if it is not in it.
+    /// The path from a durable record to the root of the log at `size`; `None` if it is not in it, or if a published tile that it
+    /// needs is damaged. It may read a few small files.
     #[must_use]
     pub fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
-        self.tree().inclusion_proof(index, size).ok()
+        inclusion_proof(&self.shared.proofs, index, size).ok()
     }
 
-    /// The proof that the log of size `new` extends the one of size `old`.
+    /// The proof that the log of size `new` extends the one of size `old`; `None` as for [`Journal::inclusion`].
     #[must_use]
     pub fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
-        self.tree().consistency_proof(old, new).ok()
+        consistency_proof(&self.shared.proofs, old, new).ok()
     }
 
-    /// The root of the log at `size`.
+    /// The root of the log at `size`; `None` as for [`Journal::inclusion`].
     #[must_use]
     pub fn root_at(&self, size: u64) -> Option<Hash> {
-        self.tree().root_at(size).ok()
+        root_at(&self.shared.proofs, size).ok()
     }
 
-    fn tree(&self) -> std::sync::RwLockReadGuard<'_, Tree> {
-        self.shared.tree.read().unwrap_or_else(PoisonError::into_inner)
+    /// The published tiles hold the first `size` records: proofs about them are made from there, and memory is given back.
+    pub fn settle(&self, size: u64) {
+        self.shared.proofs.settle(size);
+    }
+
+    /// How often a published tile that a proof needed was missing or damaged.
+    #[must_use]
+    pub fn damaged_tiles(&self) -> u64 {
+        self.shared.proofs.damaged()
     }
 
     /// Reads durable records `from..to` back from disk. It waits for the disk: call it where waiting is fine.
@@ -378,6 +387,16 @@ impl Journal {
         let Some(sealed) = self.read(index, index.saturating_add(1))?.pop() else { return Ok(None) };
         let path = self.inclusion(index, newest.size).unwrap_or_default();
         Ok(Some(prove(&sealed, audience, &path, &newest.note)))
+    }
+
+    /// Stops taking commands, and what waits is not decided any more: what is on disk is not what was signed.
+    pub(crate) fn halt(&self) {
+        let mut lanes = self.shared.lanes();
+        lanes.closed = true;
+        lanes.ends.clear();
+        lanes.rest.clear();
+        drop(lanes);
+        self.shared.wake.notify_all();
     }
 
     /// Stops taking commands; the writer finishes what waits and ends.

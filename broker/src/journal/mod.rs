@@ -5,10 +5,13 @@
 
 pub mod core;
 pub mod handle;
+mod places;
+mod proofs;
 pub mod recover;
 pub mod writer;
 
 pub use self::{
     core::{Batch, Core, Sealed},
     handle::{Admission, Committed, Journal, JournalError, Recorded},
+    proofs::Tiles,
 };

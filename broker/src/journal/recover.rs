@@ -10,10 +10,14 @@ use anteroom_proto::ledger::{
     leaf::Entry,
     record::{Record, Seed},
     scope::Scope,
-    tree::{Tree, leaf_hash},
+    tree::leaf_hash,
 };
 
-use super::core::{Core, CoreError, Sealed};
+use super::{
+    core::{Core, CoreError, Sealed},
+    places::Places,
+    proofs::Tail,
+};
 use crate::book::{
     disk::Disk,
     keyring::{KeyId, Keyring},
@@ -58,10 +62,10 @@ pub enum ReadError {
 pub(super) struct Found {
     pub(super) wal: Wal,
     pub(super) core: Core,
-    pub(super) tree: Tree,
+    pub(super) tail: Tail,
     pub(super) keys: BTreeMap<Scope, KeyId>,
     pub(super) note: Arc<str>,
-    pub(super) batches: Vec<(u64, Position)>,
+    pub(super) places: Places,
 }
 
 /// Folds the whole log, checking every record against its entry and every batch against its signed root.
@@ -71,22 +75,22 @@ pub(super) fn fold(
     config: Config,
     keyring: &Keyring,
     core: Core,
+    tail: Tail,
 ) -> Result<Found, RecoverError> {
-    let mut core = core;
-    let mut tree = Tree::new();
+    let (mut core, mut tail) = (core, tail);
     let mut keys = BTreeMap::new();
-    let mut batches = Vec::new();
+    let mut places = Places::default();
     let mut note: Arc<str> = "".into();
     let visit = |batch: RecoveredBatch| -> Result<(), RecoverError> {
         if let Some(first) = batch.records.first() {
-            batches.push((first.index, batch.at));
+            places.push(first.index, batch.at);
         }
         for recovered in batch.records {
             let index = recovered.index;
             let entry = Entry::from_bytes(recovered.entry);
             let opening = recovered.opening.ok_or(RecoverError::Key { index })?;
             let sealed = core.fold(index, entry, &Seed::from_bytes(opening.seed), opening.record)?;
-            tree.push(leaf_hash(entry.as_bytes())).map_err(CoreError::from)?;
+            tail.push(leaf_hash(entry.as_bytes())).map_err(CoreError::from)?;
             keys.entry(sealed.scope.clone()).or_insert(recovered.key);
         }
         if core.size() != batch.footer.size || core.root().as_bytes() != &batch.footer.root {
@@ -103,24 +107,23 @@ pub(super) fn fold(
             "a torn last batch was cut; nobody was answered from it"
         );
     }
-    Ok(Found { wal: opened.wal, core, tree, keys, note, batches })
+    Ok(Found { wal: opened.wal, core, tail, keys, note, places })
 }
 
 /// Reads durable records by index.
 pub(super) struct LogReader {
     reader: Mutex<wal::Reader>,
     keyring: Arc<RwLock<Keyring>>,
-    /// First index and position of each batch, ascending.
-    batches: RwLock<Vec<(u64, Position)>>,
+    places: RwLock<Places>,
 }
 
 impl LogReader {
-    pub(super) fn new(reader: wal::Reader, keyring: Arc<RwLock<Keyring>>, batches: Vec<(u64, Position)>) -> Self {
-        Self { reader: Mutex::new(reader), keyring, batches: RwLock::new(batches) }
+    pub(super) fn new(reader: wal::Reader, keyring: Arc<RwLock<Keyring>>, places: Places) -> Self {
+        Self { reader: Mutex::new(reader), keyring, places: RwLock::new(places) }
     }
 
     pub(super) fn appended(&self, first: u64, at: Position) {
-        self.batches.write().unwrap_or_else(PoisonError::into_inner).push((first, at));
+        self.places.write().unwrap_or_else(PoisonError::into_inner).push(first, at);
     }
 
     /// The batches that hold `from..to`, each read whole.
@@ -131,19 +134,25 @@ impl LogReader {
         open: bool,
         mut each: impl FnMut(wal::RecoveredRecord) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
-        let positions: Vec<Position> = {
-            let batches = self.batches.read().unwrap_or_else(PoisonError::into_inner);
-            let start = batches.partition_point(|(first, _)| *first <= from).saturating_sub(1);
-            let end = batches.partition_point(|(first, _)| *first < to);
-            batches.get(start..end).unwrap_or(&[]).iter().map(|(_, at)| *at).collect()
-        };
-        for at in positions {
+        let (mut next, mut at) = (from, None);
+        while next < to {
+            let near = self.places.read().unwrap_or_else(PoisonError::into_inner).before(next);
             let batch = {
                 let keyring = self.keyring.read().unwrap_or_else(PoisonError::into_inner);
                 let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-                reader.read(at, open.then_some(&*keyring))?
+                let found = match (at, near) {
+                    (Some(end), _) => Some(end),
+                    (None, Some(near)) => reader.seek(near, next)?,
+                    (None, None) => reader.find(next)?,
+                };
+                match found {
+                    Some(at) => reader.read(at, open.then_some(&*keyring))?,
+                    None => None,
+                }
             };
-            for record in batch.into_iter().flat_map(|batch| batch.records) {
+            let Some(batch) = batch else { break };
+            (next, at) = (batch.footer.size, Some(batch.end));
+            for record in batch.records {
                 if (from..to).contains(&record.index) {
                     each(record)?;
                 }

@@ -28,6 +28,7 @@ use arc_swap::ArcSwap;
 use super::{
     core::{Batch, Core},
     handle::{Committed, Journal, JournalError, Lanes, Newest, Recorded, Shared, Submission, now},
+    proofs::{Proofs, Tail, Tiles},
     recover::{self, LogReader, RecoverError},
 };
 use crate::{
@@ -57,6 +58,8 @@ pub struct WriterConfig {
     pub wal: Arc<dyn Disk>,
     /// Keys of scopes.
     pub keyring: Keyring,
+    /// The published tiles; without them proofs are made from memory alone.
+    pub tiles: Option<Tiles>,
     /// Sizes kept ahead of need.
     pub sizes: Config,
     /// The log's name.
@@ -87,7 +90,14 @@ pub struct LogPaths {
 pub fn start(config: WriterConfig) -> Result<(Journal, JoinHandle<()>), RecoverError> {
     let core = Core::new(config.origin.clone(), Arc::clone(&config.signer));
     let origin = config.origin.to_string();
-    let found = recover::fold(Arc::clone(&config.wal), &origin, config.sizes, &config.keyring, core)?;
+    let found = recover::fold(
+        Arc::clone(&config.wal),
+        &origin,
+        config.sizes,
+        &config.keyring,
+        core,
+        Tail::new(config.tiles.as_ref()),
+    )?;
     let keyring = Arc::new(RwLock::new(config.keyring));
     let reader = wal::Reader::new(Arc::clone(&config.wal), &origin);
     let shared = Arc::new(Shared {
@@ -95,12 +105,12 @@ pub fn start(config: WriterConfig) -> Result<(Journal, JoinHandle<()>), RecoverE
         wake: Condvar::new(),
         state: ArcSwap::from_pointee(found.core.state().clone()),
         newest: ArcSwap::from_pointee(Newest { size: found.core.size(), note: found.note }),
-        tree: RwLock::new(found.tree),
+        proofs: Proofs::new(found.tail, config.tiles),
         full: AtomicBool::new(found.wal.is_full()),
         syncs: AtomicU64::new(0),
         clock: config.clock,
         observers: RwLock::new(Vec::new()),
-        reader: LogReader::new(reader, Arc::clone(&keyring), found.batches),
+        reader: LogReader::new(reader, Arc::clone(&keyring), found.places),
     });
     let writer = Writer {
         shared: Arc::clone(&shared),
@@ -304,13 +314,7 @@ impl Writer {
 
     fn publish(&self, batch: &Batch) {
         let Some(head) = &batch.head else { return };
-        {
-            let mut tree = self.shared.tree.write().unwrap_or_else(PoisonError::into_inner);
-            for sealed in &batch.records {
-                // The core's frontier took the same leaf already, so the tree has room for it.
-                let _ = tree.push(leaf_hash(sealed.entry.as_bytes()));
-            }
-        }
+        self.shared.proofs.push(batch.records.iter().map(|sealed| leaf_hash(sealed.entry.as_bytes())));
         // What the state knows of can be read back: the checkpoint is there before it.
         self.shared.newest.store(Arc::new(Newest { size: head.size, note: Arc::clone(&head.note) }));
         self.shared.state.store(Arc::new(self.core.state().clone()));

@@ -17,7 +17,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use ring::digest::{Context, SHA256};
 
 pub use frontier::{Frontier, FrontierError};
-pub use prove::{NodeSource, ProveError, Tree, consistency_proof, inclusion_proof, root_at};
+pub use prove::{NodeSource, ProveError, Tree, consistency_proof, frontier_at, inclusion_proof, root_at};
 pub use verify::{ProofError, verify_consistency, verify_inclusion};
 
 /// Bytes in a hash.

@@ -82,6 +82,7 @@ async fn width(folder: &Path, at_once: usize, length: Duration) -> Fallible<Row>
     let (journal, thread) = writer::start(WriterConfig {
         wal: Arc::new(RealDisk::open_or_create(&wal)?),
         keyring,
+        tiles: None,
         sizes: Config::default(),
         origin,
         signer,

@@ -103,6 +103,7 @@ fn open(folder: &Path, stopped: &'static OnceLock<String>) -> Fallible<(Journal,
     Ok(writer::start(WriterConfig {
         wal: Arc::new(RealDisk::open_or_create(&folder.join("wal"))?),
         keyring: keys,
+        tiles: None,
         sizes: SIZES,
         origin: origin.clone(),
         signer: Arc::new(NoteSigner::from_seed(origin, &seed)?),

@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use self::platter::{Contents, Dice, NameChange, drop_orphans, parent};
 use super::{Disk, DiskFile, FileIdentity};
+
+mod platter;
 
 /// Bytes that reach the platter together.
 pub const SECTOR_BYTES: u64 = 512;
@@ -34,6 +37,8 @@ pub enum Fault {
 pub struct LossyDisk {
     world: Arc<Mutex<World>>,
     handle: u64,
+    /// The folder that this handle is of: empty, or ending in `/`. Names of folders end so in the world's maps.
+    folder: String,
 }
 
 #[derive(Debug, Default)]
@@ -49,25 +54,11 @@ struct World {
     capacity_bytes: Option<u64>,
 }
 
-#[derive(Debug, Default)]
-struct Contents {
-    seen: Vec<u8>,
-    kept: Vec<u8>,
-    unsynced: Vec<(u64, Vec<u8>)>,
-}
-
-#[derive(Clone, Debug)]
-enum NameChange {
-    Link(String, u64),
-    Move(String, String, u64),
-    Unlink(String),
-}
-
 impl LossyDisk {
     /// An empty directory.
     #[must_use]
     pub fn new() -> Self {
-        Self { world: Arc::default(), handle: 0 }
+        Self { world: Arc::default(), handle: 0, folder: String::new() }
     }
 
     /// Another handle on the same directory: a second process, or the same one after a restart.
@@ -75,7 +66,7 @@ impl LossyDisk {
     pub fn again(&self) -> Self {
         let mut world = self.world();
         world.next += 1;
-        Self { world: Arc::clone(&self.world), handle: world.next }
+        Self { world: Arc::clone(&self.world), handle: world.next, folder: self.folder.clone() }
     }
 
     /// Cuts the power: a seeded part of what was not synced survives, the rest is gone. Locks and planned faults go too.
@@ -91,6 +82,7 @@ impl LossyDisk {
                 change.apply(&mut world.kept);
             }
         }
+        drop_orphans(&mut world.kept);
         world.seen = world.kept.clone();
         world.locked_by = None;
         world.fault = None;
@@ -149,8 +141,18 @@ impl LossyDisk {
         world.files.insert(inode, Contents { seen: bytes.clone(), kept: bytes, unsynced: Vec::new() });
     }
 
+    /// The names of all files as processes see them, with their folders.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.world().seen.keys().filter(|name| !name.ends_with('/')).cloned().collect()
+    }
+
     fn world(&self) -> MutexGuard<'_, World> {
         lock(&self.world)
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.folder)
     }
 }
 
@@ -184,35 +186,31 @@ impl Disk for LossyDisk {
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut world = self.world();
         world.read_fault()?;
-        let inode = world.inode(name)?;
+        let inode = world.inode(&self.full(name))?;
         Ok(Box::new(LossyFile { world: Arc::clone(&self.world), inode }))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut world = self.world();
-        if world.seen.contains_key(name) {
+        let name = self.full(name);
+        if world.seen.contains_key(&name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        world.change(|world| {
-            world.next += 1;
-            let inode = world.next;
-            world.files.insert(inode, Contents::default());
-            world.rename_as(NameChange::Link(name.to_owned(), inode));
-        })?;
-        let inode = world.inode(name)?;
+        world.link(&name)?;
+        let inode = world.inode(&name)?;
         Ok(Box::new(LossyFile { world: Arc::clone(&self.world), inode }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut world = self.world();
-        let inode = world.inode(from)?;
-        world.change(|world| world.rename_as(NameChange::Move(from.to_owned(), to.to_owned(), inode)))
+        let inode = world.inode(&self.full(from))?;
+        world.change(|world| world.rename_as(NameChange::Move(self.full(from), self.full(to), inode)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut world = self.world();
-        world.inode(name)?;
-        world.change(|world| world.rename_as(NameChange::Unlink(name.to_owned())))
+        world.inode(&self.full(name))?;
+        world.change(|world| world.rename_as(NameChange::Unlink(self.full(name))))
     }
 
     fn sync_dir(&self) -> io::Result<()> {
@@ -222,11 +220,11 @@ impl Disk for LossyDisk {
             // A journalled directory keeps its changes queued when a sync fails; only file pages are dropped.
             Some(Fault::Lost | Fault::Killed) => Err(broken()),
             Some(Fault::Kept) => {
-                world.sync_names();
+                world.sync_names(&self.folder);
                 Err(broken())
             }
             None => {
-                world.sync_names();
+                world.sync_names(&self.folder);
                 Ok(())
             }
         }
@@ -235,14 +233,44 @@ impl Disk for LossyDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut world = self.world();
         world.read_fault()?;
-        Ok(world.seen.keys().cloned().collect())
+        let here = world.seen.keys().filter(|name| parent(name) == self.folder);
+        let names = here.filter_map(|name| name.strip_prefix(self.folder.as_str()));
+        Ok(names.map(|name| name.strip_suffix('/').unwrap_or(name).to_owned()).collect())
     }
 
     fn identify(&self, name: &str) -> io::Result<FileIdentity> {
         let mut world = self.world();
         world.read_fault()?;
-        let inode = world.inode(name)?;
+        let inode = world.inode(&self.full(name))?;
         Ok(FileIdentity { device: 0, inode })
+    }
+
+    fn folder(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        let mut world = self.world();
+        world.read_fault()?;
+        let folder = self.full(&format!("{name}/"));
+        world.inode(&folder)?;
+        world.next += 1;
+        Ok(Arc::new(Self { world: Arc::clone(&self.world), handle: world.next, folder }))
+    }
+
+    fn create_folder(&self, name: &str) -> io::Result<()> {
+        let folder = self.full(&format!("{name}/"));
+        let mut world = self.world();
+        if world.seen.contains_key(&folder) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        world.link(&folder)
+    }
+
+    fn remove_folder(&self, name: &str) -> io::Result<()> {
+        let folder = self.full(&format!("{name}/"));
+        let mut world = self.world();
+        world.inode(&folder)?;
+        if world.seen.keys().any(|name| parent(name) == folder) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        world.change(|world| world.rename_as(NameChange::Unlink(folder)))
     }
 }
 
@@ -364,7 +392,7 @@ impl World {
             Some(Fault::Lost) => Err(broken()),
             Some(Fault::Kept) => {
                 effect(self);
-                self.sync_names();
+                self.sync_all_names();
                 Err(broken())
             }
             Some(Fault::Killed) => {
@@ -383,95 +411,28 @@ impl World {
         self.unsynced_names.push(change);
     }
 
-    fn sync_names(&mut self) {
+    fn link(&mut self, name: &str) -> io::Result<()> {
+        self.change(|world| {
+            world.next += 1;
+            let inode = world.next;
+            world.files.insert(inode, Contents::default());
+            world.rename_as(NameChange::Link(name.to_owned(), inode));
+        })
+    }
+
+    fn sync_names(&mut self, folder: &str) {
+        let (synced, waiting) =
+            std::mem::take(&mut self.unsynced_names).into_iter().partition(|change| change.folder() == folder);
+        self.unsynced_names = waiting;
+        let synced: Vec<NameChange> = synced;
+        for change in &synced {
+            change.apply(&mut self.kept);
+        }
+    }
+
+    fn sync_all_names(&mut self) {
         self.kept = self.seen.clone();
         self.unsynced_names.clear();
-    }
-}
-
-impl Contents {
-    fn write(&mut self, bytes: &[u8], offset: u64) {
-        overlay(&mut self.seen, bytes, offset);
-        self.unsynced.push((offset, bytes.to_vec()));
-    }
-
-    fn sync(&mut self) {
-        // What a failed sync forgot is seen but never kept, so the platter gets the queued writes and not the whole picture.
-        for (offset, bytes) in std::mem::take(&mut self.unsynced) {
-            overlay(&mut self.kept, &bytes, offset);
-        }
-    }
-
-    fn crash(&mut self, dice: &mut Dice) {
-        let writes = std::mem::take(&mut self.unsynced);
-        if dice.below(3) == 0 {
-            // The writes got through in order up to some byte.
-            let total: u64 = writes.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-            let mut left = dice.below(total + 1);
-            for (offset, bytes) in writes {
-                let through = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-                overlay(&mut self.kept, bytes.get(..through).unwrap_or_default(), offset);
-                left -= through as u64;
-            }
-        } else {
-            // Sectors got through in any order, or not at all.
-            let mut sectors: Vec<(u64, Vec<u8>)> =
-                writes.into_iter().flat_map(|(offset, bytes)| split(offset, &bytes)).collect();
-            for index in (1..sectors.len()).rev() {
-                let other = usize::try_from(dice.below(index as u64 + 1)).unwrap_or(0);
-                sectors.swap(index, other);
-            }
-            let survivors = dice.below(11) * 10;
-            for (offset, bytes) in sectors {
-                if dice.below(100) < survivors {
-                    overlay(&mut self.kept, &bytes, offset);
-                }
-            }
-        }
-        self.seen = self.kept.clone();
-    }
-}
-
-impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<String, u64>) {
-        match self {
-            Self::Link(name, inode) => {
-                names.insert(name.clone(), *inode);
-            }
-            Self::Move(from, to, inode) => {
-                names.remove(from);
-                names.insert(to.clone(), *inode);
-            }
-            Self::Unlink(name) => {
-                names.remove(name);
-            }
-        }
-    }
-}
-
-fn split(offset: u64, bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
-    let mut pieces = Vec::new();
-    let mut rest = bytes;
-    let mut at = offset;
-    while !rest.is_empty() {
-        let to_boundary = SECTOR_BYTES - at % SECTOR_BYTES;
-        let count = usize::try_from(to_boundary).unwrap_or(usize::MAX).min(rest.len());
-        let (piece, after) = rest.split_at(count);
-        pieces.push((at, piece.to_vec()));
-        rest = after;
-        at += to_boundary;
-    }
-    pieces
-}
-
-fn overlay(target: &mut Vec<u8>, bytes: &[u8], offset: u64) {
-    let start = usize::try_from(offset).unwrap_or(usize::MAX);
-    let end = start.saturating_add(bytes.len());
-    if target.len() < end && !bytes.is_empty() {
-        target.resize(end, 0);
-    }
-    if let Some(place) = target.get_mut(start..end) {
-        place.copy_from_slice(bytes);
     }
 }
 
@@ -482,18 +443,4 @@ fn broken() -> io::Error {
 fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
     // Every method leaves the world whole before it can fail, so a panicking test thread spoils nothing.
     world.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// SplitMix64: small, seeded, good enough to choose what is lost.
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)).checked_rem(bound).unwrap_or(0)
-    }
 }

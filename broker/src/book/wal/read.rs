@@ -57,14 +57,27 @@ impl Reader {
     pub fn find(&mut self, index: u64) -> Result<Option<Position>, WalError> {
         let segment = segment::list(&*self.disk)?.into_iter().rfind(|first| *first <= index);
         let Some(segment) = segment else { return Ok(None) };
-        let mut at = Position { segment, offset: 0 };
+        self.seek(Position { segment, offset: 0 }, index)
+    }
+
+    /// As [`Reader::find`], going forward from a batch that is known to begin at `at` and not after record `index`. Within the
+    /// segment of `at` it reads the head of each batch on the way.
+    ///
+    /// # Errors
+    /// As for [`Reader::read`].
+    pub fn seek(&mut self, at: Position, index: u64) -> Result<Option<Position>, WalError> {
+        let mut at = at;
         while let Some(head) = self.head(at)? {
             if index < head.first.saturating_add(u64::from(head.records)) {
                 return Ok(Some(at));
             }
             at.offset = at.offset.saturating_add(head.bytes);
         }
-        Ok(None)
+        let later = segment::list(&*self.disk)?.into_iter().rfind(|first| *first <= index && *first > at.segment);
+        match later {
+            Some(segment) => self.seek(Position { segment, offset: 0 }, index),
+            None => Ok(None),
+        }
     }
 
     fn head(&mut self, at: Position) -> Result<Option<Head>, WalError> {

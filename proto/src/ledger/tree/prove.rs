@@ -52,6 +52,11 @@ pub fn root_at(source: &impl NodeSource, size: u64) -> Result<Hash, ProveError> 
     Ok(fold(&peaks(source, 0, size)?))
 }
 
+/// The right edge of the tree's first `size` leaves.
+pub fn frontier_at(source: &impl NodeSource, size: u64) -> Result<Frontier, ProveError> {
+    Ok(Frontier::from_peaks(size, peaks(source, 0, size)?))
+}
+
 /// The proof that leaf `index` is in the tree of the first `size` leaves, for [`verify_inclusion`](super::verify_inclusion).
 pub fn inclusion_proof(source: &impl NodeSource, index: u64, size: u64) -> Result<Vec<Hash>, ProveError> {
     if index >= size {
@@ -167,6 +172,25 @@ impl Tree {
         }
         self.size += 1;
         Ok(index)
+    }
+
+    /// Lets go of what lies inside the first `below` leaves, and keeps their frontier: what is left is the tree
+    /// [resumed](Tree::resume) from there. Beyond the tree's size it does nothing.
+    pub fn forget_below(&mut self, below: u64) {
+        if below > self.size {
+            return;
+        }
+        for (height, level) in self.levels.iter_mut().enumerate() {
+            let next = below.checked_shr(u32::try_from(height).unwrap_or(u32::MAX)).unwrap_or(0);
+            let keep = next - (next & 1);
+            let gone = usize::try_from(keep.saturating_sub(level.first)).unwrap_or(usize::MAX);
+            if gone > 0 {
+                level.first += gone.min(level.nodes.len()) as u64;
+                level.nodes.drain(..gone.min(level.nodes.len()));
+                // What a long log left behind is given back, not kept for the next one.
+                level.nodes.shrink_to(level.nodes.len() * 2);
+            }
+        }
     }
 
     /// The number of leaves.
@@ -342,6 +366,31 @@ mod tests {
             }
             assert_eq!(resumed.frontier(), full.frontier());
         }
+    }
+
+    #[test]
+    fn a_tree_that_forgot_goes_on_as_one_resumed() {
+        let leaves = leaves(90);
+        let full = tree(&leaves);
+        for below in 0..=70u64 {
+            let mut trimmed = tree(leaves.get(..70).unwrap());
+            // In two steps, since a log is trimmed again and again.
+            trimmed.forget_below(below / 2);
+            trimmed.forget_below(below);
+            let mut resumed = Tree::resume(&frontier_at(&full, below).unwrap());
+            for leaf in leaves.get(below as usize..70).unwrap() {
+                resumed.push(*leaf).unwrap();
+            }
+            assert_eq!(trimmed, resumed, "{below}");
+            for leaf in leaves.get(70..).unwrap() {
+                trimmed.push(*leaf).unwrap();
+            }
+            assert_eq!(trimmed.frontier(), full.frontier());
+            assert_eq!(trimmed.consistency_proof(below, 90), full.consistency_proof(below, 90));
+        }
+        let mut short = tree(leaves.get(..5).unwrap());
+        short.forget_below(6);
+        assert_eq!(short, tree(leaves.get(..5).unwrap()));
     }
 
     #[test]
