@@ -22,6 +22,7 @@ use anteroom_proto::ledger::{
     tree::Hash,
 };
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -151,6 +152,7 @@ impl Witnesses {
                 return;
             }
         };
+        published.expect(self.each.len());
         for at in 0..self.each.len() {
             let (all, client) = (Arc::clone(&self.each), client.clone());
             let (published, proofs) = (Arc::clone(published), Arc::clone(proofs));
@@ -210,12 +212,48 @@ impl Witnesses {
     }
 }
 
+/// One witness's rounds: the publisher waits for each a little, so each is said to be over once, also by a witness at rest.
+struct Round<'p> {
+    published: &'p Published,
+    /// Size of the newest head whose round is over.
+    over: u64,
+}
+
+impl Round<'_> {
+    fn end(&mut self, size: u64) {
+        if size > self.over {
+            self.over = size;
+            self.published.answered(size);
+        }
+    }
+
+    /// Asks nothing for a while.
+    async fn rest(&mut self, pause: Duration, heads: &mut watch::Receiver<Option<Arc<Head>>>) {
+        let over = sleep(pause);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return,
+                changed = heads.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    if let Some(size) = heads.borrow_and_update().as_ref().map(|head| head.size) {
+                        self.end(size);
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl Desk {
     /// Offers each head that is published, the newest one if several came meanwhile.
     async fn follow(&self, client: &Client, published: &Published, proofs: &dyn Proofs) {
         let mut heads = published.subscribe();
         let Times { turn, pause: first, pause_max } = self.times;
         let mut pause = first;
+        let mut round = Round { published, over: 0 };
         loop {
             let head = heads.borrow_and_update().clone();
             let Some(head) = head.filter(|head| !self.stands_on(head)) else {
@@ -235,13 +273,15 @@ impl Desk {
                         Ok(_) | Err(CosignError::Superseded { .. }) => {}
                         Err(error @ CosignError::Full) => {
                             tracing::error!(%error, witness = %self.witness.key.name(), "a cosignature has no place");
-                            sleep(pause_max).await;
+                            round.rest(pause_max, &mut heads).await;
                         }
                     }
+                    round.end(head.size);
                 }
                 Err(error) => {
                     self.failed(&error);
-                    sleep(pause).await;
+                    round.end(head.size);
+                    round.rest(pause, &mut heads).await;
                     pause = pause.saturating_mul(2).min(pause_max);
                 }
             }
