@@ -61,10 +61,8 @@ impl Site {
     }
 
     async fn refused(&self) -> Unpublishable {
-        match self.started().await.unwrap_err() {
-            StartError::Published(refusal) => refusal,
-            other => unreachable!("{other}"),
-        }
+        let StartError::Published(refusal) = self.started().await.unwrap_err() else { unreachable!() };
+        refusal
     }
 
     fn path(&self, name: &str) -> PathBuf {
