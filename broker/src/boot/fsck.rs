@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     book::{
-        disk::{Disk, RealDisk},
+        disk::{Disk, RealDisk, lossy::LossyDisk},
         keyring::Keyring,
         lock::{LockError, LockFile, Locked},
         standing::{self, Disagreement, Standing},
@@ -131,34 +131,30 @@ pub fn fsck(
     let site = Site::open(config, environment)?;
     let lock = match site.lock() {
         Ok(lock) => lock,
-        Err(StartError::Published(wrong)) => return Ok(site.fold(None).and(Err(wrong.into()))),
+        Err(StartError::Published(wrong)) => return Ok(site.fold().and(Err(wrong.into()))),
         Err(other) => return Err(other),
     };
     let standing = site.standing(|reader, disk| standing::compare(reader, &lock, disk, &site.trust));
     let standing = match standing {
         Ok(standing) => standing,
         // What is wrong with the ledger itself comes first: the rest may follow from it.
-        Err(StartError::Published(wrong)) => return Ok(site.fold(None).and(Err(wrong.into()))),
+        Err(StartError::Published(wrong)) => return Ok(site.fold().and(Err(wrong.into()))),
         // The fold says more about it.
-        Err(StartError::Recover(_) | StartError::OtherLogKey { .. }) => return Ok(site.fold(None)),
+        Err(StartError::Recover(_) | StartError::OtherLogKey { .. }) => return Ok(site.fold()),
         Err(other) => return Err(other),
     };
     if lock.mark(CUT_MARK).map_err(Unpublishable::folder(&config.lock_file))?.is_some() {
-        return Ok(site.fold(None).and(Err(Unpublishable::Cut.into())));
+        return Ok(site.fold().and(Err(Unpublishable::Cut.into())));
     }
-    let published = site.folder.published();
-    let disk = match RealDisk::open(&published) {
-        Ok(disk) => disk,
-        Err(error) => return Err(Unpublishable::folder(&published)(error).into()),
-    };
-    let mut compare = Ok(Compare::new(Arc::new(disk), standing.locked.size));
-    let folded = site.fold(Some(&mut |entry: &[u8]| {
+    let mut compare = Ok(Compare::new(site.published()?, standing.locked.size));
+    let each = |entry: &[u8]| {
         if let Ok(going) = &mut compare
             && let Err(wrong) = going.push(entry)
         {
             compare = Err(wrong);
         }
-    }));
+    };
+    let folded = site.fold_with(|_| {}, each);
     Ok(folded.and_then(|checked| {
         let Counted { whole, unpublished } = compare?.finish()?;
         let cosignatures = standing.published.as_ref().map_or(0, |(_, note)| note.signatures().len().saturating_sub(1));
@@ -189,7 +185,7 @@ pub fn adopt_lock(
         Ok(Err(error)) => return Err(Unpublishable::lock(path, error).into()),
         Err(other) => return Err(other),
     }
-    let checked = match site.fold(None) {
+    let checked = match site.fold() {
         Ok(checked) => checked,
         Err(wrong) => return Ok(Err(wrong)),
     };
@@ -257,11 +253,20 @@ impl<'c> Site<'c> {
         compare: impl FnOnce(&mut wal::Reader, &dyn Disk) -> Result<Standing, Disagreement>,
     ) -> Result<Standing, StartError> {
         let published = self.folder.published();
-        // A data directory of an earlier version has none yet.
-        let disk = RealDisk::open_or_create(&published).map_err(Unpublishable::folder(&published))?;
         let mut reader = wal::Reader::new(Arc::clone(&self.wal) as Arc<dyn Disk>, self.config.origin().as_str());
-        compare(&mut reader, &disk)
+        compare(&mut reader, &*self.published()?)
             .map_err(|error| publish::refusal(error.into(), &self.config.lock_file, &published, self.signer.verifier()))
+    }
+
+    /// The published log.
+    fn published(&self) -> Result<Arc<dyn Disk>, StartError> {
+        let published = self.folder.published();
+        match RealDisk::open(&published) {
+            Ok(disk) => Ok(Arc::new(disk)),
+            // A data directory of an earlier version has none; looking for it does not make it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Arc::new(LossyDisk::new())),
+            Err(error) => Err(Unpublishable::folder(&published)(error).into()),
+        }
     }
 
     /// Where the ledger is.
@@ -274,19 +279,12 @@ impl<'c> Site<'c> {
         self.keyring
     }
 
-    /// Folds the whole ledger and hands each entry over.
-    pub(super) fn fold(&self, mut each: Option<&mut dyn FnMut(&[u8])>) -> Result<Checked, Wrong> {
-        self.fold_with(
-            |_| {},
-            |entry| {
-                if let Some(each) = &mut each {
-                    each(entry);
-                }
-            },
-        )
+    /// Folds the whole ledger.
+    pub(super) fn fold(&self) -> Result<Checked, Wrong> {
+        self.fold_with(|_| {}, |_| {})
     }
 
-    /// As [`Site::fold`], and tells the size after each whole batch.
+    /// Folds the whole ledger, tells the size after each whole batch and hands each entry over.
     pub(super) fn fold_with(
         &self,
         mut reached: impl FnMut(u64),

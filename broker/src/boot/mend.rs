@@ -148,7 +148,7 @@ pub fn witnessed(
     if lock.mark(CUT_MARK).map_err(at_lock)?.is_none() {
         return Err(MendError::NoCut);
     }
-    let left = site.fold(None).map_err(MendError::Beyond)?.records;
+    let left = site.fold().map_err(MendError::Beyond)?.records;
     if witnessed > left {
         return Err(MendError::Witnessed { witnessed, left });
     }

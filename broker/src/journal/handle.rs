@@ -385,7 +385,7 @@ impl Journal {
     pub fn prove_at(&self, index: u64, audience: Audience) -> Result<Option<ProvenRecord>, ReadError> {
         let newest = self.newest();
         let Some(sealed) = self.read(index, index.saturating_add(1))?.pop() else { return Ok(None) };
-        let path = self.inclusion(index, newest.size).unwrap_or_default();
+        let path = self.inclusion(index, newest.size).ok_or(ReadError::Proof(index))?;
         Ok(Some(prove(&sealed, audience, &path, &newest.note)))
     }
 

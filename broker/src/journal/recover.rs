@@ -53,6 +53,9 @@ pub enum ReadError {
     /// A record on disk is not the one its entry commits to.
     #[error("record {0} on disk is not the one that the log committed to")]
     Mismatch(u64),
+    /// A record cannot be proved: a published tile that the proof needs is damaged.
+    #[error("record {0} cannot be proved from the published tiles; run `anteroom-broker fsck`")]
+    Proof(u64),
     /// A record's key is gone.
     #[error("the key of record {0} is missing")]
     Key(u64),

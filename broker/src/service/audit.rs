@@ -126,7 +126,8 @@ impl Audit {
         if seen_size > newest.size {
             return Err(diverges());
         }
-        let proof = self.journal.consistency(seen_size, newest.size).ok_or_else(diverges)?;
+        // A proof that cannot be made for want of a tile says nothing about what the caller saw.
+        let proof = self.journal.consistency(seen_size, newest.size).ok_or(Refusal::LedgerUnavailable)?;
         let consistency = proof.iter().map(|hash: &Hash| hash.as_bytes().to_vec()).collect();
         Ok(GetCheckpointReply { checkpoint: newest.note.to_string(), consistency })
     }

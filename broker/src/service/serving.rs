@@ -106,11 +106,15 @@ impl ServingService {
         let newest = journal.newest();
         let mut consistency = Vec::new();
         if hello.seen_size > 0 {
-            let root = journal.root_at(hello.seen_size).filter(|_| hello.seen_size <= newest.size);
-            if root.is_none_or(|root| root.as_bytes().as_slice() != hello.seen_root) {
+            if hello.seen_size > newest.size {
                 return Err(Refusal::CheckpointDiverges.into());
             }
-            consistency = journal.consistency(hello.seen_size, newest.size).ok_or(Refusal::CheckpointDiverges)?;
+            // A proof that cannot be made for want of a tile says nothing about what the connector saw.
+            let root = journal.root_at(hello.seen_size).ok_or(Refusal::LedgerUnavailable)?;
+            if root.as_bytes().as_slice() != hello.seen_root {
+                return Err(Refusal::CheckpointDiverges.into());
+            }
+            consistency = journal.consistency(hello.seen_size, newest.size).ok_or(Refusal::LedgerUnavailable)?;
         }
         Ok(ServeWelcome {
             checkpoint: newest.note.to_string(),

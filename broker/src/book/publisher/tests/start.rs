@@ -47,9 +47,9 @@ fn a_missing_or_damaged_lock_file_is_refused() {
     disks.publish_all(5).unwrap();
     let whole = disks.lock.contents("log.lock").unwrap();
     disks.lock.tamper("log.lock", b"5\n".to_vec());
-    let lock = |disks: &Disks| match disks.open().unwrap_err() {
-        OpenError::Disagreement(Disagreement::Lock(error)) => error,
-        other => unreachable!("{other}"),
+    let lock = |disks: &Disks| {
+        let OpenError::Disagreement(Disagreement::Lock(error)) = disks.open().unwrap_err() else { unreachable!() };
+        error
     };
     assert!(matches!(lock(&disks), LockError::Unreadable(_)));
     let other = String::from_utf8(whole).unwrap().replace("broker.example", "other.example");
