@@ -63,7 +63,7 @@ use crate::{
         token::{TokenError, TokenStore},
     },
     relay::Relay,
-    service::enrolment::Registrar,
+    service::{enrolment::Registrar, shown::Shown},
     telemetry::Telemetry,
     tls::{Tls, TlsError},
 };
@@ -413,6 +413,7 @@ async fn assemble(
         tokens,
         published: Arc::clone(&published),
         witnesses: config.witnesses.clone(),
+        shown: Shown::new(journal.clone(), end::alarm(&phase, &broken)),
     };
 
     let mut limits = config.programme;

@@ -38,7 +38,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use self::{published::Witnessed, session::Session};
-use super::{audience::Reader, caller::caller};
+use super::{audience::Reader, caller::caller, shown::Shown};
 use crate::{
     book::published::Published,
     identity::Role,
@@ -67,6 +67,7 @@ pub struct Audit {
     sessions: Arc<Semaphore>,
     published: Arc<Published>,
     witnessed: Arc<Witnessed>,
+    shown: Shown,
 }
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -84,11 +85,11 @@ impl Observer for Growth {
 impl Audit {
     /// Reads `journal` with the help of `index`, and tells of what is `published`.
     #[must_use]
-    pub fn new(journal: Journal, index: Index, published: Arc<Published>) -> Self {
+    pub fn new(journal: Journal, index: Index, published: Arc<Published>, shown: Shown) -> Self {
         let growth = Growth(watch::Sender::new(journal.newest().size));
         journal.observe(Arc::new(growth.clone()));
         let sessions = Arc::new(Semaphore::new(SESSIONS_MAX));
-        Self { journal, index, growth, sessions, published, witnessed: Arc::new(Witnessed::default()) }
+        Self { journal, index, growth, sessions, published, witnessed: Arc::default(), shown }
     }
 
     fn seat(&self) -> Result<OwnedSemaphorePermit, Reject> {
