@@ -72,7 +72,7 @@ use crate::{
     },
     public::Public,
     relay::Relay,
-    service::enrolment::Registrar,
+    service::{enrolment::Registrar, shown::Shown},
     telemetry::Telemetry,
     tls::{Tls, TlsError},
 };
@@ -331,6 +331,7 @@ async fn assemble(
         tokens,
         published: Arc::clone(&published),
         witnesses: config.witnesses.clone(),
+        shown: Shown::new(journal.clone(), end::alarm(&phase, &broken)),
     };
 
     let mut limits = config.programme;

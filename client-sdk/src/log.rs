@@ -112,6 +112,8 @@ pub struct LogView {
 #[derive(Debug)]
 struct Seen {
     newest: Point,
+    /// The newest as a signed note; empty if nothing was seen.
+    note: String,
     known: VecDeque<Point>,
     waiting: Vec<Point>,
     /// Set by the first contradiction and never cleared.
@@ -125,7 +127,13 @@ impl LogView {
         Self {
             trust,
             file: None,
-            seen: Mutex::new(Seen { newest: Point::EMPTY, known: VecDeque::new(), waiting: Vec::new(), broken: None }),
+            seen: Mutex::new(Seen {
+                newest: Point::EMPTY,
+                note: String::new(),
+                known: VecDeque::new(),
+                waiting: Vec::new(),
+                broken: None,
+            }),
             asking: tokio::sync::Mutex::new(()),
         }
     }
@@ -139,7 +147,8 @@ impl LogView {
         match std::fs::read(file) {
             Ok(bytes) => {
                 let checkpoint = view.trust.open(&bytes).map_err(LogError::from)?;
-                view.seen().newest = Point::of(&checkpoint);
+                let mut seen = view.seen();
+                (seen.newest, seen.note) = (Point::of(&checkpoint), checkpoint.note().encode());
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(why) => {
@@ -160,6 +169,12 @@ impl LogView {
     #[must_use]
     pub fn newest(&self) -> Point {
         self.seen().newest
+    }
+
+    /// The same as a signed note; empty if nothing was seen.
+    #[must_use]
+    pub fn newest_note(&self) -> String {
+        self.seen().note.clone()
     }
 
     /// Asks for the newest checkpoint and takes it in.
@@ -277,7 +292,7 @@ impl LogView {
                 seen.known.push_back(point);
             }
             seen.waiting.retain(|waiting| !points.contains(waiting));
-            seen.newest = newest;
+            (seen.newest, seen.note) = (newest, met.note().encode());
         }
         let Some(file) = &self.file else {
             return Ok(());

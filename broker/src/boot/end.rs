@@ -21,6 +21,7 @@ use crate::{
     journal::Journal,
     listen::{Connections, Listener},
     relay::Relay,
+    service::shown::Alarm,
 };
 
 /// How far a broker is on its way to its end. It never goes back.
@@ -34,7 +35,7 @@ pub enum Phase {
     Stopping,
     /// Doors close.
     Closing,
-    /// The ledger cannot be written: nothing goes on.
+    /// The ledger cannot be written, or was shown to be rolled back or forked: nothing goes on.
     Broken,
 }
 
@@ -60,6 +61,15 @@ pub(super) fn reach(phase: &watch::Sender<Phase>, next: Phase) {
         }
         forward
     });
+}
+
+/// Stops everything at once, for the reason it is given. The first one is the one that is told.
+pub(super) fn alarm(phase: &watch::Sender<Phase>, broken: &Arc<OnceLock<String>>) -> Alarm {
+    let (phase, broken) = (phase.clone(), Arc::clone(broken));
+    Arc::new(move |why| {
+        let _ = broken.set(why.to_owned());
+        reach(&phase, Phase::Broken);
+    })
 }
 
 /// Waits until at least `phase` is reached, or nobody can tell any more.

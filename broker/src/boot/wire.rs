@@ -26,6 +26,7 @@ use crate::{
         enrolment::{Enrolment, Registrar},
         inference::InferenceService,
         serving::ServingService,
+        shown::Shown,
     },
     telemetry::Exposition,
     witness::Witnesses,
@@ -40,6 +41,7 @@ pub(super) struct Services {
     pub(super) tokens: Arc<TokenStore>,
     pub(super) published: Arc<Published>,
     pub(super) witnesses: Witnesses,
+    pub(super) shown: Shown,
 }
 
 /// The services of both doors, and what they measure.
@@ -51,16 +53,16 @@ pub(super) struct Wired {
 
 impl Services {
     pub(super) fn wire(self) -> Wired {
-        let Self { journal, relay, index, registrar, tokens, published, witnesses } = self;
+        let Self { journal, relay, index, registrar, tokens, published, witnesses, shown } = self;
         let behind = Arc::new(Behind(Arc::clone(&relay)));
         let acts = Acts::new(journal.clone(), Arc::<Behind>::clone(&behind));
         let directory = Directory::new(journal.clone(), Some(registrar.clone()), behind);
         let programme = Routes::default()
             .add_service(ActsServer::new(acts.clone()))
             .add_service(DirectoryServer::new(directory))
-            .add_service(AuditServer::new(Audit::new(journal, index.clone(), Arc::clone(&published))))
+            .add_service(AuditServer::new(Audit::new(journal, index.clone(), Arc::clone(&published), shown.clone())))
             .add_service(InferenceService::server(Arc::clone(&relay)))
-            .add_service(ServingService::server(Arc::clone(&relay)));
+            .add_service(ServingService::server(Arc::clone(&relay), shown));
         let enrolment = Routes::default().add_service(EnrolmentServer::new(Enrolment::new(registrar, tokens)));
         let sources: Vec<Source> = vec![
             Box::new(move |text| relay_metrics(&relay, text)),

@@ -125,6 +125,10 @@ impl Relay {
             roster.roster.person(&held.credential.pseudonym).ok_or_else(|| plain(Refusal::PersonUnknown, &known))?;
         let bytes: &[u8] = &asked.request.body;
         let verified = claim.verify(held, bytes, &body_key).map_err(|refusal| plain(refusal, &known))?;
+        if !self.in_this_log(verified.seen()) {
+            let detail = "the claim names a checkpoint that is not in this log's history".to_owned();
+            return Err(no(Refusal::CheckpointDiverges, detail, &known));
+        }
         let bounds = BodyBounds { bytes_max: terms.limits.body_bytes_max };
         let body = body::parse(route, bytes, &bounds, &terms.features.named_fields)
             .map_err(|error| no(refusal_of(&error), error.to_string(), &known))?;
@@ -152,6 +156,12 @@ impl Relay {
         };
         let answers = u64::from(body.n).saturating_mul(u64::from(body.prompts));
         Ok(Ready { command, compiled, want, input_hold: input_hold(&body, terms.limits.image_tokens), answers })
+    }
+
+    /// Whether the newest checkpoint that a caller names in its claim is one of this log's.
+    fn in_this_log(&self, (size, root): (u64, &[u8])) -> bool {
+        let own = || (size <= self.journal.newest().size).then(|| self.journal.root_at(size)).flatten();
+        size == 0 || own().is_some_and(|own| own.as_bytes().as_slice() == root)
     }
 
     /// Asks for a decision; `None` means that the call has to be judged again.

@@ -39,7 +39,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use self::{owed::Owed, published::Witnessed, session::Session};
-use super::{audience::Reader, caller::caller};
+use super::{audience::Reader, caller::caller, shown::Shown};
 use crate::{
     book::published::Published,
     identity::Role,
@@ -69,6 +69,7 @@ pub struct Audit {
     published: Arc<Published>,
     witnessed: Arc<Witnessed>,
     owed: Arc<Owed>,
+    shown: Shown,
 }
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -86,11 +87,12 @@ impl Observer for Growth {
 impl Audit {
     /// Reads `journal` with the help of `index`, and tells of what is `published`.
     #[must_use]
-    pub fn new(journal: Journal, index: Index, published: Arc<Published>) -> Self {
+    pub fn new(journal: Journal, index: Index, published: Arc<Published>, shown: Shown) -> Self {
         let growth = Growth(watch::Sender::new(journal.newest().size));
         journal.observe(Arc::new(growth.clone()));
         let sessions = Arc::new(Semaphore::new(SESSIONS_MAX));
-        Self { journal, index, growth, sessions, published, witnessed: Arc::default(), owed: Arc::default() }
+        let (witnessed, owed) = (Arc::default(), Arc::default());
+        Self { journal, index, growth, sessions, published, witnessed, owed, shown }
     }
 
     fn seat(&self) -> Result<OwnedSemaphorePermit, Reject> {

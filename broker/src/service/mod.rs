@@ -8,3 +8,4 @@ pub mod directory;
 pub mod enrolment;
 pub mod inference;
 pub mod serving;
+pub mod shown;

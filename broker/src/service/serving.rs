@@ -25,6 +25,7 @@ use crate::{
     entropy::{self, SystemEntropy},
     identity::Role,
     relay::{DOWN_MAX, Link, Relay, call::ANSWER_BYTES_MAX, run_slot, slots::Served, verified_clock},
+    service::shown::Shown,
     status::Reject,
 };
 
@@ -37,13 +38,14 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024 + ANSWER_BYTES_MAX;
 #[derive(Debug)]
 pub struct ServingService {
     relay: Arc<Relay>,
+    shown: Shown,
 }
 
 impl ServingService {
     /// The service over a relay, with its bounds.
     #[must_use]
-    pub fn server(relay: Arc<Relay>) -> ServingServer<Self> {
-        ServingServer::new(Self { relay }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    pub fn server(relay: Arc<Relay>, shown: Shown) -> ServingServer<Self> {
+        ServingServer::new(Self { relay, shown }).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     async fn open(
@@ -104,6 +106,7 @@ impl ServingService {
     fn welcome(&self, hello: &ServeHello, challenge: &[u8]) -> Result<ServeWelcome, Reject> {
         let journal = self.relay.journal();
         let newest = journal.newest();
+        self.shown.check(&hello.seen)?;
         let mut consistency = Vec::new();
         if hello.seen_size > 0 {
             if hello.seen_size > newest.size {

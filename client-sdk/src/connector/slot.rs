@@ -92,6 +92,7 @@ async fn session(shared: &Arc<Shared>, opened: &mut bool) -> Result<(), SlotErro
         variants: shared.served.variants.iter().map(ToString::to_string).collect(),
         seen_size: seen.size,
         seen_root: seen.root.as_bytes().to_vec(),
+        seen: shared.heads.newest_note(),
     };
     send(&up, serve_up::Message::Hello(hello)).await?;
     let mut serving = shared.serving.clone();

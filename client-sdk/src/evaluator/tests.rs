@@ -2,13 +2,17 @@
 
 use std::{collections::VecDeque, io, pin::Pin};
 
-use anteroom_proto::rpc::{
-    CallEnd, CallEvent, CosignReply, CosignRequest, EntriesReply, EntriesRequest, GetCheckpointReply,
-    GetCheckpointRequest, GetPublishedReply, GetPublishedRequest, ListScopesReply, ListScopesRequest, ReadReply,
-    ReadRequest,
-    audit_server::{Audit, AuditServer},
-    call_event::Event,
-    inference_server::{Inference, InferenceServer},
+use anteroom_proto::{
+    ledger::checkpoint::cosign_with,
+    rpc::{
+        CallEnd, CallEvent, CosignReply, CosignRequest, EntriesReply, EntriesRequest, GetCheckpointReply,
+        GetCheckpointRequest, GetPublishedReply, GetPublishedRequest, ListScopesReply, ListScopesRequest, ReadReply,
+        ReadRequest,
+        audit_server::{Audit, AuditServer},
+        call_event::Event,
+        inference_server::{Inference, InferenceServer},
+    },
+    statement::witness::witness_key,
 };
 use futures_util::{Stream, stream};
 use hyper_util::{
@@ -24,7 +28,11 @@ use crate::{
     error::DOMAIN,
     signer::KeyFile,
     store::ReceiptStore,
-    verify::world::{Call, MiniLog, World, seed},
+    verify::{
+        witnessed::{WitnessFault, Witnessed},
+        world::{Call, MiniLog, World, seed},
+    },
+    witness::fetch_witnessed,
 };
 
 /// What the broker does with the next call.
@@ -54,6 +62,8 @@ struct Fake {
     turns: Mutex<VecDeque<Turn>>,
     /// Calls that reached the model's side.
     dispatched: Mutex<Vec<CallRequest>>,
+    /// Whose witnesses cosign what is published.
+    witnesses: Mutex<Vec<(&'static str, u8)>>,
 }
 
 const BODY: &[u8] = b"{\"answer\":1}";
@@ -167,8 +177,26 @@ impl Audit for Fake {
         }))
     }
 
-    async fn get_published(&self, _: Request<GetPublishedRequest>) -> Result<Response<GetPublishedReply>, Status> {
-        Err(Status::unimplemented("published"))
+    async fn get_published(
+        &self,
+        request: Request<GetPublishedRequest>,
+    ) -> Result<Response<GetPublishedReply>, Status> {
+        let request = request.into_inner();
+        let (log, witnesses) = (self.log.lock().unwrap(), self.witnesses.lock().unwrap());
+        if !request.organisations.iter().all(|org| witnesses.iter().any(|(held, _)| held == org)) {
+            return Ok(Response::new(GetPublishedReply::default()));
+        }
+        let mut note = log.note();
+        let verified = log.trust().verify(note.clone()).unwrap();
+        for (org, seed) in witnesses.iter() {
+            let key = KeyFile::from_seed(&[*seed; 32]).unwrap();
+            let org = anteroom_proto::names::OrgId::parse(org).unwrap();
+            let name = witness_key(log.trust().log().name(), &org, key.public_key()).unwrap();
+            note.add(cosign_with(&name, &verified, 7, |message| key.sign(message).ok()).unwrap()).unwrap();
+        }
+        let witnessed_consistency = log.consistency(request.seen_size);
+        let witnessed = note.encode();
+        Ok(Response::new(GetPublishedReply { witnessed, witnessed_consistency, ..GetPublishedReply::default() }))
     }
 
     async fn cosign(&self, _: Request<CosignRequest>) -> Result<Response<CosignReply>, Status> {
@@ -226,6 +254,7 @@ fn setting(turns: &[Turn]) -> Setting {
         log: Mutex::new(log),
         turns: Mutex::new(turns.iter().copied().collect()),
         dispatched: Mutex::new(Vec::new()),
+        witnesses: Mutex::default(),
     });
     let channel = channel(&fake);
     let evaluator = Evaluator {
@@ -285,6 +314,26 @@ async fn an_answer_comes_with_its_receipt_kept() {
     let mut made = [&first, &second].map(|answer| answer.call.receipt().call());
     made.sort();
     assert_eq!(setting.evaluator.receipts().calls(), made);
+}
+
+#[tokio::test]
+async fn a_receipt_is_witnessed_once_both_parties_cosigned_and_not_on_the_brokers_word() {
+    let setting = setting(&[]);
+    let answer = setting.complete().await.unwrap();
+    setting.complete().await.unwrap();
+    let fetch = async || {
+        let (dossier, trust) = (setting.evaluator.dossier(), setting.evaluator.log().trust().clone());
+        let fetched = fetch_witnessed(&setting.evaluator.audit, &answer.receipt, &dossier, &trust).await;
+        fetched.map(|fetched| fetched.map(|(kept, witnessed)| (kept.proofs.len(), witnessed)))
+    };
+    let cosign = |by: &[(&'static str, u8)]| *setting.fake.witnesses.lock().unwrap() = by.to_vec();
+    assert_eq!(fetch().await.unwrap(), None);
+    cosign(&[("lab", seed::LAB_WITNESS), ("agency", seed::AGENCY_WITNESS)]);
+    assert_eq!(fetch().await.unwrap(), Some((1, Witnessed { size: 6, lab: 7, agency: 7 })));
+    // The operator cosigns in the agency's name.
+    cosign(&[("lab", seed::LAB_WITNESS), ("agency", seed::OPERATOR)]);
+    let error = fetch().await.unwrap_err();
+    assert!(matches!(error, Error::Verification(VerificationError::Witnessed(WitnessFault::Missing(_)))), "{error}");
 }
 
 #[tokio::test]

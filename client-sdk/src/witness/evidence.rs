@@ -64,6 +64,6 @@ pub async fn fetch_witnessed(
 
 async fn ask(audit: &AuditClient<Channel>, size: u64, parties: [&OrgId; 2]) -> Result<GetPublishedReply, Error> {
     let organisations = parties.map(ToString::to_string).into();
-    let request = GetPublishedRequest { seen_size: size, organisations };
+    let request = GetPublishedRequest { seen_size: size, organisations, seen: String::new() };
     Ok(audit.clone().get_published(request).await?.into_inner())
 }

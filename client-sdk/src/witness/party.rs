@@ -194,7 +194,8 @@ impl Party {
     async fn ask(&self) -> Result<Turn, PartyError> {
         let mut audit = self.audit.clone();
         let last = self.keeper.newest(self.log());
-        let request = GetPublishedRequest { seen_size: last.size, organisations: Vec::new() };
+        let seen = self.view.newest_note();
+        let request = GetPublishedRequest { seen_size: last.size, organisations: Vec::new(), seen };
         let reply = audit.get_published(request).await.map_err(Error::from)?.into_inner();
         if reply.checkpoint.is_empty() {
             return Ok(Turn::Nothing);

@@ -1270,6 +1270,9 @@ pub struct ServeHello {
     /// Its root.
     #[prost(bytes = "vec", tag = "6")]
     pub seen_root: ::prost::alloc::vec::Vec<u8>,
+    /// That checkpoint as a signed note, or empty; see `GetPublishedRequest.seen`.
+    #[prost(string, tag = "7")]
+    pub seen: ::prost::alloc::string::String,
 }
 /// The slot took the call.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1455,6 +1458,10 @@ pub struct GetPublishedRequest {
     /// Organisations whose witnesses must have cosigned `witnessed`, at most 8; none means any one organisation's.
     #[prost(string, repeated, tag = "2")]
     pub organisations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The newest checkpoint the caller verified, as a signed note, or empty. A broker that is shown one by its own log's key that its log
+    /// does not extend was rolled back or forked: it refuses with `checkpoint_diverges` and stops.
+    #[prost(string, tag = "3")]
+    pub seen: ::prost::alloc::string::String,
 }
 /// The published checkpoint. It may be older than the newest signed one by a second or so.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -83,6 +83,7 @@ impl Script {
             variants: vec!["standard".to_owned()],
             seen_size: 0,
             seen_root: Vec::new(),
+            seen: String::new(),
         };
         let up = Up(up);
         up.send(Message::Hello(hello)).await?;

@@ -1,7 +1,11 @@
 //! Calls that may not pass, and slots that may not open.
 
 use anteroom_policy::event::Event;
-use anteroom_proto::{names::CallId, rpc::CallRequest, statement::envelope::sign_claim};
+use anteroom_proto::{
+    names::CallId,
+    rpc::{CallClaim, CallRequest},
+    statement::envelope::{read_claim, sign_claim},
+};
 
 use super::rig::{Rig, code};
 use crate::{
@@ -14,6 +18,15 @@ impl Rig {
         let status = self.caller.clone().stream(request).await.unwrap_err();
         code(&status).to_owned()
     }
+}
+
+/// A call whose claim names this newest checkpoint.
+fn seeing(rig: &Rig, size: u64, root: &[u8]) -> CallRequest {
+    let mut request = rig.request();
+    let mut claim: CallClaim = read_claim(request.claim.as_ref().unwrap()).unwrap();
+    (claim.seen_size, claim.seen_root) = (size, root.to_vec());
+    request.claim = Some(sign_claim(&claim, &rig.access.workload).unwrap());
+    request
 }
 
 #[tokio::test]
@@ -48,6 +61,9 @@ async fn every_refusal_is_on_record() {
         ("broker_denied", world.call(access, "chat", tools)),
         ("tokens_exceeded", world.call(access, "chat", &chat(true).replace("64", "65536"))),
         ("call_id_old", world.call_as(access, old, "chat", &chat(true))),
+        ("checkpoint_diverges", seeing(&rig, 3, &[5; 32])),
+        ("checkpoint_diverges", seeing(&rig, 1_000_000, &[5; 32])),
+        ("lab_offline", seeing(&rig, 3, world.journal.root_at(3).unwrap().as_bytes())),
         ("lab_offline", rig.request()),
     ];
     let mut codes: Vec<&str> = Vec::new();

@@ -26,7 +26,7 @@ use crate::{
     identity::{Conn, Role},
     journal::Sealed,
     relay::{Relay, networks::Networks},
-    service::{inference::InferenceService, serving::ServingService},
+    service::{inference::InferenceService, serving::ServingService, shown::Shown},
     status::CODE_KEY,
     testing::{Access, LINE, World, as_peer, chat},
 };
@@ -44,7 +44,8 @@ async fn serve(relay: &Arc<Relay>, conn: Arc<Conn>) -> Channel {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = socket.local_addr().unwrap();
     let inference = InterceptedService::new(InferenceService::server(Arc::clone(relay)), as_peer(Arc::clone(&conn)));
-    let serving = InterceptedService::new(ServingService::server(Arc::clone(relay)), as_peer(conn));
+    let shown = Shown::new(relay.journal().clone(), Arc::new(|_| {}));
+    let serving = InterceptedService::new(ServingService::server(Arc::clone(relay), shown), as_peer(conn));
     let router = Server::builder().add_service(inference).add_service(serving);
     tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(socket)));
     Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
@@ -82,6 +83,7 @@ impl Rig {
             variants: vec!["standard".to_owned()],
             seen_size: 0,
             seen_root: Vec::new(),
+            seen: String::new(),
         }
     }
 

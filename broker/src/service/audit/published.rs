@@ -70,6 +70,7 @@ impl Witnessed {
 
 impl Audit {
     pub(super) fn published(&self, request: &GetPublishedRequest) -> Result<GetPublishedReply, Reject> {
+        self.shown.check(&request.seen)?;
         let seen = request.seen_size;
         let size = self.journal.newest().size;
         if seen > size {
@@ -151,6 +152,7 @@ mod tests {
         book::published::Published,
         identity::Role,
         index::Index,
+        service::audit::tests::quiet,
         testing::{Key, ORIGIN, Party, World},
     };
 
@@ -165,7 +167,7 @@ mod tests {
             let world = World::new().await;
             let published = Arc::new(Published::default());
             let index = Index::open(&world.folder.path().join("index"), &world.journal);
-            let audit = Audit::new(world.journal.clone(), index, Arc::clone(&published));
+            let audit = Audit::new(world.journal.clone(), index, Arc::clone(&published), quiet(&world));
             Self { world, published, audit }
         }
 
@@ -188,7 +190,7 @@ mod tests {
 
         async fn ask(&self, seen_size: u64, orgs: &[&Party]) -> Result<GetPublishedReply, Status> {
             let organisations = orgs.iter().map(|party| party.org.to_string()).collect();
-            let asked = GetPublishedRequest { seen_size, organisations };
+            let asked = GetPublishedRequest { seen_size, organisations, seen: String::new() };
             Ok(self.audit.get_published(request(&self.world.lab, asked)).await?.into_inner())
         }
 

@@ -27,6 +27,11 @@ use tokio_stream::StreamExt as _;
 use super::{audit_server::Audit as _, *};
 use crate::testing::{Access, Party, World, chat, done};
 
+/// No alarm is expected.
+pub(super) fn quiet(world: &World) -> Shown {
+    Shown::new(world.journal.clone(), Arc::new(|_| {}))
+}
+
 struct Desk {
     world: World,
     access: Access,
@@ -38,7 +43,7 @@ async fn desk() -> Desk {
     let (world, access) = World::granted().await;
     admit(&world, &access).await;
     let index = Index::open(&world.folder.path().join("index"), &world.journal);
-    let audit = Audit::new(world.journal.clone(), index, Arc::default());
+    let audit = Audit::new(world.journal.clone(), index, Arc::default(), quiet(&world));
     Desk { world, access, audit }
 }
 
@@ -274,7 +279,7 @@ async fn answers_are_the_same_whatever_becomes_of_the_index() {
     let file = world.folder.path().join("file");
     std::fs::write(&file, b"no folder").unwrap();
     let none = Index::open(&file.join("index"), &world.journal);
-    let gone_through = Audit::new(world.journal.clone(), none, Arc::default());
+    let gone_through = Audit::new(world.journal.clone(), none, Arc::default(), quiet(&world));
     let without = openings(read(&gone_through, &world.lab, whole(&scope)).await.unwrap());
     let part = ReadRequest { from_seq: 20, limit: 3, ..whole(&scope) };
     let part = openings(read(&gone_through, &world.lab, part).await.unwrap());
