@@ -59,7 +59,7 @@ impl Trust {
         let home = match (ctx.home(), &self.log_key) {
             (Ok(home), _) => Some(home),
             // A stranger has no folder, and needs none.
-            (Err(Fail::Home(HomeError::Absent(_))), Some(_)) => None,
+            (Err(Fail::Home(HomeError::Absent(_)) | Fail::Usage(_)), Some(_)) => None,
             (Err(fail), _) => return Err(fail),
         };
         let pinned = home.as_ref().map(Home::log_trust).transpose();
@@ -79,7 +79,11 @@ impl Trust {
             LogTrust::new(pinned.log().clone(), self.witnesses.clone(), quorum).map_err(HomeError::from)?
         };
         let known = home.as_ref().map_or_else(|| Ok(TagKeys::default()), Home::tag_keys)?;
-        Ok((Demands { trust, known }, home))
+        let seen = match &home {
+            Some(home) if home.pins()?.log.is_some() => home.seen_checkpoint()?,
+            Some(_) | None => None,
+        };
+        Ok((Demands { trust, known, seen }, home))
     }
 }
 

@@ -106,7 +106,7 @@ fn only_signature_lines_of_unknown_keys_may_differ_and_a_quorum_finds_those() {
     let folder = tempfile::tempdir().unwrap();
     mirrored(folder.path(), &mut Broker { witness: Some(witness()), ..Broker::new(&log) }, &[]).unwrap();
     let path = folder.path().join("checkpoint");
-    let strict = Demands { trust: quorum(&log), known: TagKeys::default() };
+    let strict = Demands { trust: quorum(&log), known: TagKeys::default(), seen: None };
     each_byte(&path, "checkpoint", || verified(folder.path(), &strict).map(|_| ()));
     // Without the witness's key its line decides nothing, under any name.
     let renamed = fs::read_to_string(&path).unwrap().replace("witness.example", "renamed.example");

@@ -151,7 +151,7 @@ fn mirrored(dir: &Path, broker: &mut Broker<'_>, scopes: &[(Scope, TagKey)]) -> 
 }
 
 fn demands(log: &MiniLog) -> Demands {
-    Demands { trust: log.trust(), known: TagKeys::default() }
+    Demands { trust: log.trust(), known: TagKeys::default(), seen: None }
 }
 
 fn verified(dir: &Path, demands: &Demands) -> Result<Verified, MirrorError> {
