@@ -46,7 +46,7 @@ use crate::{
         published::Published,
         wal::WalError,
     },
-    clock::{ClockFileError, SystemTime, TimeSource, Timekeeper, Trust},
+    clock::{ClockFileError, SystemTime, TimeSource, Timekeeper},
     config::{Config, SecretError},
     entropy::{self, SystemEntropy},
     index::Index,
@@ -65,7 +65,7 @@ use crate::{
     relay::Relay,
     service::enrolment::Registrar,
     telemetry::Telemetry,
-    tls::{NowMs, Tls, TlsError},
+    tls::{Tls, TlsError},
 };
 
 /// How long doors wait for their last requests once no call is open.
@@ -383,7 +383,7 @@ async fn assemble(
     tick::clock(&journal, &*time).await?;
     let relay = Relay::new(journal.clone(), config.networks);
 
-    let now = wall(&clock, &time);
+    let now = renew::wall(&clock, &time);
     let names = config.server_names.clone();
     let trust_domain = config.trust_domain.clone();
     let files = renew::files(&folder, config.existing_pki.as_deref());
@@ -411,7 +411,8 @@ async fn assemble(
         index: index.clone(),
         registrar: Registrar::new(Arc::clone(&ca), ClientLifetime::default(), ca.cert_pem().into(), Arc::clone(&clock)),
         tokens,
-        published,
+        published: Arc::clone(&published),
+        witnesses: config.witnesses.clone(),
     };
 
     let mut limits = config.programme;
@@ -465,6 +466,7 @@ async fn assemble(
         let relay = Arc::clone(&relay);
         async move { relay.write_counted_refusals().await }
     });
+    config.witnesses.start(&mut tasks, &published, &(Arc::new(journal.clone()) as Arc<_>));
     tasks.spawn(tick::look_after_tls(tick::Renewal { folder, ca, tls, names, files, now }));
     let parts = end::Parts {
         phase: phase.clone(),
@@ -483,17 +485,4 @@ async fn assemble(
     };
     let main = tokio::spawn(end::run(parts));
     Ok(Running { addresses, journal, log_key, phase, main })
-}
-
-/// The time that certificates are judged by. After a reboot nothing has confirmed the clock yet and its own time stands where it
-/// stood; the wall clock is then the better guess, and whoever is to confirm the clock must be able to connect.
-fn wall(clock: &Arc<Timekeeper>, time: &Arc<dyn TimeSource>) -> NowMs {
-    let (clock, time) = (Arc::clone(clock), Arc::clone(time));
-    Arc::new(move || {
-        let now = clock.now();
-        match now.trust {
-            Trust::Trusted | Trust::Suspended { .. } => now.at_ms,
-            Trust::Unconfirmed { .. } => now.at_ms.max(time.read().wall_ms),
-        }
-    })
 }

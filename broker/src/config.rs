@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use anteroom_proto::ledger::note::KeyName;
+use anteroom_proto::ledger::note::{Algorithm, KeyError, KeyName, VerifierKey};
 
 pub use self::{
     keys::{KEYS, KeyInfo, List, LogFormat, Settings},
@@ -29,6 +29,7 @@ use crate::{
     listen::ListenLimits,
     pki::{FileError, ca::SERVER_NAMES_MAX, read_bounded},
     relay::networks::{NETWORKS_MAX, Network, Networks},
+    witness::{AddressError, WITNESSES_MAX, Witness, Witnesses},
 };
 
 /// Largest configuration file, in bytes.
@@ -97,6 +98,7 @@ pub struct Config {
     pub(crate) log_key: Secret,
     pub(crate) programme: ListenLimits,
     pub(crate) networks: Networks,
+    pub(crate) witnesses: Witnesses,
     pub(crate) drain_max: Duration,
     pub(crate) wal: wal::Config,
     pub(crate) log_format: LogFormat,
@@ -151,6 +153,7 @@ impl Config {
         check_names(&server_names)?;
         let wal = check_wal(settings.wal_segment_bytes, settings.wal_reserve_bytes)?;
         let networks = check_networks(settings.networks)?;
+        let witnesses = check_witnesses(settings.witnesses, settings.witness_quorum)?;
         let drain = within("drain_seconds_max", settings.drain_seconds_max, 30, 0..=DRAIN_SECONDS_MAX)?;
         let programme = check_limits(settings.connections_max, settings.connections_per_org_max, settings.streams_max)?;
         let log_filter = settings.log_filter.unwrap_or_else(|| "info".to_owned());
@@ -175,6 +178,7 @@ impl Config {
             log_key,
             programme,
             networks,
+            witnesses,
             drain_max: Duration::from_secs(drain),
             wal,
             log_format: settings.log_format.unwrap_or_default(),
@@ -283,6 +287,33 @@ fn read_network(text: &str) -> Option<Network> {
     let bits_max = if address.is_ipv4() { 32 } else { 128 };
     let named = !name.is_empty() && name.len() <= 63 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     (named && prefix_bits <= bits_max).then(|| Network { name: name.to_owned(), address, prefix_bits })
+}
+
+/// Each as `address key`.
+fn check_witnesses(given: Option<List>, quorum: Option<u64>) -> Result<Witnesses, ConfigError> {
+    let given = given.unwrap_or_default().0;
+    if given.len() > WITNESSES_MAX {
+        return Err(bad("witnesses", given.len(), format!("{WITNESSES_MAX} witnesses at most")));
+    }
+    let mut witnesses: Vec<Witness> = Vec::with_capacity(given.len());
+    for text in given {
+        let rule = |rule: &dyn std::fmt::Display| bad("witnesses", &text, rule);
+        let (address, key) =
+            text.split_once(' ').ok_or_else(|| rule(&"each is an address, a space and a verifier key"))?;
+        let address = address.parse().map_err(|error: AddressError| rule(&error))?;
+        let key: VerifierKey = key.trim().parse().map_err(|error: KeyError| rule(&error))?;
+        if key.algorithm() != Algorithm::CosignatureV1 {
+            return Err(rule(&"the key is a log's, not a witness's"));
+        }
+        if witnesses.iter().any(|other| other.key.public() == key.public() || other.key.name() == key.name()) {
+            return Err(rule(&"a witness stands there once, under one name and one key"));
+        }
+        witnesses.push(Witness { address, key });
+    }
+    let count = size(witnesses.len());
+    let majority = if count == 0 { 0 } else { count / 2 + 1 };
+    let quorum = within("witness_quorum", quorum, majority, 0..=count)?;
+    Ok(Witnesses::new(witnesses, usize::try_from(quorum).unwrap_or(usize::MAX)))
 }
 
 fn check_wal(segment: Option<u64>, reserve: Option<u64>) -> Result<wal::Config, ConfigError> {

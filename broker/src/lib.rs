@@ -23,3 +23,4 @@ pub mod telemetry;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tls;
+pub mod witness;

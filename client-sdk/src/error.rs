@@ -25,7 +25,9 @@ use crate::{
         dossier::{ClaimError, DossierError},
         receipt::CallFault,
         scope::SliceError,
+        witnessed::WitnessFault,
     },
+    witness::StateError,
 };
 
 /// The domain of the broker's `google.rpc.ErrorInfo`.
@@ -89,6 +91,9 @@ pub enum Error {
         /// Why.
         why: io::Error,
     },
+    /// A witness's memory is unusable.
+    #[error(transparent)]
+    Witness(#[from] StateError),
     /// The machine gives no randomness.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -124,6 +129,9 @@ pub enum VerificationError {
     /// A claim or outcome does not hold.
     #[error(transparent)]
     Claim(#[from] ClaimError),
+    /// A receipt is not shown to be witnessed.
+    #[error(transparent)]
+    Witnessed(#[from] WitnessFault),
     /// A slice of the log is not whole.
     #[error(transparent)]
     Slice(#[from] SliceError),
@@ -141,7 +149,7 @@ macro_rules! verification {
         })*
     };
 }
-verification!(LogError, ReceiptError, CallFault, DossierError, ClaimError, SliceError);
+verification!(LogError, ReceiptError, CallFault, DossierError, ClaimError, SliceError, WitnessFault);
 
 /// A broker's refusal.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -229,6 +237,7 @@ impl Error {
             | Self::Signer(_)
             | Self::Statement(_)
             | Self::Store(_)
+            | Self::Witness(_)
             | Self::File { .. }
             | Self::NoRandomness(_)
             | Self::Mirror(_)
@@ -250,6 +259,7 @@ impl Error {
             | Self::Signer(_)
             | Self::Statement(_)
             | Self::Store(_)
+            | Self::Witness(_)
             | Self::File { .. }
             | Self::NoRandomness(_)
             | Self::Mirror(_)

@@ -37,6 +37,7 @@ use crate::{
         dossier::{Pins, VerifiedDossier},
         receipt::{OwnCall, VerifiedCall, verify_own_call},
     },
+    witness::{Party, Running},
 };
 
 /// What a model can be asked for.
@@ -92,6 +93,7 @@ pub struct Evaluator {
     dossier: Arc<Mutex<Arc<VerifiedDossier>>>,
     log: Arc<LogView>,
     keeper: ReceiptKeeper,
+    witness: Option<Arc<Running>>,
 }
 
 /// A whole answer whose receipt held.
@@ -162,7 +164,16 @@ impl Evaluator {
             dossier: Arc::new(Mutex::new(Arc::new(dossier))),
             log,
             keeper,
+            witness: None,
         })
+    }
+
+    /// Lets the agency's own witness cosign for as long as this value or a clone of it lives. It shares this value's view of the log,
+    /// so a contradiction that it finds ends calls, too.
+    #[must_use]
+    pub fn with_witness(mut self, witness: Party) -> Self {
+        self.witness = Some(Arc::new(witness.start()));
+        self
     }
 
     /// What the grant rests on, as last verified.
@@ -316,6 +327,7 @@ impl Evaluator {
             receipt: Some(receipt.clone()),
             outcome: outcome.cloned(),
             kept_ms: system::now().ms(),
+            witnessed: None,
         };
         self.keeper.keep(kept).await?;
         Ok(verified)

@@ -3,14 +3,14 @@
 //! ```text
 //! home.toml          where the broker is, and who this is
 //! cert/ROLE/         the certificate for each role on the connection
-//! keys/NAME.key      root, signer, roster, connector, stop, oversight, workload, person-PSEUDONYM
+//! keys/NAME.key      root, signer, roster, connector, stop, witness, oversight, workload, person-PSEUDONYM
 //! key-set.json       version 1 of the key set, as signed       enrolment.json   the enrolment, as signed
 //! pins.toml          what was compared out of band: the log's key, other organisations' fingerprints
 //! checkpoint         the newest checkpoint of the log that was verified
 //! terms/ dossiers/   what grants rest on, as far as seen
 //! receipts/          receipts of calls                          statements/      acts signed here
 //! rosters/           rosters published from here, with what stays with the agency
-//! connector/LINE/    what a lab's connector remembers
+//! connector/LINE/    what a lab's connector remembers            witness/          what the witness key cosigned last
 //! ```
 //!
 //! **Invariant:** the folder is its owner's alone (0700, what is written here 0600), every file is replaced whole or not at all, and
@@ -21,6 +21,7 @@ mod kept;
 mod keys;
 mod pins;
 mod session;
+mod witness;
 
 use std::{
     io,
@@ -181,6 +182,7 @@ through_sdk!(
     StatementError,
     crate::signer::KeyFileError,
     crate::store::StoreError,
+    crate::witness::StateError,
     crate::system::NoRandomness,
     anteroom_proto::statement::envelope::SignerError,
     crate::error::VerificationError,

@@ -23,3 +23,4 @@ pub mod signer;
 pub mod store;
 pub mod system;
 pub mod verify;
+pub mod witness;

@@ -46,6 +46,31 @@ pub struct KeptReceipt {
     /// When it was kept, by this machine's clock.
     #[prost(int64, tag = "4")]
     pub kept_ms: i64,
+    /// The published checkpoint under which both parties' witnesses vouch for it, once there is one.
+    #[prost(message, optional, tag = "5")]
+    pub witnessed: Option<KeptWitness>,
+}
+
+/// A cosigned checkpoint with what leads to it from a receipt.
+#[derive(Clone, PartialEq, Message)]
+pub struct KeptWitness {
+    /// The signed note, with cosignatures.
+    #[prost(string, tag = "1")]
+    pub note: String,
+    /// A proof from each checkpoint in the receipt.
+    #[prost(message, repeated, tag = "2")]
+    pub proofs: Vec<KeptProof>,
+}
+
+/// A consistency proof.
+#[derive(Clone, PartialEq, Message)]
+pub struct KeptProof {
+    /// Size of the checkpoint that it starts from.
+    #[prost(uint64, tag = "1")]
+    pub size: u64,
+    /// Its hashes, 32 bytes each.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub hashes: Vec<Vec<u8>>,
 }
 
 /// Why receipts cannot be kept or found.

@@ -14,13 +14,14 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use super::{StartError, folder::Folder};
 use crate::{
     book::disk::{RealDisk, write_durably},
+    clock::{TimeSource, Timekeeper, Trust},
     entropy::SystemEntropy,
     pki::{
         ca::{CA_CERT_FILE, Ca, PEM_BYTES_MAX},
         mapping::{MAPPING_BYTES_MAX, Mapping},
         read_bounded, read_secret,
     },
-    tls::{Tls, TlsFiles},
+    tls::{NowMs, Tls, TlsFiles},
 };
 
 /// The server's certificate with its key.
@@ -125,6 +126,19 @@ fn look(files: &TlsFiles) -> BTreeMap<PathBuf, Option<(SystemTime, u64)>> {
         Some((metadata.modified().ok()?, metadata.len()))
     };
     paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect()
+}
+
+/// The time that certificates are judged by. After a reboot nothing has confirmed the clock yet and its own time stands where it
+/// stood; the wall clock is then the better guess, and whoever is to confirm the clock must be able to connect.
+pub(super) fn wall(clock: &Arc<Timekeeper>, time: &Arc<dyn TimeSource>) -> NowMs {
+    let (clock, time) = (Arc::clone(clock), Arc::clone(time));
+    Arc::new(move || {
+        let now = clock.now();
+        match now.trust {
+            Trust::Trusted | Trust::Suspended { .. } => now.at_ms,
+            Trust::Unconfirmed { .. } => now.at_ms.max(time.read().wall_ms),
+        }
+    })
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use crate::{
         serving::ServingService,
     },
     telemetry::Exposition,
+    witness::Witnesses,
 };
 
 /// What the services stand on.
@@ -38,6 +39,7 @@ pub(super) struct Services {
     pub(super) registrar: Registrar,
     pub(super) tokens: Arc<TokenStore>,
     pub(super) published: Arc<Published>,
+    pub(super) witnesses: Witnesses,
 }
 
 /// The services of both doors, and what they measure.
@@ -49,14 +51,14 @@ pub(super) struct Wired {
 
 impl Services {
     pub(super) fn wire(self) -> Wired {
-        let Self { journal, relay, index, registrar, tokens, published } = self;
+        let Self { journal, relay, index, registrar, tokens, published, witnesses } = self;
         let behind = Arc::new(Behind(Arc::clone(&relay)));
         let acts = Acts::new(journal.clone(), Arc::<Behind>::clone(&behind));
         let directory = Directory::new(journal.clone(), Some(registrar.clone()), behind);
         let programme = Routes::default()
             .add_service(ActsServer::new(acts.clone()))
             .add_service(DirectoryServer::new(directory))
-            .add_service(AuditServer::new(Audit::new(journal, index.clone(), published)))
+            .add_service(AuditServer::new(Audit::new(journal, index.clone(), Arc::clone(&published))))
             .add_service(InferenceService::server(Arc::clone(&relay)))
             .add_service(ServingService::server(Arc::clone(&relay)));
         let enrolment = Routes::default().add_service(EnrolmentServer::new(Enrolment::new(registrar, tokens)));
@@ -70,6 +72,7 @@ impl Services {
                 );
             }),
             Box::new(move |text| index_metrics(&index, text)),
+            Box::new(move |text| witnesses.metrics(&published, text)),
         ];
         Wired { programme, enrolment, sources }
     }

@@ -65,6 +65,8 @@ keys! {
     kek: Secret = "ANTEROOM_KEK" "SECRET" "The key that wraps the scopes' keys (file://<data_dir>/kek)";
     log_key: Secret = "ANTEROOM_LOG_KEY" "SECRET" "The key that signs checkpoints (file://<data_dir>/log.key)";
     networks: List = "ANTEROOM_NETWORKS" "NAME=BLOCK,…" "Networks that terms can name, such as hq=192.0.2.0/24";
+    witnesses: List = "ANTEROOM_WITNESSES" "URL VKEY,…" "Witnesses that published checkpoints are offered to, each an address and a key";
+    witness_quorum: u64 = "ANTEROOM_WITNESS_QUORUM" "COUNT" "How many of them are to cosign (more than half)";
     connections_max: u64 = "ANTEROOM_CONNECTIONS_MAX" "COUNT" "Connections at once (4096)";
     connections_per_org_max: u64 = "ANTEROOM_CONNECTIONS_PER_ORG_MAX" "COUNT" "Connections at once of one organisation (1024)";
     streams_max: u64 = "ANTEROOM_STREAMS_MAX" "COUNT" "Requests at once on one connection (512)";

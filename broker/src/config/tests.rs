@@ -86,6 +86,7 @@ fn example_file_names_every_key_with_its_default() {
     // What has no default is shown by an example.
     full.existing_pki = None;
     full.networks = least.networks.clone();
+    full.witnesses = least.witnesses.clone();
     assert_eq!(format!("{full:?}"), format!("{least:?}"));
 }
 
@@ -106,6 +107,17 @@ fn values_out_of_bounds_are_refused_with_what_would_do() {
         ("server_names = [\"a\", \"a\"]", "twice"),
         ("networks = [\"hq=192.0.2.0/33\"]", "name=address/bits"),
         ("networks = [\"192.0.2.0/24\"]", "name=address/bits"),
+        ("witnesses = [\"https://w.example\"]", "an address, a space and a verifier key"),
+        (
+            "witnesses = [\"http://w.example witness.example/w1+f5f1ad4c+BAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH\"]",
+            "loopback",
+        ),
+        ("witnesses = [\"https://w.example nonsense\"]", "`witnesses`"),
+        (
+            "witnesses = [\"https://w.example witness.example/w1+f5f1ad4c+BAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH\", \"https://v.example witness.example/w1+f5f1ad4c+BAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH\"]",
+            "once",
+        ),
+        ("witness_quorum = 1", "0 to 0 is expected"),
         ("wal_segment_bytes = 2097153", "a multiple of 512"),
         ("wal_reserve_bytes = 512", "is expected"),
         ("connections_max = 0", "is expected"),

@@ -383,6 +383,7 @@ async fn proven(
                 receipt: Some(receipt.clone()),
                 outcome: recorded.outcome.clone(),
                 kept_ms: system::now().ms(),
+                witnessed: None,
             };
             evaluator.receipts().keep(kept).await.map_err(Error::from)?;
             tell.good(&format!("the receipt says `{end}`, and what it had cost is charged"));

@@ -30,7 +30,10 @@ use super::{
     upstream::Upstream,
     windows::{Windows, WindowsError},
 };
-use crate::signer::SharedSigner;
+use crate::{
+    signer::SharedSigner,
+    witness::{Party, Turn},
+};
 
 /// Most slots of one connector.
 pub const SLOTS_MAX: usize = 1_024;
@@ -113,6 +116,7 @@ pub enum StartError {
 pub struct Connector {
     shared: Arc<Shared>,
     work: JoinHandle<()>,
+    witness: Option<JoinHandle<()>>,
 }
 
 impl Connector {
@@ -153,7 +157,22 @@ impl Connector {
             report: tokio::sync::Notify::new(),
         });
         let work = tokio::spawn(work(shared.clone(), config.slots));
-        Ok(Self { shared, work })
+        Ok(Self { shared, work, witness: None })
+    }
+
+    /// Lets the lab's own witness cosign beside the slots, for as long as the connector lives. What it finds contradicted stops
+    /// everything here, as if a slot had found it.
+    #[must_use]
+    pub fn with_witness(mut self, party: Party) -> Self {
+        let shared = self.shared.clone();
+        let party = party.checked_with(shared.clone());
+        self.witness = Some(tokio::spawn(async move {
+            let error = party.run(watch::Sender::new(Turn::Nothing)).await;
+            if let Err(error) = shared.stops.stop_all(&error.to_string()) {
+                tracing::error!(%error, "a stop is not on disk");
+            }
+        }));
+        self
     }
 
     /// Starts a connector and waits until `end` is over, then drains it.
@@ -215,6 +234,9 @@ impl Connector {
 impl Drop for Connector {
     fn drop(&mut self) {
         self.work.abort();
+        if let Some(witness) = &self.witness {
+            witness.abort();
+        }
     }
 }
 

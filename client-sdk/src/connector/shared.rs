@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anteroom_proto::{
-    ledger::chain::ResponseChain,
+    ledger::{chain::ResponseChain, checkpoint::VerifiedCheckpoint},
     rpc::{ClockClaim, OutcomeClaim, SignedStatement, audit_client::AuditClient, serving_client::ServingClient},
     statement::{
         envelope::{Claim, SignerError, sign_claim},
@@ -26,7 +26,7 @@ use super::{
     upstream::Upstream,
     windows::Windows,
 };
-use crate::{durable, signer::SharedSigner};
+use crate::{durable, log::LogError, signer::SharedSigner, witness::Remembers};
 
 /// Largest message that the broker may send into a slot: a body and its admission.
 const DISPATCH_BYTES_MAX: u64 = CALL_BYTES_MAX + 256 * 1024;
@@ -58,6 +58,18 @@ pub(super) struct Shared {
 pub(super) fn serving(channel: Channel) -> ServingClient<Channel> {
     let max = usize::try_from(DISPATCH_BYTES_MAX).unwrap_or(usize::MAX);
     ServingClient::new(channel).max_decoding_message_size(max)
+}
+
+impl Remembers for Shared {
+    fn remember(&self, checkpoint: &VerifiedCheckpoint) -> Result<(), LogError> {
+        match self.heads.remember(checkpoint) {
+            Err(error) => {
+                self.contradicted(&error, &checkpoint.note().encode());
+                Err(LogError::Forked(checkpoint.checkpoint().size()))
+            }
+            Ok(()) => Ok(()),
+        }
+    }
 }
 
 impl Shared {

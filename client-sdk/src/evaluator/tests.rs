@@ -236,6 +236,7 @@ fn setting(turns: &[Turn]) -> Setting {
         dossier: Arc::new(Mutex::new(Arc::new(dossier))),
         log: Arc::new(view),
         keeper: ReceiptKeeper::new(ReceiptStore::open(folder.path()).unwrap()),
+        witness: None,
     };
     Setting { fake, evaluator, _folder: folder }
 }

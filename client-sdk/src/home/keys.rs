@@ -169,6 +169,10 @@ impl Home {
             return Err(HomeError::Exists(path));
         }
         files::folder(&self.dir.join("keys"))?;
+        if name == KeyRole::Witness.as_str() {
+            // Before the key: a key without its memory never cosigns, a memory without its key harms nobody.
+            self.make_witness_dir()?;
+        }
         Ok(KeyFile::generate(&path, algorithm)?.public_key().clone())
     }
 
@@ -221,10 +225,12 @@ pub(super) fn person_key(person: &Pseudonym) -> String {
 /// The keys that an organisation of a kind has.
 const fn roles(kind: OrgKind) -> &'static [KeyRole] {
     match kind {
-        OrgKind::Lab => &[KeyRole::Root, KeyRole::Signer, KeyRole::Connector, KeyRole::Stop],
-        OrgKind::Agency | OrgKind::Partner => &[KeyRole::Root, KeyRole::Signer, KeyRole::Roster, KeyRole::Stop],
-        OrgKind::Sponsor => &[KeyRole::Root, KeyRole::Signer, KeyRole::Stop],
-        OrgKind::Oversight => &[KeyRole::Root, KeyRole::Signer, KeyRole::Oversight],
+        OrgKind::Lab => &[KeyRole::Root, KeyRole::Signer, KeyRole::Connector, KeyRole::Stop, KeyRole::Witness],
+        OrgKind::Agency | OrgKind::Partner => {
+            &[KeyRole::Root, KeyRole::Signer, KeyRole::Roster, KeyRole::Stop, KeyRole::Witness]
+        }
+        OrgKind::Sponsor => &[KeyRole::Root, KeyRole::Signer, KeyRole::Stop, KeyRole::Witness],
+        OrgKind::Oversight => &[KeyRole::Root, KeyRole::Signer, KeyRole::Oversight, KeyRole::Witness],
         OrgKind::Operator => &[KeyRole::Root, KeyRole::Stop],
     }
 }

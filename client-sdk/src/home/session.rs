@@ -1,6 +1,6 @@
 //! From a party's folder to the broker: certificates, channels, and a client for each side.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use anteroom_proto::{
     names::{CallId, GrantId, OrgId, RunId},
@@ -299,7 +299,17 @@ impl Home {
             pins: self.pins_for(dossier.terms())?,
             marking: None,
         };
-        Ok(Evaluator::open(channel, config, self.log_view()?, self.receipt_keeper()?).await?)
+        let log = self.log_view()?;
+        let evaluator = Evaluator::open(channel.clone(), config, Arc::clone(&log), self.receipt_keeper()?).await?;
+        match self.witness_on(channel, log) {
+            Ok(Some(witness)) => Ok(evaluator.with_witness(witness)),
+            Ok(None) => Ok(evaluator),
+            // Calls do not wait for a witness; another process of this folder may be it.
+            Err(error) => {
+                tracing::info!(%error, "this process does not cosign");
+                Ok(evaluator)
+            }
+        }
     }
 }
 

@@ -158,7 +158,8 @@ fn key_names_stay_inside_the_folder() {
 fn commands_that_run_side_by_side_all_keep_their_receipts() {
     let folder = tempfile::tempdir().unwrap();
     let home = Home::create(folder.path()).unwrap();
-    let kept = |call: u8| KeptReceipt { call: vec![call; 16], receipt: None, outcome: None, kept_ms: 1 };
+    let kept =
+        |call: u8| KeptReceipt { call: vec![call; 16], receipt: None, outcome: None, kept_ms: 1, witnessed: None };
     let mut one = home.receipts().unwrap();
     let mut two = home.receipts().unwrap();
     one.append(&[kept(1)]).unwrap();

@@ -12,6 +12,7 @@ fn kept(number: u8) -> KeptReceipt {
             signatures: Vec::new(),
         }),
         kept_ms: i64::from(number),
+        witnessed: None,
     }
 }
 

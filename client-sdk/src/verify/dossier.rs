@@ -9,7 +9,10 @@
 mod error;
 
 use anteroom_proto::{
-    ledger::scope::{Scope, TagKey},
+    ledger::{
+        note::{KeyName, VerifierKey},
+        scope::{Scope, TagKey},
+    },
     names::{Digest, GrantId, ModelLine, OrgId},
     rpc::{CallClaim, Dossier, GrantSummary, OutcomeClaim, SignedStatement},
     statement::{
@@ -61,6 +64,12 @@ impl Keys {
     #[must_use]
     pub fn named(&self) -> &KeySet {
         &self.versions[self.named].1
+    }
+
+    /// The keys by which the organisation cosigns checkpoints of the log named `origin`, of every version from the named one on.
+    #[must_use]
+    pub fn witnesses(&self, origin: &KeyName) -> Vec<VerifierKey> {
+        self.versions.iter().skip(self.named).flat_map(|(_, set)| set.witnesses(origin)).collect()
     }
 
     /// Checks a signature by one key in `role` of any version from the named one on.

@@ -58,6 +58,8 @@ pub(crate) mod seed {
     pub(crate) const WORKLOAD: u8 = 8;
     /// The operator's, which is on nobody's list.
     pub(crate) const OPERATOR: u8 = 9;
+    pub(crate) const LAB_WITNESS: u8 = 10;
+    pub(crate) const AGENCY_WITNESS: u8 = 11;
 }
 
 fn key_set(org: &str, kind: OrgKind, root: u8, keys: &[(KeyRole, u8)]) -> SignedStatement {
@@ -88,13 +90,21 @@ impl World {
             "lab",
             OrgKind::Lab,
             seed::LAB_ROOT,
-            &[(KeyRole::Signer, seed::LAB_SIGNER), (KeyRole::Connector, seed::CONNECTOR)],
+            &[
+                (KeyRole::Signer, seed::LAB_SIGNER),
+                (KeyRole::Connector, seed::CONNECTOR),
+                (KeyRole::Witness, seed::LAB_WITNESS),
+            ],
         );
         let agency = key_set(
             "agency",
             OrgKind::Agency,
             seed::AGENCY_ROOT,
-            &[(KeyRole::Signer, seed::AGENCY_SIGNER), (KeyRole::Roster, seed::ROSTER)],
+            &[
+                (KeyRole::Signer, seed::AGENCY_SIGNER),
+                (KeyRole::Roster, seed::ROSTER),
+                (KeyRole::Witness, seed::AGENCY_WITNESS),
+            ],
         );
         let pins = Pins { lab: fingerprint(&lab), agency: fingerprint(&agency) };
         let roster = sign_json(&roster(&[("p-1", seed::PERSON)]), &[&key(seed::ROSTER)]).unwrap();

@@ -146,8 +146,13 @@ async fn keep_cut(ctx: &Ctx, home: &Home, evaluator: &Evaluator, call: CallId) {
         // It was refused before it was on record as a call.
         return;
     };
-    let kept =
-        KeptReceipt { call: call.as_bytes().to_vec(), receipt: Some(receipt), outcome, kept_ms: system::now().ms() };
+    let kept = KeptReceipt {
+        call: call.as_bytes().to_vec(),
+        receipt: Some(receipt),
+        outcome,
+        kept_ms: system::now().ms(),
+        witnessed: None,
+    };
     let whole = kept.receipt.as_ref().is_some_and(|receipt| receipt.finished.is_some());
     if whole && checked(home, &kept, call).is_ok() && evaluator.receipts().keep(kept).await.is_ok() {
         note_call(ctx, call);

@@ -34,6 +34,7 @@ mod run;
 mod serve;
 mod summary;
 mod terms;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -103,6 +104,9 @@ enum Noun {
     /// Read the log, prove a slice whole, decide again offline.
     #[command(subcommand, after_help = audit::EXAMPLES)]
     Audit(audit::Audit),
+    /// Cosign checkpoints: a witness that anyone can run, and this party's own.
+    #[command(subcommand, after_help = witness::EXAMPLES)]
+    Witness(witness::Witness),
     /// Show the rules, and explain a refusal's code or a rule.
     #[command(subcommand, after_help = policy::EXAMPLES)]
     Policy(policy::Policy),
@@ -185,6 +189,7 @@ async fn run(ctx: &Ctx, noun: Noun) -> Result<(), Fail> {
         Noun::Call(args) => call::run(ctx, args).await,
         Noun::Receipt(verb) => receipt::run(ctx, verb).await,
         Noun::Audit(verb) => audit::run(ctx, verb).await,
+        Noun::Witness(verb) => witness::run(ctx, verb).await,
         Noun::Policy(verb) => policy::run(ctx, verb),
         Noun::Completion(args) => completion::run(ctx, &args),
     }

@@ -1,6 +1,9 @@
 //! `anteroom receipt`: what this side can prove, without asking anybody.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    path::{Path, PathBuf},
+};
 
 use anteroom_proto::{
     ledger::{
@@ -9,14 +12,19 @@ use anteroom_proto::{
         scope::Scope,
     },
     names::{CallId, GrantId},
-    rpc::{CallStatus, Receipt},
+    rpc::{CallStatus, Receipt, audit_client::AuditClient},
     time::At,
 };
 use anteroom_sdk::{
-    home::{Home, HomeError},
+    home::{Home, HomeError, Use},
     store::{KeptReceipt, ReceiptStore},
     system,
-    verify::receipt::{to_tlog_proof, verify_call},
+    verify::{
+        dossier::VerifiedDossier,
+        receipt::{to_tlog_proof, verify_call},
+        witnessed::{Witnessed, verify_witnessed},
+    },
+    witness::fetch_witnessed,
 };
 use clap::Subcommand;
 
@@ -31,6 +39,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom receipt verify                # every receipt, offline, under the pinned keys
   anteroom receipt show CALL
   anteroom receipt fetch CALL            # of a call that was cut
+  anteroom receipt witness --all         # once both parties' witnesses have cosigned
   anteroom receipt export CALL --out proofs/   # C2SP tlog-proof files for other tools
   anteroom receipt export --all --out proofs/";
 
@@ -53,6 +62,15 @@ pub(crate) enum ReceiptVerb {
     Fetch {
         /// The call
         call: CallId,
+    },
+    /// Ask for a checkpoint by which both parties' witnesses vouch for receipts, verify it and keep it with them
+    Witness {
+        /// The calls
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        calls: Vec<CallId>,
+        /// Every receipt kept here that is not witnessed yet
+        #[arg(long)]
+        all: bool,
     },
     /// Write receipts' records as tlog-proof files
     Export {
@@ -93,6 +111,8 @@ view! {
         index: u64,
         /// What was verified: `call` (log, claim, credential and outcome), `log` (the log's proofs alone), or `nothing`.
         verified: String,
+        /// Whether both parties' witnesses vouch for it: `yes` with the checkpoint's size and their times, `not yet`, or `not checked`.
+        witnessed: String,
     }
 }
 
@@ -111,6 +131,7 @@ pub(crate) async fn run(ctx: &Ctx, verb: ReceiptVerb) -> Result<(), Fail> {
     let store = Stores::open(ctx, &home)?;
     match verb {
         ReceiptVerb::Fetch { call } => fetch(ctx, &home, store, call).await,
+        ReceiptVerb::Witness { calls, .. } => witness(ctx, &home, store, calls).await,
         ReceiptVerb::List => {
             let rows = store.calls().into_iter().map(|call| unverified(&find(&store, call)?, call));
             ctx.out.rows(&rows.collect::<Result<Vec<_>, _>>()?)
@@ -182,6 +203,7 @@ fn on_record(call: CallId, status: CallStatus) -> KeptReceipt {
         receipt: status.receipt,
         outcome: status.outcome,
         kept_ms: system::now().ms(),
+        witnessed: None,
     }
 }
 
@@ -208,7 +230,15 @@ pub(crate) fn checked(home: &Home, kept: &KeptReceipt, call: CallId) -> Result<R
     if let Some(dossier) = home.kept_dossier(grant)? {
         // A dossier kept before a later credential was issued does not hold it; the log's part is verified all the same.
         match verify_call(receipt, kept.outcome.as_ref(), &dossier, &trust, call) {
-            Ok(verified) => return Ok(row(verified.receipt(), "call")),
+            Ok(verified) => {
+                let witnessed = match &kept.witnessed {
+                    None => "not yet".to_owned(),
+                    Some(kept) => {
+                        vouched(verify_witnessed(receipt, kept, &dossier, &trust).map_err(|error| failed(&error))?)
+                    }
+                };
+                return Ok(row(verified.receipt(), "call", witnessed));
+            }
             Err(anteroom_sdk::verify::receipt::CallFault::Claim(
                 anteroom_sdk::verify::dossier::ClaimError::NoCredential(_),
             )) => {}
@@ -222,10 +252,52 @@ pub(crate) fn checked(home: &Home, kept: &KeptReceipt, call: CallId) -> Result<R
     };
     let tag_key = Scope::Grant(grant).tag_key(&terms.nonce);
     let verified = verify_receipt(receipt, &trust, &tag_key, grant, call).map_err(|error| failed(&error))?;
-    Ok(row(&verified, "log"))
+    Ok(row(&verified, "log", "not checked".to_owned()))
 }
 
-fn row(verified: &VerifiedReceipt, how: &str) -> ReceiptRow {
+/// Asks for evidence of each receipt that has none.
+async fn witness(ctx: &Ctx, home: &Home, stores: Stores, calls: Vec<CallId>) -> Result<(), Fail> {
+    let calls = if calls.is_empty() { stores.calls() } else { calls };
+    let trust = home.log_trust()?;
+    let channel = home.channel(Use::Act).await?;
+    let audit = AuditClient::new(channel.clone());
+    let mut dossiers: BTreeMap<GrantId, VerifiedDossier> = BTreeMap::new();
+    let (mut kept, mut found) = (Vec::new(), Vec::new());
+    for call in calls {
+        let mut held = find(&stores, call)?;
+        if held.witnessed.is_none() {
+            let receipt = receipt(&held)?;
+            let grant = grant_of(receipt)?;
+            let dossier = match dossiers.entry(grant) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                // As it is now: a witness key may be newer than what is kept.
+                Entry::Vacant(entry) => entry.insert(home.take_dossier(&home.fetch_dossier(&channel, grant).await?)?),
+            };
+            let fetched = fetch_witnessed(&audit, receipt, dossier, &trust).await.map_err(HomeError::from)?;
+            if let Some((witnessed, _)) = fetched {
+                held.witnessed = Some(witnessed);
+                held.kept_ms = system::now().ms();
+                found.push(held.clone());
+            }
+        }
+        kept.push((call, held));
+    }
+    // Closed first, so that the first of them is free to be written to.
+    drop(stores);
+    if !found.is_empty() {
+        home.receipts()?.append(&found).map_err(HomeError::from)?;
+    }
+    let rows = kept.iter().map(|(call, held)| checked(home, held, *call));
+    ctx.out.rows(&rows.collect::<Result<Vec<_>, _>>()?)
+}
+
+/// In words, by whom and when.
+fn vouched(witnessed: Witnessed) -> String {
+    let at = |seconds: u64| At::clamped(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000));
+    format!("yes (size {}; lab {}, agency {})", witnessed.size, at(witnessed.lab), at(witnessed.agency))
+}
+
+fn row(verified: &VerifiedReceipt, how: &str, witnessed: String) -> ReceiptRow {
     let admission = verified.admission();
     let finished = verified.finished().map(|(_, event)| event);
     ReceiptRow {
@@ -240,6 +312,7 @@ fn row(verified: &VerifiedReceipt, how: &str) -> ReceiptRow {
         status: finished.map_or(0, |event| event.status),
         index: verified.admitted().header().index,
         verified: how.to_owned(),
+        witnessed,
     }
 }
 
@@ -268,6 +341,7 @@ fn unverified(kept: &KeptReceipt, call: CallId) -> Result<ReceiptRow, Fail> {
         status: end.status,
         index: header.index,
         verified: "nothing".to_owned(),
+        witnessed: "not checked".to_owned(),
     })
 }
 

@@ -11,8 +11,10 @@ use anteroom_sdk::{
         Clock, Config, Connector, Pinned, Served, Slots, Status,
         upstream::{ApiKey, Upstream, UpstreamLimits},
     },
-    home::{Home, Use},
+    error::Error,
+    home::{Home, HomeError, Use},
     system,
+    witness::StateError,
 };
 use clap::Args;
 
@@ -91,6 +93,21 @@ pub(crate) async fn serve(ctx: &Ctx, args: Serve) -> Result<(), Fail> {
     let home = ctx.home()?;
     let (config, _renewal) = config(ctx, &home, &args)?;
     let connector = Connector::start(config).map_err(|error| Fail::Local(error.to_string()))?;
+    let (connector, _witness) = match home.witness(Use::Serve) {
+        Ok(Some((party, renewal))) => (connector.with_witness(party), renewal),
+        Ok(None) => {
+            ctx.out.note("this folder has no witness key, so this lab cosigns nothing");
+            (connector, None)
+        }
+        Err(HomeError::Sdk(Error::Witness(StateError::InUse(_)))) => {
+            ctx.out.note("another process of this folder cosigns for this lab");
+            (connector, None)
+        }
+        Err(error) => {
+            ctx.out.note(&format!("this lab cosigns nothing: {error}"));
+            (connector, None)
+        }
+    };
     ctx.out.note(&format!("serving `{}` from {}; Ctrl-C drains, twice stops", args.line, args.upstream));
     let mut first = Box::pin(signal()?);
     let status = connector.status();
@@ -201,7 +218,7 @@ fn write(home: &Home, line: &ModelLine, row: &StatusRow) -> Result<(), Fail> {
 }
 
 /// Ends when the process is asked to: Ctrl-C or SIGTERM.
-fn signal() -> Result<impl Future<Output = ()>, Fail> {
+pub(crate) fn signal() -> Result<impl Future<Output = ()>, Fail> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
