@@ -1,4 +1,10 @@
-#![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests stop at the first surprise, and one prints figures"
+)]
 
 mod altered;
 mod disclosed;
@@ -159,10 +165,11 @@ fn verified(dir: &Path, demands: &Demands) -> Result<Verified, MirrorError> {
 }
 
 fn mirror_error(error: Error) -> MirrorError {
-    match error {
-        Error::Verification(VerificationError::Mirror(error)) | Error::Mirror(error) => *error,
-        other => panic!("another error: {other}"),
-    }
+    let told = error.to_string();
+    let (Error::Verification(VerificationError::Mirror(error)) | Error::Mirror(error)) = error else {
+        panic!("another error: {told}")
+    };
+    *error
 }
 
 fn witness() -> Cosigner {
