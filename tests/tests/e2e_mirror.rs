@@ -10,12 +10,13 @@ use anteroom_proto::names::GrantId;
 use anteroom_sdk::evaluator::Route;
 use anteroom_tests::e2e::{
     caller::chat_whole,
-    command::{fails, json, said},
+    command::{command, fails, json, said},
     scene::{Scene, plan},
     second::{certify, second_lab},
-    wait::until,
+    wait::{soon, until},
 };
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 /// A question's answer, whatever it is; a slot that is not back yet is waited for. Receipts go to the agency's folder.
 async fn ask(scene: &Scene, grant: GrantId) {
@@ -169,4 +170,32 @@ async fn with_a_mirror_everything_is_checked_when_the_broker_is_gone() {
     let unusable = ["audit", "verify", "--mirror", path(&copy), "--witness", witness];
     fails(&reader, &unusable, 2).await;
     fails(&nobody, &["audit", "verify", "--mirror", path(&copy)], 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_follows_grows_with_the_log_and_rests_when_nothing_happens() {
+    let (scene, _broker) = Scene::start(std::time::Duration::ZERO).await;
+    let grant = scene.cast.granted(&plan()).await.unwrap();
+    let (lab, copy) = (scene.cast.lab.dir().to_owned(), scene.dir().join("copy"));
+    let words = ["--format", "jsonl", "audit", "mirror", path(&copy), "--own", "--follow", "--every", "1"];
+    let mut following = command(&lab, &words).spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut told = async || -> Value {
+        let line = soon("a round of the mirror", lines.next_line()).await.unwrap().expect("it goes on");
+        serde_json::from_str(&line).unwrap()
+    };
+    let first = told().await;
+    ask(&scene, grant).await;
+    let mut newest = told().await;
+    assert_eq!(newest["before"], first["entries"]);
+    // The call may have been met half way; what it left behind is met in a later round.
+    let calls = |value: &Value| list(value, "slices").into_iter().find(|slice| slice.starts_with(&grant.to_string()));
+    let before = calls(&first).unwrap();
+    while calls(&newest).unwrap() == before {
+        newest = told().await;
+    }
+    following.kill().await.unwrap();
+    // Wherever it was stopped, the next run finishes it.
+    json(&lab, &["audit", "mirror", path(&copy)]).await;
+    json(&lab, &["audit", "verify", "--mirror", path(&copy)]).await;
 }

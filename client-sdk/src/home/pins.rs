@@ -3,14 +3,21 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use anteroom_proto::{
-    ledger::{checkpoint::LogTrust, note::VerifierKey},
+    ledger::{
+        checkpoint::{LogTrust, VerifiedCheckpoint},
+        note::VerifierKey,
+    },
     names::{Digest, OrgId},
     statement::terms::Terms,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Home, HomeError, files};
-use crate::{log::LogView, verify::dossier::Pins};
+use crate::{
+    error::VerificationError,
+    log::{LogError, LogView},
+    verify::dossier::Pins,
+};
 
 const FILE: &str = "pins.toml";
 
@@ -118,6 +125,21 @@ impl Home {
     /// No log key is pinned, or the checkpoint kept is not one to believe.
     pub fn log_view(&self) -> Result<Arc<LogView>, HomeError> {
         Ok(Arc::new(LogView::open(self.log_trust()?, &self.checkpoint_path())?))
+    }
+
+    /// The newest checkpoint of the log that this side verified, with the log's signature; `None` if it saw none yet.
+    ///
+    /// # Errors
+    /// No log key is pinned, or the checkpoint kept is not one to believe.
+    pub fn seen_checkpoint(&self) -> Result<Option<VerifiedCheckpoint>, HomeError> {
+        let log = LogTrust::log_only(self.log_trust()?.log().clone())?;
+        match files::read_bytes(&self.checkpoint_path())? {
+            Some(bytes) => {
+                let checkpoint = log.open(&bytes).map_err(LogError::from).map_err(VerificationError::from)?;
+                Ok(Some(checkpoint))
+            }
+            None => Ok(None),
+        }
     }
 
     fn checkpoint_path(&self) -> std::path::PathBuf {

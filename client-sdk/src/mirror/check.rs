@@ -33,6 +33,8 @@ pub struct Demands {
     pub trust: LogTrust,
     /// Tag keys that this party knows from nonces that were signed.
     pub known: TagKeys,
+    /// The newest checkpoint that this party saw elsewhere; the mirror must agree with it.
+    pub seen: Option<VerifiedCheckpoint>,
 }
 
 /// A slice that was shown to be whole up to the mirror's checkpoint.
@@ -128,6 +130,7 @@ pub fn verify(
     }
     let expected = readers.iter().zip(&beyond).map(|(reader, beyond)| reader.count() - beyond).sum::<u64>();
     let (tree, met, seen) = tree::verify(mirror, &checkpoint, &watch, tell)?;
+    agrees(mirror, demands, &checkpoint)?;
     if let Some(met) = met {
         return Err(misplaced(&readers, &met));
     }
@@ -164,6 +167,18 @@ pub fn whole_set(mirror: &Mirror, demands: &Demands, set: &Disclosed, file: &Pat
         return Err(wrong(SliceError::Root(stated.size())));
     }
     Ok(())
+}
+
+/// Demands that the mirror agrees with what this party saw elsewhere, as far as it reaches; a contradiction is kept.
+fn agrees(mirror: &Mirror, demands: &Demands, checkpoint: &VerifiedCheckpoint) -> Result<(), MirrorError> {
+    let Some(seen) = &demands.seen else { return Ok(()) };
+    let (ours, theirs) = (checkpoint.checkpoint().size(), seen.checkpoint().size());
+    if theirs > ours || root_of(mirror, theirs, ours) == Some(*seen.checkpoint().root()) {
+        return Ok(());
+    }
+    let (mirrored, shown) = (checkpoint.note().encode(), seen.note().encode());
+    let evidence = mirror.keep_evidence(&format!("{ours}-{theirs}"), &mirrored, &shown)?;
+    Err(MirrorError::Forked { ours, theirs, evidence })
 }
 
 /// The same log without its witnesses: what checkpoints are held against that came with single records.

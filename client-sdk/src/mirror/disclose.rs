@@ -25,6 +25,7 @@ use super::{
     prove::standing,
     set::{ClosedLine, FORMAT, HEADER_LAST, Head, Line, OpenLine, chosen},
     slice::SliceReader,
+    write::nodes,
 };
 use crate::verify::scope::SliceRecord;
 
@@ -70,6 +71,7 @@ pub fn disclose(
     // The head names what is really opened, so the records are cut first.
     let body_path = out.with_extension("part");
     let mut body = BufWriter::new(File::create_new(&body_path).map_err(|why| io(&body_path, why))?);
+    let nodes = nodes(mirror, size);
     let mut used = BTreeSet::new();
     let mut written = Written { records: 0, fields: 0 };
     let mut cut = || {
@@ -77,7 +79,9 @@ pub fn disclose(
             if record.record.header().index >= size {
                 break;
             }
-            let line = redact(mirror, &checkpoint, &record, &reply, &named, &all)?;
+            let mut line = redact(&record, &reply, &named, &all)?;
+            let (_, path) = standing(mirror, &checkpoint, &nodes, line.index)?;
+            line.path = path.iter().map(ToString::to_string).collect();
             let spec = record.record.opened().spec();
             let opened = line.open.iter().filter(|field| field.number > HEADER_LAST);
             for field in opened {
@@ -116,8 +120,6 @@ fn write(file: &mut impl Write, path: &Path, line: &impl serde::Serialize) -> Re
 
 /// A record with the chosen fields alone.
 fn redact(
-    mirror: &Mirror,
-    checkpoint: &anteroom_proto::ledger::checkpoint::VerifiedCheckpoint,
     record: &SliceRecord,
     reply: &ReadReply,
     named: &BTreeSet<(u32, u32)>,
@@ -164,8 +166,6 @@ fn redact(
             (None, None) => return Err(MirrorError::Interrupted),
         }
     }
-    let (_, path) = standing(mirror, checkpoint, header.index)?;
-    line.path = path.iter().map(ToString::to_string).collect();
     Ok(line)
 }
 

@@ -196,10 +196,11 @@ impl MirrorError {
 
 impl From<MirrorError> for Error {
     fn from(error: MirrorError) -> Self {
-        match error {
-            MirrorError::Io { path, why } => Self::File { path, why },
-            local if local.is_local() => Self::Mirror(Box::new(local)),
-            other => Self::Verification(VerificationError::Mirror(Box::new(other))),
+        let local = error.is_local();
+        if let MirrorError::Io { path, why } = error {
+            return Self::File { path, why };
         }
+        let error = Box::new(error);
+        if local { Self::Mirror(error) } else { Self::Verification(VerificationError::Mirror(error)) }
     }
 }

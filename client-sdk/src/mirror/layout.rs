@@ -33,6 +33,7 @@ tile/L/N[.p/W]        hashes, 256 to a tile, 32 bytes each (C2SP tlog-tiles)
 tile/entries/N[.p/W]  the entries, 256 to a bundle: a length in two bytes, big endian, then 48 bytes each
 anteroom/             private; not part of the public log, do not publish it
   log.vkey            the log's key as it was pinned
+  witnesses.vkeys     keys of the witnesses whose cosignatures were demanded, if any were
   slices/SCOPE.records  a scope's records as the broker sent them, each with its proof
   slices/SCOPE.tag      the key of the scope's tags, by which its entries are told from all others
   evidence/             pairs of notes that contradict each other, if there ever were any
@@ -88,11 +89,21 @@ impl Mirror {
         trust.open(&bytes).map_err(|why| MirrorError::Checkpoint { path, why })
     }
 
-    /// Demands that the mirror's own copy of the log's key is the pinned one.
+    /// Demands that the mirror's own copy of the log's key is the pinned one, and that those of witnesses are keys. Whose
+    /// cosignatures count is for whoever verifies to say, never for the mirror.
     ///
     /// # Errors
     /// It is not, or is unreadable.
     pub fn check_key(&self, trust: &LogTrust) -> Result<(), MirrorError> {
+        let path = self.witnesses_path();
+        match read_text(&path) {
+            Err(MirrorError::Missing(_)) => {}
+            other => {
+                for line in other?.split_terminator('\n') {
+                    VerifierKey::parse(line).map_err(|why| MirrorError::Key { path: path.clone(), why })?;
+                }
+            }
+        }
         let path = self.vkey_path();
         let text = read_text(&path)?;
         let key = text.strip_suffix('\n').unwrap_or(&text);
@@ -177,6 +188,10 @@ impl Mirror {
         self.dir.join("anteroom")
     }
 
+    fn witnesses_path(&self) -> PathBuf {
+        self.own_dir().join("witnesses.vkeys")
+    }
+
     fn vkey_path(&self) -> PathBuf {
         self.own_dir().join("log.vkey")
     }
@@ -195,6 +210,10 @@ impl Mirror {
         match self.check_key(trust) {
             Err(MirrorError::Missing(path)) => replace_private(&path, format!("{}\n", trust.log()).as_bytes())?,
             other => other?,
+        }
+        if !trust.witnesses().is_empty() {
+            let keys: String = trust.witnesses().iter().map(|key| format!("{key}\n")).collect();
+            replace_private(&self.witnesses_path(), keys.as_bytes())?;
         }
         let readme = self.dir.join("README.txt");
         if fs::read(&readme).ok().as_deref() != Some(README.as_bytes()) {

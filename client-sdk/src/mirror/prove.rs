@@ -10,7 +10,7 @@ use anteroom_proto::{
         receipt::{CALL_ADMITTED, CALL_FINISHED, ReceiptError, VerifiedRecord, verify_proven},
         record::{Opened, RecordError},
         scope::{Scope, TagKey},
-        tree::{Hash, inclusion_proof, leaf_hash, verify_inclusion},
+        tree::{Hash, NodeSource, inclusion_proof, leaf_hash, verify_inclusion},
     },
     names::CallId,
     rpc::{CallAdmitted, CallFinished, Opening, ProvenRecord},
@@ -74,7 +74,7 @@ pub fn hold(mirror: &Mirror, demands: &Demands, what: &str, proven: &ProvenRecor
         mirror.keep_evidence(&format!("record-{index}"), &checkpoint.note().encode(), &shown)
     };
     let stated = record.checkpoint().checkpoint();
-    let (mirrored, path) = standing(mirror, &checkpoint, index)?;
+    let (mirrored, path) = standing(mirror, &checkpoint, &nodes(mirror, size), index)?;
     if mirrored != *record.entry() {
         return Err(MirrorError::Dropped { index, size, evidence: evidence()? });
     }
@@ -125,6 +125,7 @@ pub fn call_of(record: &VerifiedRecord) -> Option<CallId> {
 pub(super) fn standing(
     mirror: &Mirror,
     checkpoint: &VerifiedCheckpoint,
+    nodes: &impl NodeSource,
     index: u64,
 ) -> Result<(anteroom_proto::ledger::leaf::Entry, Vec<Hash>), MirrorError> {
     let checkpoint = checkpoint.checkpoint();
@@ -136,7 +137,7 @@ pub(super) fn standing(
         index: Some(index),
         why: format!("the tiles do not prove this entry under the mirror's own checkpoint: {why}"),
     };
-    let path = inclusion_proof(&nodes(mirror, size), index, size).map_err(|why| broken(why.to_string()))?;
+    let path = inclusion_proof(nodes, index, size).map_err(|why| broken(why.to_string()))?;
     verify_inclusion(&leaf_hash(entry.as_bytes()), index, size, &path, checkpoint.root())
         .map_err(|why| broken(why.to_string()))?;
     Ok((entry, path))

@@ -238,7 +238,7 @@ fn next_batch(frames: &mut Frames, trust: &LogTrust, tag_key: &TagKey) -> Result
 }
 
 fn check_part(path: &Path, framed: &[Framed], trust: &LogTrust, tag_key: &TagKey) -> Result<Vec<Checked>, MirrorError> {
-    let mut known: Option<(String, VerifiedCheckpoint)> = None;
+    let mut notes = Notes::new(trust);
     let mut out = Vec::with_capacity(framed.len());
     for (at, bytes) in framed {
         let wrong = |why: ReceiptError| MirrorError::Record {
@@ -252,15 +252,7 @@ fn check_part(path: &Path, framed: &[Framed], trust: &LogTrust, tag_key: &TagKey
             return Err(MirrorError::Damaged { path: path.to_owned(), at: *at, index: None, why });
         };
         let proven = reply.record.as_ref().ok_or_else(|| wrong(ReceiptError::Missing("record")))?;
-        let checkpoint = match &known {
-            Some((text, checkpoint)) if *text == proven.checkpoint => checkpoint.clone(),
-            Some(_) | None => {
-                let note = Note::parse(proven.checkpoint.as_bytes()).map_err(|why| wrong(why.into()))?;
-                let checkpoint = trust.verify(note).map_err(|why| wrong(why.into()))?;
-                known = Some((proven.checkpoint.clone(), checkpoint.clone()));
-                checkpoint
-            }
-        };
+        let checkpoint = notes.open(&proven.checkpoint).map_err(wrong)?;
         let record = verify_proven_under(proven, checkpoint, tag_key).map_err(wrong)?;
         let seq = record.header().seq;
         let damaged = |why| MirrorError::Record { path: path.to_owned(), at: *at, why };
@@ -282,6 +274,30 @@ fn check_part(path: &Path, framed: &[Framed], trust: &LogTrust, tag_key: &TagKey
         out.push((*at, SliceRecord { record, full }, reply));
     }
     Ok(out)
+}
+
+/// Checkpoints as records bring them: the same one over and over, verified once.
+pub(super) struct Notes<'t> {
+    trust: &'t LogTrust,
+    last: Option<(String, VerifiedCheckpoint)>,
+}
+
+impl<'t> Notes<'t> {
+    pub(super) const fn new(trust: &'t LogTrust) -> Self {
+        Self { trust, last: None }
+    }
+
+    /// The checkpoint in a note's text.
+    pub(super) fn open(&mut self, text: &str) -> Result<VerifiedCheckpoint, ReceiptError> {
+        if let Some((last, checkpoint)) = &self.last
+            && last == text
+        {
+            return Ok(checkpoint.clone());
+        }
+        let checkpoint = self.trust.verify(Note::parse(text.as_bytes())?)?;
+        self.last = Some((text.to_owned(), checkpoint.clone()));
+        Ok(checkpoint)
+    }
 }
 
 /// The position that a reply claims for its record, for a message about it.

@@ -9,7 +9,7 @@ use anteroom_proto::{
     ledger::{
         checkpoint::{LogTrust, VerifiedCheckpoint},
         leaf::{ENTRY_BYTES, Entry},
-        receipt::verify_proven,
+        receipt::verify_proven_under,
         scope::{Scope, TagKey},
         tree::{Hash, PROOF_HASHES_MAX, verify_consistency},
     },
@@ -17,7 +17,11 @@ use anteroom_proto::{
 };
 
 use super::{
-    Mirror, MirrorError, Progress, Tell, check::log_only, layout::Lock, slice::SliceWriter, write::TreeWriter,
+    Mirror, MirrorError, Progress, Tell,
+    check::log_only,
+    layout::Lock,
+    slice::{Notes, SliceWriter},
+    write::TreeWriter,
 };
 use crate::{
     auditor::Auditor,
@@ -203,12 +207,13 @@ async fn slice(
     mirror.prepare_slice(scope, tag_key)?;
     let mut writer = SliceWriter::open(mirror, scope)?;
     let log = log_only(trust);
+    let mut notes = Notes::new(&log);
     let mut waiting = Vec::new();
     let from = writer.records;
     let mut take = |reply: ReadReply| {
         let proven = reply.record.as_ref().ok_or(VerificationError::Missing("record"))?;
         // Whether it follows is for the verification of the whole; what does not hold by itself is not even kept.
-        let record = verify_proven(proven, &log, tag_key)?;
+        let record = verify_proven_under(proven, notes.open(&proven.checkpoint)?, tag_key)?;
         let due = writer.records + waiting.len() as u64;
         if record.scope() != scope || record.header().seq != due {
             return Err(VerificationError::Other("record").into());

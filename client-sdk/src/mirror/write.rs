@@ -4,6 +4,8 @@
 //! that a run broken off leaves nothing that the next would trust.
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
@@ -24,6 +26,9 @@ use super::{
 
 /// Bytes of an entry in a bundle: its length and itself.
 pub(super) const FRAMED_BYTES: usize = 2 + ENTRY_BYTES;
+
+/// Tiles held in memory while proofs are made: 512 KiB.
+const TILES_HELD: usize = 64;
 
 /// A tree under way.
 pub(super) struct TreeWriter<'m> {
@@ -181,7 +186,20 @@ pub(super) fn read_hashes(mirror: &Mirror, tile: &Tile) -> Result<Vec<Hash>, Mir
     })
 }
 
-/// Subtrees from a mirror's tiles as they stand at `size`; what is read is worth what it leads to.
+/// Subtrees from a mirror's tiles as they stand at `size`; what is read is worth what it leads to. Tiles read last are held, so that
+/// neighbours are proven from memory.
 pub(super) fn nodes(mirror: &Mirror, size: u64) -> impl NodeSource {
-    TileSource::new(size, move |tile: &Tile| read_hashes(mirror, tile).ok())
+    let held: RefCell<HashMap<Tile, Vec<Hash>>> = RefCell::default();
+    TileSource::new(size, move |tile: &Tile| {
+        let mut held = held.borrow_mut();
+        if let Some(hashes) = held.get(tile) {
+            return Some(hashes.clone());
+        }
+        let hashes = read_hashes(mirror, tile).ok()?;
+        if held.len() >= TILES_HELD {
+            held.clear();
+        }
+        held.insert(*tile, hashes.clone());
+        Some(hashes)
+    })
 }

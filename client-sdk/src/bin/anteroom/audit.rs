@@ -224,38 +224,26 @@ pub(crate) async fn run(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
         Audit::Disclose { scope, mirror, fields, kinds, out, trust } => {
             mirror::cut(ctx, &mirror, &scope, &Choice { fields, kinds }, &out, &trust)
         }
-        asked @ (Audit::Scopes | Audit::Read { .. } | Audit::Verify { .. } | Audit::Replay { .. }) => {
-            ask(ctx, asked).await
-        }
-    }
-}
-
-/// What only the broker can answer.
-async fn ask(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
-    let home = ctx.home()?;
-    match verb {
-        Audit::Scopes => {
-            let scopes = home.auditor().await?.scopes().await?;
-            let rows = scopes.into_iter().map(|scope| ScopeRow {
-                scope: Scope::from_bytes(&scope.scope)
-                    .map_or_else(|error| error.to_string(), |scope| scope.to_string()),
-                records: scope.records,
-                entitled_as: scope.entitled_as,
-            });
-            ctx.out.rows(&rows.collect::<Vec<_>>())
-        }
-        Audit::Read { scope, kinds, tail, follow } => read(ctx, &home, scope, &kinds, tail, follow).await,
+        Audit::Scopes => scopes(ctx).await,
+        Audit::Read { scope, kinds, tail, follow } => read(ctx, &ctx.home()?, scope, &kinds, tail, follow).await,
         Audit::Verify { scopes, nonce, .. } => match <[Scope; 1]>::try_from(scopes) {
-            Ok([scope]) => verify(ctx, &home, Which { scope, nonce }).await,
+            Ok([scope]) => verify(ctx, &ctx.home()?, Which { scope, nonce }).await,
             Err(_) => {
                 Err(Fail::Usage("one scope at a time is verified with the broker; `--mirror` takes many".to_owned()))
             }
         },
-        Audit::Replay { grant, .. } => replay::run(ctx, &home, grant).await,
-        Audit::Mirror(_) | Audit::Prove { .. } | Audit::Disclose { .. } => {
-            Err(Fail::Usage("this does not ask the broker".to_owned()))
-        }
+        Audit::Replay { grant, .. } => replay::run(ctx, &ctx.home()?, grant).await,
     }
+}
+
+async fn scopes(ctx: &Ctx) -> Result<(), Fail> {
+    let scopes = ctx.home()?.auditor().await?.scopes().await?;
+    let rows = scopes.into_iter().map(|scope| ScopeRow {
+        scope: Scope::from_bytes(&scope.scope).map_or_else(|error| error.to_string(), |scope| scope.to_string()),
+        records: scope.records,
+        entitled_as: scope.entitled_as,
+    });
+    ctx.out.rows(&rows.collect::<Vec<_>>())
 }
 
 async fn read(

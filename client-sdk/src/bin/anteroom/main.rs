@@ -24,6 +24,7 @@ mod org;
 mod output;
 mod pin;
 mod policy;
+mod progress;
 mod reader;
 mod receipt;
 mod replay;

@@ -2,7 +2,6 @@
 //! asks a broker.
 
 use std::{
-    io::{IsTerminal, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,7 +21,7 @@ use anteroom_sdk::{
     auditor::Auditor,
     home::{Home, HomeError},
     mirror::{
-        Mirror, MirrorError, Progress,
+        Mirror, MirrorError,
         check::{self, Demands},
         disclose::{Choice, disclose},
         prove, set, take,
@@ -36,6 +35,7 @@ use crate::{
     context::Ctx,
     fail::Fail,
     output::{When, view},
+    progress::Bar,
     receipt, replay,
 };
 
@@ -59,7 +59,7 @@ impl Trust {
         let home = match (ctx.home(), &self.log_key) {
             (Ok(home), _) => Some(home),
             // A stranger has no folder, and needs none.
-            (Err(Fail::Home(HomeError::Absent(_))), Some(_)) => None,
+            (Err(Fail::Home(HomeError::Absent(_)) | Fail::Usage(_)), Some(_)) => None,
             (Err(fail), _) => return Err(fail),
         };
         let pinned = home.as_ref().map(Home::log_trust).transpose();
@@ -79,7 +79,11 @@ impl Trust {
             LogTrust::new(pinned.log().clone(), self.witnesses.clone(), quorum).map_err(HomeError::from)?
         };
         let known = home.as_ref().map_or_else(|| Ok(TagKeys::default()), Home::tag_keys)?;
-        Ok((Demands { trust, known }, home))
+        let seen = match &home {
+            Some(home) if home.pins()?.log.is_some() => home.seen_checkpoint()?,
+            Some(_) | None => None,
+        };
+        Ok((Demands { trust, known, seen }, home))
     }
 }
 
@@ -447,51 +451,4 @@ pub(crate) fn cut(
 
 fn names_of(checkpoint: &anteroom_proto::ledger::checkpoint::VerifiedCheckpoint) -> Vec<String> {
     checkpoint.cosigners().iter().map(|signer| signer.key().name().to_string()).collect()
-}
-
-/// Progress on standard error: a bar on a terminal, nothing elsewhere.
-struct Bar {
-    terminal: bool,
-    shown: Option<(&'static str, u64)>,
-}
-
-/// Width of the bar in characters.
-const BAR_WIDTH: u64 = 40;
-/// Less than this is over before anybody looks.
-const WORTH_SHOWING: u64 = 20_000;
-
-impl Bar {
-    fn new() -> Self {
-        Self { terminal: std::io::stderr().is_terminal(), shown: None }
-    }
-
-    fn show(&mut self, progress: Progress) {
-        if !self.terminal || progress.done.max(progress.all) < WORTH_SHOWING {
-            return;
-        }
-        let filled = match progress.all {
-            0 => progress.done / WORTH_SHOWING,
-            all => progress.done.saturating_mul(BAR_WIDTH) / all,
-        };
-        // Redrawn only when it changes.
-        if self.shown == Some((progress.what, filled)) {
-            return;
-        }
-        self.shown = Some((progress.what, filled));
-        let line = match progress.all {
-            0 => format!("\r{} {}", progress.done, progress.what),
-            all => {
-                let bar: String = (0..BAR_WIDTH).map(|at| if at < filled { '#' } else { '.' }).collect();
-                format!("\r[{bar}] {} of {all} {}", progress.done, progress.what)
-            }
-        };
-        let mut out = std::io::stderr().lock();
-        write!(out, "{line}").and_then(|()| out.flush()).ok();
-    }
-
-    fn end(&mut self) {
-        if self.shown.take().is_some() {
-            writeln!(std::io::stderr().lock()).ok();
-        }
-    }
 }

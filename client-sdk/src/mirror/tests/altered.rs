@@ -106,7 +106,12 @@ fn only_signature_lines_of_unknown_keys_may_differ_and_a_quorum_finds_those() {
     let folder = tempfile::tempdir().unwrap();
     mirrored(folder.path(), &mut Broker { witness: Some(witness()), ..Broker::new(&log) }, &[]).unwrap();
     let path = folder.path().join("checkpoint");
-    let strict = Demands { trust: quorum(&log), known: TagKeys::default() };
+    let strict = Demands { trust: quorum(&log), known: TagKeys::default(), seen: None };
+    // Mirrored once more by one who demands the witness, whose key is kept.
+    let mut broker = Broker { witness: Some(witness()), ..Broker::new(&log) };
+    run(extend(&Mirror::at(folder.path()), &mut broker, &quorum(&log), &[], &mut |_: Progress| {})).unwrap();
+    let keys = folder.path().join("anteroom/witnesses.vkeys");
+    each_byte(&keys, "witnesses.vkeys", || verified(folder.path(), &strict).map(|_| ()));
     each_byte(&path, "checkpoint", || verified(folder.path(), &strict).map(|_| ()));
     // Without the witness's key its line decides nothing, under any name.
     let renamed = fs::read_to_string(&path).unwrap().replace("witness.example", "renamed.example");

@@ -12,7 +12,7 @@ fn a_call_is_proven_under_the_mirrors_own_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     mirrored(folder.path(), &mut Broker { witness: Some(witness()), ..Broker::new(&log) }, &[own(&world)]).unwrap();
     let mirror = Mirror::at(folder.path());
-    let strict = Demands { trust: quorum(&log), known: TagKeys::default() };
+    let strict = Demands { trust: quorum(&log), known: TagKeys::default(), seen: None };
     // From the receipt, whose checkpoint is older, and from the mirror alone.
     let found = prove::find(&mirror, &strict, call.id).unwrap();
     assert_eq!(found.len(), 2);
@@ -71,4 +71,23 @@ fn a_damaged_or_short_mirror_accuses_nobody() {
     let damaged = prove::hold(&mirror, &demands(&log), "it", &found).unwrap_err();
     assert!(matches!(damaged, MirrorError::Damaged { index: Some(2), .. }), "{damaged}");
     assert!(!folder.path().join("anteroom/evidence").exists());
+}
+
+#[test]
+fn a_mirror_that_contradicts_what_this_party_saw_is_a_fork() {
+    let world = World::new();
+    let (mut log, _, _) = logged(&world, 12);
+    let folder = tempfile::tempdir().unwrap();
+    let early = log.trust().verify(log.note()).unwrap();
+    fill(&mut log, 40);
+    mirrored(folder.path(), &mut Broker::new(&log), &[]).unwrap();
+    let agreed = Demands { seen: Some(early), ..demands(&log) };
+    let _held = verified(folder.path(), &agreed).unwrap();
+    let mut shown = MiniLog::new();
+    fill(&mut shown, 20);
+    let seen = shown.trust().verify(shown.note()).unwrap();
+    let error = verified(folder.path(), &Demands { seen: Some(seen), ..demands(&log) }).unwrap_err();
+    assert!(
+        matches!(&error, MirrorError::Forked { ours: 40, theirs: 20, evidence } if evidence.join("40-20.shown.note").exists())
+    );
 }

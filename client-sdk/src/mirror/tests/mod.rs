@@ -1,4 +1,10 @@
-#![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests stop at the first surprise, and one prints figures"
+)]
 
 mod altered;
 mod disclosed;
@@ -151,7 +157,7 @@ fn mirrored(dir: &Path, broker: &mut Broker<'_>, scopes: &[(Scope, TagKey)]) -> 
 }
 
 fn demands(log: &MiniLog) -> Demands {
-    Demands { trust: log.trust(), known: TagKeys::default() }
+    Demands { trust: log.trust(), known: TagKeys::default(), seen: None }
 }
 
 fn verified(dir: &Path, demands: &Demands) -> Result<Verified, MirrorError> {
@@ -159,10 +165,11 @@ fn verified(dir: &Path, demands: &Demands) -> Result<Verified, MirrorError> {
 }
 
 fn mirror_error(error: Error) -> MirrorError {
-    match error {
-        Error::Verification(VerificationError::Mirror(error)) | Error::Mirror(error) => *error,
-        other => panic!("another error: {other}"),
-    }
+    let told = error.to_string();
+    let (Error::Verification(VerificationError::Mirror(error)) | Error::Mirror(error)) = error else {
+        panic!("another error: {told}")
+    };
+    *error
 }
 
 fn witness() -> Cosigner {
