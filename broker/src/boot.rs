@@ -160,13 +160,7 @@ pub enum StartError {
 
 impl From<RecoverError> for StartError {
     fn from(error: RecoverError) -> Self {
-        match error {
-            RecoverError::Wal(WalError::Locked) => Self::InUse,
-            other @ (RecoverError::Wal(_)
-            | RecoverError::Core(_)
-            | RecoverError::Thread(_)
-            | RecoverError::Key { .. }) => Self::Recover(other),
-        }
+        if matches!(error, RecoverError::Wal(WalError::Locked)) { Self::InUse } else { Self::Recover(error) }
     }
 }
 
@@ -332,6 +326,8 @@ fn open(
         wal,
         keyring,
         sizes: config.wal,
+        snapshots: Some(folder.snapshots()?),
+        snapshot_every: config.snapshot_every,
         origin: config.origin.clone(),
         signer,
         clock: Arc::clone(&clock),

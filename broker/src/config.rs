@@ -26,6 +26,7 @@ pub use self::{
 use crate::{
     book::wal,
     identity::TrustDomain,
+    journal::writer,
     listen::ListenLimits,
     pki::{FileError, ca::SERVER_NAMES_MAX, read_bounded},
     relay::networks::{NETWORKS_MAX, Network, Networks},
@@ -41,6 +42,9 @@ pub const STREAMS_MAX: u64 = 4_096;
 pub const DRAIN_SECONDS_MAX: u64 = 3_600;
 /// Largest segment that can be configured, in bytes.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+/// Most records between two snapshots that can be configured.
+pub const SNAPSHOT_EVERY_MAX: u64 = 1 << 40;
 
 /// Why a configuration was refused. Each text names the key and what would do.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +103,7 @@ pub struct Config {
     pub(crate) networks: Networks,
     pub(crate) drain_max: Duration,
     pub(crate) wal: wal::Config,
+    pub(crate) snapshot_every: u64,
     pub(crate) log_format: LogFormat,
     pub(crate) log_filter: String,
 }
@@ -150,6 +155,8 @@ impl Config {
         let server_names = settings.server_names.map_or_else(|| vec!["localhost".to_owned()], |names| names.0);
         check_names(&server_names)?;
         let wal = check_wal(settings.wal_segment_bytes, settings.wal_reserve_bytes)?;
+        let every = writer::SNAPSHOT_EVERY;
+        let snapshot_every = within("snapshot_every", settings.snapshot_every, every, 1..=SNAPSHOT_EVERY_MAX)?;
         let networks = check_networks(settings.networks)?;
         let drain = within("drain_seconds_max", settings.drain_seconds_max, 30, 0..=DRAIN_SECONDS_MAX)?;
         let programme = check_limits(settings.connections_max, settings.connections_per_org_max, settings.streams_max)?;
@@ -177,6 +184,7 @@ impl Config {
             networks,
             drain_max: Duration::from_secs(drain),
             wal,
+            snapshot_every,
             log_format: settings.log_format.unwrap_or_default(),
             log_filter,
         })

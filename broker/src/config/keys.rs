@@ -71,6 +71,7 @@ keys! {
     drain_seconds_max: u64 = "ANTEROOM_DRAIN_SECONDS_MAX" "SECONDS" "How long open calls may go on after the first signal (30)";
     wal_segment_bytes: u64 = "ANTEROOM_WAL_SEGMENT_BYTES" "BYTES" "Size of the ledger's segment files (16777216)";
     wal_reserve_bytes: u64 = "ANTEROOM_WAL_RESERVE_BYTES" "BYTES" "Space kept for ends on a full disk (4194304)";
+    snapshot_every: u64 = "ANTEROOM_SNAPSHOT_EVERY" "RECORDS" "Write the state down after so many records (100000)";
     log_format: LogFormat = "ANTEROOM_LOG_FORMAT" "FORMAT" "How log lines look: text or json (text)";
     log_filter: String = "ANTEROOM_LOG_FILTER" "FILTER" "Which log lines are written (info)";
 }

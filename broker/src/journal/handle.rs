@@ -17,7 +17,7 @@ use anteroom_policy::{
 use anteroom_proto::{
     ledger::{
         record::Audience,
-        tree::{Hash, Tree},
+        tree::{Hash, ProveError, Tree},
     },
     names::{CallId, GrantId},
     rpc::ProvenRecord,
@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 
 use super::{
     core::{Head, Sealed},
+    past::Past,
     recover::{LogReader, ReadError},
 };
 use crate::clock::Timekeeper;
@@ -210,6 +211,7 @@ pub(super) struct Shared {
     pub(super) state: ArcSwap<State>,
     pub(super) newest: ArcSwap<Newest>,
     pub(super) tree: RwLock<Tree>,
+    pub(super) past: Past,
     pub(super) full: AtomicBool,
     pub(super) syncs: AtomicU64,
     pub(super) clock: Arc<Timekeeper>,
@@ -328,19 +330,32 @@ impl Journal {
     /// The path from a durable record to the root of the log at `size`; `None` if it is not in it.
     #[must_use]
     pub fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
-        self.tree().inclusion_proof(index, size).ok()
+        self.proven(|tree| tree.inclusion_proof(index, size))
     }
 
     /// The proof that the log of size `new` extends the one of size `old`.
     #[must_use]
     pub fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
-        self.tree().consistency_proof(old, new).ok()
+        self.proven(|tree| tree.consistency_proof(old, new))
     }
 
     /// The root of the log at `size`.
     #[must_use]
     pub fn root_at(&self, size: u64) -> Option<Hash> {
-        self.tree().root_at(size).ok()
+        self.proven(|tree| tree.root_at(size))
+    }
+
+    /// Asks the tree; about what is older than the snapshot of this start it may have to wait.
+    fn proven<T>(&self, ask: impl Fn(&Tree) -> Result<T, ProveError>) -> Option<T> {
+        let asked = ask(&self.tree());
+        match asked {
+            Ok(proof) => Some(proof),
+            Err(ProveError::Missing { .. }) => {
+                self.shared.past.wait();
+                ask(&self.tree()).ok()
+            }
+            Err(ProveError::Index { .. } | ProveError::Shrunk { .. }) => None,
+        }
     }
 
     fn tree(&self) -> std::sync::RwLockReadGuard<'_, Tree> {

@@ -3,12 +3,17 @@
 //! [`core`] decides and seals without a thread or a file; [`writer`] is the thread that gives it the clock, the disk and the
 //! callers; [`Journal`] is what the rest of the broker holds.
 
+pub mod blind;
 pub mod core;
 pub mod handle;
+mod past;
 pub mod recover;
+mod restore;
+mod snapshot;
 pub mod writer;
 
 pub use self::{
     core::{Batch, Core, Sealed},
     handle::{Admission, Committed, Journal, JournalError, Recorded},
+    snapshot::store::Store as Snapshots,
 };

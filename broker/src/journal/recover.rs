@@ -1,23 +1,27 @@
 //! Reading the log back: folding it at a start, and single records afterwards.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use anteroom_policy::record;
+use anteroom_policy::{event::Event, record};
 use anteroom_proto::ledger::{
     leaf::Entry,
     record::{Record, Seed},
     scope::Scope,
-    tree::{Tree, leaf_hash},
+    tree::{Hash, Tree, leaf_hash},
 };
 
-use super::core::{Core, CoreError, Sealed};
+use super::{
+    blind::Blind,
+    core::{Core, CoreError, Sealed},
+    restore::{Placed, Restored},
+};
 use crate::book::{
     disk::Disk,
     keyring::{KeyId, Keyring},
-    wal::{self, Config, Position, RecoveredBatch, Wal, WalError},
+    wal::{self, Config, Position, RecoveredBatch, RecoveredRecord, Wal, WalError},
 };
 
 /// Why the log cannot be folded.
@@ -32,9 +36,15 @@ pub enum RecoverError {
     /// The writer's thread cannot be started.
     #[error("the journal's thread cannot be started: {0}")]
     Thread(std::io::Error),
-    /// A record's key is gone.
+    /// A record's key is gone, and no recorded disposition says that it was destroyed.
     #[error("the key of record {index} is missing from the keyring; restore `keys/` from the same backup as `wal/`")]
     Key {
+        /// Which record.
+        index: u64,
+    },
+    /// A snapshot is not the one on record.
+    #[error("record {index} names another state than the snapshot holds")]
+    Snapshot {
         /// Which record.
         index: u64,
     },
@@ -62,40 +72,30 @@ pub(super) struct Found {
     pub(super) keys: BTreeMap<Scope, KeyId>,
     pub(super) note: Arc<str>,
     pub(super) batches: Vec<(u64, Position)>,
+    /// Where the records of acts stand.
+    pub(super) acts: BTreeMap<u64, Position>,
+    /// Where the last batch stands; nothing in an empty log.
+    pub(super) last: Option<Position>,
+    /// Size and root of the snapshot that the fold began from; the tree holds nothing that is older.
+    pub(super) snapshot: Option<(u64, Hash)>,
 }
 
-/// Folds the whole log, checking every record against its entry and every batch against its signed root.
+/// Folds the log from its beginning, or from what a snapshot gave, checking every record against its entry and every batch
+/// against its signed root.
 pub(super) fn fold(
     disk: Arc<dyn Disk>,
     origin: &str,
     config: Config,
     keyring: &Keyring,
-    core: Core,
+    from: Result<Restored, Core>,
 ) -> Result<Found, RecoverError> {
-    let mut core = core;
-    let mut tree = Tree::new();
-    let mut keys = BTreeMap::new();
-    let mut batches = Vec::new();
-    let mut note: Arc<str> = "".into();
-    let visit = |batch: RecoveredBatch| -> Result<(), RecoverError> {
-        if let Some(first) = batch.records.first() {
-            batches.push((first.index, batch.at));
-        }
-        for recovered in batch.records {
-            let index = recovered.index;
-            let entry = Entry::from_bytes(recovered.entry);
-            let opening = recovered.opening.ok_or(RecoverError::Key { index })?;
-            let sealed = core.fold(index, entry, &Seed::from_bytes(opening.seed), opening.record)?;
-            tree.push(leaf_hash(entry.as_bytes())).map_err(CoreError::from)?;
-            keys.entry(sealed.scope.clone()).or_insert(recovered.key);
-        }
-        if core.size() != batch.footer.size || core.root().as_bytes() != &batch.footer.root {
-            return Err(CoreError::Root { size: batch.footer.size }.into());
-        }
-        note = String::from_utf8_lossy(&batch.footer.note).into_owned().into();
-        Ok(())
+    let mut folding = Folding::new(from);
+    let resume = folding.restored.as_ref().map(|restored| restored.resume);
+    let visit = |batch| folding.visit(batch);
+    let opened = match resume {
+        Some(resume) => wal::open_from(disk, origin, config, keyring, resume, visit)?,
+        None => wal::open(disk, origin, config, keyring, visit)?,
     };
-    let opened = wal::open(disk, origin, config, keyring, visit)?;
     if let Some(at) = opened.torn {
         tracing::warn!(
             segment = at.segment,
@@ -103,20 +103,136 @@ pub(super) fn fold(
             "a torn last batch was cut; nobody was answered from it"
         );
     }
-    Ok(Found { wal: opened.wal, core, tree, keys, note, batches })
+    folding.blind.account_for(folding.core.state())?;
+    let Folding { core, tree, mut keys, batches, acts, note, last, restored, .. } = folding;
+    keys.retain(|scope, _| core.state().scope(scope).is_some());
+    let snapshot = restored.map(|restored| (restored.summary.size, restored.summary.root));
+    Ok(Found { wal: opened.wal, core, tree, keys, note, batches, acts, last, snapshot })
+}
+
+/// A fold under way.
+pub(super) struct Folding {
+    pub(super) core: Core,
+    tree: Tree,
+    pub(super) keys: BTreeMap<Scope, KeyId>,
+    batches: Vec<(u64, Position)>,
+    pub(super) acts: BTreeMap<u64, Position>,
+    note: Arc<str>,
+    last: Option<Position>,
+    blind: Blind,
+    restored: Option<Placed>,
+}
+
+impl Folding {
+    pub(super) fn new(from: Result<Restored, Core>) -> Self {
+        let (core, keys, acts, restored) = match from {
+            Ok(Restored { core, keys, acts, placed }) => (core, keys, acts, Some(placed)),
+            Err(empty) => (empty, BTreeMap::new(), BTreeMap::new(), None),
+        };
+        let tree = Tree::resume(core.frontier());
+        let (batches, note) = (Vec::new(), "".into());
+        Self { core, tree, keys, batches, acts, note, last: None, blind: Blind::default(), restored }
+    }
+
+    pub(super) fn visit(&mut self, batch: RecoveredBatch) -> Result<(), RecoverError> {
+        if let Some(first) = batch.records.first() {
+            self.batches.push((first.index, batch.at));
+        }
+        self.last = Some(batch.at);
+        // The first batch after a snapshot is the one that it ends with.
+        let known = self.core.size();
+        for recovered in batch.records.into_iter().filter(|recovered| recovered.index >= known) {
+            self.take(recovered, batch.at)?;
+        }
+        if self.core.size() != batch.footer.size || self.core.root().as_bytes() != &batch.footer.root {
+            return Err(CoreError::Root { size: batch.footer.size }.into());
+        }
+        self.note = String::from_utf8_lossy(&batch.footer.note).into_owned().into();
+        Ok(())
+    }
+
+    fn take(&mut self, recovered: RecoveredRecord, at: Position) -> Result<(), RecoverError> {
+        let index = recovered.index;
+        let entry = Entry::from_bytes(recovered.entry);
+        self.tree.push(leaf_hash(entry.as_bytes())).map_err(CoreError::from)?;
+        let Some(opening) = recovered.opening else {
+            self.blind.take(recovered.key, index, entry);
+            return Ok(self.core.skip(index, entry)?);
+        };
+        let sealed = self.core.fold(index, entry, &Seed::from_bytes(opening.seed), opening.record)?;
+        self.keys.entry(sealed.scope.clone()).or_insert(recovered.key);
+        if sealed.entered.event.is_act() {
+            self.acts.insert(index, at);
+        }
+        match (&sealed.entered.event, &self.restored) {
+            (Event::Snapshotted { size, root, state }, Some(placed)) if *size == placed.summary.size => {
+                let same = root.as_bytes() == placed.summary.root.as_bytes() && *state == placed.summary.state;
+                if same { Ok(()) } else { Err(RecoverError::Snapshot { index }) }
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Reads durable records by index.
 pub(super) struct LogReader {
     reader: Mutex<wal::Reader>,
     keyring: Arc<RwLock<Keyring>>,
-    /// First index and position of each batch, ascending.
+    /// First index and position of each batch since the start or the snapshot it began from, ascending.
     batches: RwLock<Vec<(u64, Position)>>,
+    /// The first of those.
+    known_from: u64,
+    /// The batches of older segments that were looked at last.
+    older: Mutex<VecDeque<Looked>>,
 }
+
+/// A segment with its batches, each by first index and position.
+type Looked = (u64, Arc<[(u64, Position)]>);
+
+/// How many older segments' batches are remembered.
+const OLDER_MAX: usize = 8;
 
 impl LogReader {
     pub(super) fn new(reader: wal::Reader, keyring: Arc<RwLock<Keyring>>, batches: Vec<(u64, Position)>) -> Self {
-        Self { reader: Mutex::new(reader), keyring, batches: RwLock::new(batches) }
+        let known_from = batches.first().map_or(0, |(first, _)| *first);
+        Self {
+            reader: Mutex::new(reader),
+            keyring,
+            batches: RwLock::new(batches),
+            known_from,
+            older: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// The batches before those that are known, that hold any of `from..to`.
+    fn older(&self, from: u64, to: u64) -> Result<Vec<Position>, ReadError> {
+        let mut found = Vec::new();
+        let mut firsts = self.reader.lock().unwrap_or_else(PoisonError::into_inner).segments()?;
+        firsts.retain(|first| *first < to.min(self.known_from));
+        let begin = firsts.partition_point(|first| *first <= from).saturating_sub(1);
+        for segment in firsts.into_iter().skip(begin) {
+            let batches = self.of_segment(segment)?;
+            let start = batches.partition_point(|(first, _)| *first <= from).saturating_sub(1);
+            let end = batches.partition_point(|(first, _)| *first < to);
+            found.extend(batches.get(start..end).unwrap_or(&[]).iter().map(|(_, at)| *at));
+        }
+        Ok(found)
+    }
+
+    fn of_segment(&self, segment: u64) -> Result<Arc<[(u64, Position)]>, ReadError> {
+        let remembered = |older: &VecDeque<Looked>| {
+            older.iter().find(|(first, _)| *first == segment).map(|(_, batches)| Arc::clone(batches))
+        };
+        if let Some(batches) = remembered(&self.older.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(batches);
+        }
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let batches: Arc<[(u64, Position)]> = reader.batches(segment, self.known_from)?.into();
+        drop(reader);
+        let mut older = self.older.lock().unwrap_or_else(PoisonError::into_inner);
+        older.truncate(OLDER_MAX.saturating_sub(1));
+        older.push_front((segment, Arc::clone(&batches)));
+        Ok(batches)
     }
 
     pub(super) fn appended(&self, first: u64, at: Position) {
@@ -131,12 +247,13 @@ impl LogReader {
         open: bool,
         mut each: impl FnMut(wal::RecoveredRecord) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
-        let positions: Vec<Position> = {
+        let mut positions = if from < self.known_from { self.older(from, to)? } else { Vec::new() };
+        positions.extend({
             let batches = self.batches.read().unwrap_or_else(PoisonError::into_inner);
             let start = batches.partition_point(|(first, _)| *first <= from).saturating_sub(1);
             let end = batches.partition_point(|(first, _)| *first < to);
-            batches.get(start..end).unwrap_or(&[]).iter().map(|(_, at)| *at).collect()
-        };
+            batches.get(start..end).unwrap_or(&[]).iter().map(|(_, at)| *at).collect::<Vec<_>>()
+        });
         for at in positions {
             let batch = {
                 let keyring = self.keyring.read().unwrap_or_else(PoisonError::into_inner);

@@ -83,6 +83,8 @@ async fn width(folder: &Path, at_once: usize, length: Duration) -> Fallible<Row>
         wal: Arc::new(RealDisk::open_or_create(&wal)?),
         keyring,
         sizes: Config::default(),
+        snapshots: None,
+        snapshot_every: 1,
         origin,
         signer,
         clock: Arc::new(Timekeeper::start(Arc::new(SystemTime::new()?), None)?),
