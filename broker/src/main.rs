@@ -229,8 +229,16 @@ fn fsck(config: &Config) -> Result<(), Failure> {
         }
         None => String::new(),
     };
+    let blind: String = checked
+        .blind
+        .iter()
+        .map(|gone| {
+            let (scope, by) = (&gone.scope, gone.disposition);
+            format!("\n{} records of {scope} cannot be read: destroyed, see record {by}", gone.records)
+        })
+        .collect();
     say(&format!(
-        "{} records in {} batches are whole, {} calls open\nroot {}{torn}\n\n{}",
+        "{} records in {} batches are whole, {} calls open{blind}\nroot {}{torn}\n\n{}",
         checked.records, checked.batches, checked.open_calls, checked.root, checked.checkpoint
     ))
 }

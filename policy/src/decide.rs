@@ -170,6 +170,9 @@ pub enum Entitlement {
 #[must_use]
 pub fn entitlement(state: &State, org: &OrgId, scope: &Scope, now: Now) -> Option<Entitlement> {
     let standing = state.standing();
+    if standing.disposed.contains_key(scope) {
+        return None;
+    }
     match scope {
         Scope::System => Some(Entitlement::Member),
         Scope::Organisation(owner) => {
@@ -222,7 +225,7 @@ fn open_read(state: &State, caller: &CallerId, target: &Scope, from_seq: u64, no
     if let Some(disposition) = disposition.filter(|disposition| disposition.parties.contains(&caller.org)) {
         return refuse(Refusal::ScopeDisposed, retention::says(disposition));
     }
-    if disposition.is_some() || entitlement(state, &caller.org, target, now).is_none() {
+    if entitlement(state, &caller.org, target, now).is_none() {
         return refuse(Refusal::ReaderNotEntitled, String::new());
     }
     let event = Event::ReadOpened { reader: caller.to_string(), target: target.clone(), from_seq };

@@ -13,7 +13,12 @@ use crate::{
         wal::{self, RecoveredBatch, WalError},
     },
     config::Config,
-    journal::{Core, core::CoreError},
+    journal::{
+        Core,
+        blind::{Accounted, Blind},
+        core::CoreError,
+        recover::RecoverError,
+    },
 };
 
 /// What a whole ledger holds.
@@ -29,6 +34,8 @@ pub struct Checked {
     pub checkpoint: String,
     /// Calls that were admitted and have no end yet.
     pub open_calls: usize,
+    /// Records that nobody can read any more, by the dispositions that say why.
+    pub blind: Vec<Accounted>,
     /// Where a batch begins that a crash left unfinished, as `segment` and `offset`. Nobody was answered from it.
     pub torn: Option<(u64, u64)>,
 }
@@ -42,9 +49,9 @@ pub enum Wrong {
     /// A record or a root.
     #[error(transparent)]
     Core(#[from] CoreError),
-    /// A record cannot be opened.
-    #[error("the key of record {0} is missing from the keyring")]
-    Key(u64),
+    /// Records cannot be opened, and no disposition says why.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
     /// A batch's checkpoint.
     #[error("the checkpoint over {size} records {why}")]
     Checkpoint {
@@ -73,12 +80,24 @@ pub fn fsck(
     let trust = LogTrust::log_only(signer.verifier().clone()).map_err(|error| StartError::LogKey(error.to_string()))?;
     let disk = open(folder.wal())?;
     let mut core = Core::new(config.origin.clone(), signer);
-    let mut checked =
-        Checked { records: 0, batches: 0, root: String::new(), checkpoint: String::new(), open_calls: 0, torn: None };
+    let mut checked = Checked {
+        records: 0,
+        batches: 0,
+        root: String::new(),
+        checkpoint: String::new(),
+        open_calls: 0,
+        blind: Vec::new(),
+        torn: None,
+    };
+    let mut blind = Blind::default();
     let visit = |batch: RecoveredBatch| -> Result<(), Wrong> {
         for recovered in batch.records {
-            let opening = recovered.opening.ok_or(Wrong::Key(recovered.index))?;
             let entry = Entry::from_bytes(recovered.entry);
+            let Some(opening) = recovered.opening else {
+                blind.take(recovered.key, recovered.index, entry);
+                core.skip(recovered.index, entry)?;
+                continue;
+            };
             core.fold(recovered.index, entry, &Seed::from_bytes(opening.seed), opening.record)?;
         }
         let size = batch.footer.size;
@@ -96,6 +115,10 @@ pub fn fsck(
         Err(Wrong::Wal(WalError::Locked)) => return Err(StartError::InUse),
         Err(wrong) => return Ok(Err(wrong)),
     };
+    match blind.account_for(core.state()) {
+        Ok(accounted) => checked.blind = accounted,
+        Err(error) => return Ok(Err(error.into())),
+    }
     checked.records = core.size();
     checked.root = data_encoding::BASE64.encode(core.root().as_bytes());
     checked.open_calls = core.state().open_count();

@@ -362,7 +362,7 @@ impl Journal {
         self.shared.tree.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads durable records `from..to` back from disk. It waits for the disk: call it where waiting is fine.
+    /// Reads durable records `from..to` back from disk, apart from those of scopes that were destroyed. It waits for the disk: call it where waiting is fine.
     ///
     /// # Errors
     /// The disk cannot be read, or what it holds is not what the log committed to.

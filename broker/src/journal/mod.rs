@@ -10,6 +10,8 @@ mod past;
 pub mod recover;
 mod restore;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 pub mod writer;
 
 pub use self::{

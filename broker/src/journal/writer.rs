@@ -388,20 +388,24 @@ impl Writer {
 
     /// The clean end: everything was written, so the state is written down once more, for the next start.
     fn finish(mut self) {
+        let mut doomed = std::mem::take(&mut self.doomed);
         if let Some(scribe) = self.scribe.take() {
-            scribe.end();
+            doomed.extend(scribe.end());
         }
-        if self.core.size() == self.written_down {
+        if self.core.size() == self.written_down && doomed.is_empty() {
             return;
         }
-        let Some(store) = self.desk.store.clone() else { return };
-        let Some(draft) = self.draft() else { return };
-        let Some(summary) = scribe::write(&store, &self.desk, &draft, true) else { return };
-        let (answer, _) = tokio::sync::oneshot::channel();
-        let note = Submission { command: scribe::on_record(summary), answer };
-        if let Err(Fatal(why)) = self.batch(vec![note]) {
-            tracing::error!(why, "the last snapshot is not on record");
+        if let Some(store) = self.desk.store.clone() {
+            let Some(draft) = self.draft() else { return };
+            let Some(summary) = scribe::write(&store, &self.desk, &draft, doomed.is_empty()) else { return };
+            let (answer, _) = tokio::sync::oneshot::channel();
+            let note = Submission { command: scribe::on_record(summary), answer };
+            if let Err(Fatal(why)) = self.batch(vec![note]) {
+                tracing::error!(why, "the last snapshot is not on record");
+                return;
+            }
         }
+        scribe::destroy_keys(&self.desk, doomed);
     }
 
     /// The key of a scope, made durable before a frame uses it.

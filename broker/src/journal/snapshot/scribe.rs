@@ -33,7 +33,7 @@ pub(in crate::journal) struct Job {
 pub(in crate::journal) struct Scribe {
     jobs: SyncSender<Job>,
     busy: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Vec<KeyId>>,
 }
 
 /// What the thread needs.
@@ -65,33 +65,34 @@ impl Scribe {
         }
     }
 
-    /// Waits until its work is done.
-    pub(in crate::journal) fn end(self) {
+    /// Waits until its work is done; the keys that it was to destroy and did not.
+    pub(in crate::journal) fn end(self) -> Vec<KeyId> {
         let Self { jobs, thread, .. } = self;
         drop(jobs);
-        if thread.join().is_err() {
+        thread.join().unwrap_or_else(|_| {
             tracing::error!("the thread of the snapshots panicked");
-        }
+            Vec::new()
+        })
     }
 }
 
-fn work(desk: &Desk, shared: &Shared, given: &Receiver<Job>, done: &AtomicBool) {
+fn work(desk: &Desk, shared: &Shared, given: &Receiver<Job>, done: &AtomicBool) -> Vec<KeyId> {
+    let mut left = Vec::new();
     while let Ok(Job { draft, destroy }) = given.recv() {
-        if keep(desk, &draft, destroy.is_empty()).is_some_and(|kept| kept.is_none_or(|summary| record(shared, summary)))
-        {
-            for key in destroy {
-                destroy_key(desk, key);
+        let kept = match &desk.store {
+            Some(store) => {
+                write(store, desk, &draft, destroy.is_empty()).is_some_and(|summary| record(shared, summary))
             }
+            None => true,
+        };
+        if kept {
+            destroy_keys(desk, destroy);
+        } else {
+            left.extend(destroy);
         }
         done.store(false, Ordering::Release);
     }
-}
-
-/// Writes a draft down. Nothing if that failed; nothing within if none are kept.
-#[expect(clippy::option_option, reason = "failed, not kept, and kept are three answers")]
-fn keep(desk: &Desk, draft: &Draft, all_keys_stay: bool) -> Option<Option<Summary>> {
-    let Some(store) = &desk.store else { return Some(None) };
-    write(store, desk, draft, all_keys_stay).map(Some)
+    left
 }
 
 /// Writes a draft down for good.
@@ -133,11 +134,14 @@ fn record(shared: &Shared, summary: Summary) -> bool {
     matches!(wait.blocking_recv(), Ok(Ok(_)))
 }
 
-fn destroy_key(desk: &Desk, key: KeyId) {
-    let mut keyring = desk.keyring.write().unwrap_or_else(PoisonError::into_inner);
-    match keyring.destroy(key) {
-        Ok(()) => tracing::info!(%key, "a scope's key was destroyed"),
-        Err(KeyringError::Unknown(_)) => {}
-        Err(error) => tracing::error!(%error, %key, "a scope's key was not destroyed; the next start finishes it"),
+/// Destroys keys for good. What fails is finished by the next start.
+pub(in crate::journal) fn destroy_keys(desk: &Desk, keys: Vec<KeyId>) {
+    for key in keys {
+        let mut keyring = desk.keyring.write().unwrap_or_else(PoisonError::into_inner);
+        match keyring.destroy(key) {
+            Ok(()) => tracing::info!(%key, "a scope's key was destroyed"),
+            Err(KeyringError::Unknown(_)) => {}
+            Err(error) => tracing::error!(%error, %key, "a scope's key was not destroyed; the next start finishes it"),
+        }
     }
 }
