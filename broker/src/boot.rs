@@ -37,7 +37,7 @@ use self::{
 pub use self::{
     end::{Ended, Phase},
     folder::{Folder, Initialised, init},
-    fsck::{Checked, Wrong, fsck},
+    fsck::{Checked, Kept, Wrong, fsck},
 };
 use crate::{
     book::{
@@ -408,6 +408,7 @@ async fn assemble(
         registrar: Registrar::new(Arc::clone(&ca), ClientLifetime::default(), ca.cert_pem().into(), Arc::clone(&clock)),
         tokens,
         published,
+        retention: config.retention.clone(),
     };
 
     let mut limits = config.programme;

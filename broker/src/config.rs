@@ -30,6 +30,7 @@ use crate::{
     listen::ListenLimits,
     pki::{FileError, ca::SERVER_NAMES_MAX, read_bounded},
     relay::networks::{NETWORKS_MAX, Network, Networks},
+    retention::{DAYS_MAX, DAYS_MIN, Retention},
 };
 
 /// Largest configuration file, in bytes.
@@ -104,6 +105,7 @@ pub struct Config {
     pub(crate) drain_max: Duration,
     pub(crate) wal: wal::Config,
     pub(crate) snapshot_every: u64,
+    pub(crate) retention: Retention,
     pub(crate) log_format: LogFormat,
     pub(crate) log_filter: String,
 }
@@ -157,6 +159,14 @@ impl Config {
         let wal = check_wal(settings.wal_segment_bytes, settings.wal_reserve_bytes)?;
         let every = writer::SNAPSHOT_EVERY;
         let snapshot_every = within("snapshot_every", settings.snapshot_every, every, 1..=SNAPSHOT_EVERY_MAX)?;
+        let kept = Retention::default();
+        let days = |key, given, default| within(key, given, default, DAYS_MIN..=DAYS_MAX);
+        let retention = Retention {
+            grant_days: days("retention_grant_days", settings.retention_grant_days, kept.grant_days)?,
+            roster_days: days("retention_roster_days", settings.retention_roster_days, kept.roster_days)?,
+            reads_days: days("retention_reads_days", settings.retention_reads_days, kept.reads_days)?,
+            schedule: settings.retention_schedule,
+        };
         let networks = check_networks(settings.networks)?;
         let drain = within("drain_seconds_max", settings.drain_seconds_max, 30, 0..=DRAIN_SECONDS_MAX)?;
         let programme = check_limits(settings.connections_max, settings.connections_per_org_max, settings.streams_max)?;
@@ -185,6 +195,7 @@ impl Config {
             drain_max: Duration::from_secs(drain),
             wal,
             snapshot_every,
+            retention,
             log_format: settings.log_format.unwrap_or_default(),
             log_filter,
         })
@@ -212,6 +223,12 @@ impl Config {
     #[must_use]
     pub const fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// How long scopes are kept.
+    #[must_use]
+    pub const fn retention(&self) -> &Retention {
+        &self.retention
     }
 
     /// How log lines look.

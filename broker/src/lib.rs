@@ -17,6 +17,7 @@ pub mod listen;
 pub mod ops;
 pub mod pki;
 pub mod relay;
+pub mod retention;
 pub mod service;
 pub mod status;
 pub mod telemetry;

@@ -57,6 +57,9 @@ enum Command {
     /// Run a broker for trying things out, with one lab, one agency and one auditor.
     #[cfg(feature = "demo")]
     Dev(anteroom_broker::demo::DevArgs),
+    /// List the scopes that are kept for a time, and from when on the schedule lets each be destroyed. The broker must be stopped.
+    #[command(after_help = "Example:\n  anteroom-broker retention --config broker.toml")]
+    Retention(Configured),
     /// Play the whole story once.
     #[cfg(feature = "demo")]
     Demo(anteroom_broker::demo::DemoArgs),
@@ -141,6 +144,7 @@ fn run(command: Command) -> Result<(), Failure> {
             say("the configuration is in order")
         }
         Command::Fsck(configured) => fsck(&configured.load()?),
+        Command::Retention(configured) => retention(&configured.load()?),
         #[cfg(feature = "demo")]
         Command::Dev(args) => Ok(runtime()?.block_on(anteroom_broker::demo::dev(args))?),
         #[cfg(feature = "demo")]
@@ -241,6 +245,21 @@ fn fsck(config: &Config) -> Result<(), Failure> {
         "{} records in {} batches are whole, {} calls open{blind}\nroot {}{torn}\n\n{}",
         checked.records, checked.batches, checked.open_calls, checked.root, checked.checkpoint
     ))
+}
+
+fn retention(config: &Config) -> Result<(), Failure> {
+    let checked = boot::fsck(config, &environment)??;
+    let schedule = config.retention().schedule.as_deref().unwrap_or("none: nothing is destroyed");
+    let mut text = format!("schedule: {schedule}");
+    for kept in &checked.scopes {
+        let due = match kept.due {
+            Ok(due) => format!("due from {due}"),
+            Err(why) => why.text().to_owned(),
+        };
+        let held = if kept.holds > 0 { format!(", {} holds", kept.holds) } else { String::new() };
+        text.push_str(&format!("\n{}: {due}{held}", kept.scope));
+    }
+    say(&text)
 }
 
 /// Termination and interruption, one like the other.

@@ -164,6 +164,7 @@ refusals! {
     ScopeDisposed "scope_disposed" Ended "the scope was destroyed under its written schedule; the detail names the disposition";
     GrantLive "grant_live" Later "a grant that the scope belongs to has not ended";
     TooEarly "too_early" Later "the scope's time is not over; the detail says until when it is kept";
+    ScheduleUnknown "schedule_unknown" Denied "the disposition names another schedule than the broker's configuration, or none is configured there";
     HoldStands "hold_stands" Denied "an organisation demands that nothing of this scope be destroyed; it has to release its hold first";
     HoldExists "hold_exists" Conflict "a hold of this identifier stands or stood; a hold gets a new random identifier";
     HoldUnknown "hold_unknown" Unknown "no such hold of the caller's organisation stands";

@@ -4,7 +4,11 @@
 
 use std::sync::Arc;
 
-use anteroom_proto::ledger::{checkpoint::LogTrust, leaf::Entry, record::Seed};
+use anteroom_policy::refusal::Refusal;
+use anteroom_proto::{
+    ledger::{checkpoint::LogTrust, leaf::Entry, record::Seed, scope::Scope},
+    time::At,
+};
 
 use super::{Folder, StartError, folder, keyring, overlay::Overlay};
 use crate::{
@@ -36,8 +40,21 @@ pub struct Checked {
     pub open_calls: usize,
     /// Records that nobody can read any more, by the dispositions that say why.
     pub blind: Vec<Accounted>,
+    /// The scopes that may once be destroyed, and from when on the schedule lets them be, or why not.
+    pub scopes: Vec<Kept>,
     /// Where a batch begins that a crash left unfinished, as `segment` and `offset`. Nobody was answered from it.
     pub torn: Option<(u64, u64)>,
+}
+
+/// A scope that is kept for a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// It.
+    pub scope: Scope,
+    /// From when on it may be destroyed, or why it may not.
+    pub due: Result<At, Refusal>,
+    /// How many holds stand on it.
+    pub holds: usize,
 }
 
 /// The first thing that is wrong.
@@ -87,6 +104,7 @@ pub fn fsck(
         checkpoint: String::new(),
         open_calls: 0,
         blind: Vec::new(),
+        scopes: Vec::new(),
         torn: None,
     };
     let mut blind = Blind::default();
@@ -118,6 +136,14 @@ pub fn fsck(
     match blind.account_for(core.state()) {
         Ok(accounted) => checked.blind = accounted,
         Err(error) => return Ok(Err(error.into())),
+    }
+    let holds = &core.state().standing().holds;
+    for (scope, head) in core.state().scopes() {
+        if head.next_seq > 0 && matches!(scope, Scope::Roster(_) | Scope::Reads(_) | Scope::Grant(_)) {
+            let due = config.retention.due_from(core.state(), scope);
+            let holds = holds.values().filter(|stands| stands.hold.scope == *scope).count();
+            checked.scopes.push(Kept { scope: scope.clone(), due, holds });
+        }
     }
     checked.records = core.size();
     checked.root = data_encoding::BASE64.encode(core.root().as_bytes());

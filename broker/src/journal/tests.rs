@@ -267,8 +267,8 @@ async fn a_destroyed_scope_is_gone_everywhere_and_everything_else_goes_on() {
     assert_eq!(whole[usize::try_from(index).unwrap()], *receipts[0].entry.as_bytes(), "the tree keeps its place");
     let said = world.journal.read(0, u64::MAX).unwrap();
     let said = said.iter().filter(|record| record.record.spec().name == "Disposed").map(|record| record.scope.clone());
-    let orgs = [&world.lab, &world.agency].map(|party| Scope::Organisation(party.org.clone()));
-    assert_eq!(said.collect::<Vec<_>>(), orgs, "both parties' scopes say so");
+    let orgs = [&world.operator, &world.lab, &world.agency].map(|party| Scope::Organisation(party.org.clone()));
+    assert_eq!(said.collect::<Vec<_>>(), orgs, "the scopes of all whom it concerns say so");
 }
 
 #[tokio::test]

@@ -155,9 +155,10 @@ pub(super) fn dispose(state: &State, act: &Act, disposition: &Disposition, now: 
         last_entry: head.head,
         statement: act.statement.clone(),
     };
-    // Each party's own auditors find it where they look.
-    let events = parties(state, scope)
-        .into_iter()
+    // The operator gets its proof in its own scope; each party's own auditors find it where they look.
+    let others = parties(state, scope).into_iter().filter(|party| *party != disposition.by);
+    let events = std::iter::once(disposition.by.clone())
+        .chain(others)
         .map(|org| (Scope::Organisation(org), Event::Disposed(Box::new(disposed.clone()))))
         .collect();
     Ok(Outcome::New(events, disposition.action.as_str().to_owned()))
