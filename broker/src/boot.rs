@@ -40,7 +40,7 @@ use self::{
 pub use self::{
     end::{Ended, Phase},
     folder::{Folder, Initialised, init},
-    fsck::{Checked, Wrong, adopt_lock, fsck},
+    fsck::{Checked, Kept, Wrong, adopt_lock, fsck},
     mend::{MendError, cut_tail, rebuild_index, witnessed},
     outside::{Environment, Outside},
     publish::Unpublishable,
@@ -172,13 +172,7 @@ pub enum StartError {
 
 impl From<RecoverError> for StartError {
     fn from(error: RecoverError) -> Self {
-        match error {
-            RecoverError::Wal(WalError::Locked) => Self::InUse,
-            other @ (RecoverError::Wal(_)
-            | RecoverError::Core(_)
-            | RecoverError::Thread(_)
-            | RecoverError::Key { .. }) => Self::Recover(other),
-        }
+        if matches!(error, RecoverError::Wal(WalError::Locked)) { Self::InUse } else { Self::Recover(error) }
     }
 }
 
@@ -242,6 +236,8 @@ fn open(
         keyring,
         tiles: Some(opened.tiles()),
         sizes: config.wal,
+        snapshots: Some(folder.snapshots()?),
+        snapshot_every: config.snapshot_every,
         origin: config.origin.clone(),
         signer,
         clock: Arc::clone(&clock),
@@ -332,6 +328,7 @@ async fn assemble(
         published: Arc::clone(&published),
         witnesses: config.witnesses.clone(),
         shown: Shown::new(journal.clone(), end::alarm(&phase, &broken)),
+        retention: config.retention.clone(),
     };
 
     let mut limits = config.programme;

@@ -27,9 +27,11 @@ use crate::{
     book::{publisher::Pace, wal},
     export::{SINKS_MAX, SinkAddress},
     identity::TrustDomain,
+    journal::writer,
     listen::ListenLimits,
     pki::{FileError, ca::SERVER_NAMES_MAX, read_bounded},
     relay::networks::{NETWORKS_MAX, Network, Networks},
+    retention::{DAYS_MAX, DAYS_MIN, Retention},
     witness::{AddressError, WITNESSES_MAX, Witness, Witnesses},
 };
 
@@ -43,6 +45,9 @@ pub const STREAMS_MAX: u64 = 4_096;
 pub const DRAIN_SECONDS_MAX: u64 = 3_600;
 /// Largest segment that can be configured, in bytes.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+/// Most records between two snapshots that can be configured.
+pub const SNAPSHOT_EVERY_MAX: u64 = 1 << 40;
 
 /// Why a configuration was refused. Each text names the key and what would do.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +111,8 @@ pub struct Config {
     pub(crate) pace: Pace,
     pub(crate) drain_max: Duration,
     pub(crate) wal: wal::Config,
+    pub(crate) snapshot_every: u64,
+    pub(crate) retention: Retention,
     pub(crate) log_format: LogFormat,
     pub(crate) log_filter: String,
 }
@@ -158,6 +165,16 @@ impl Config {
         let server_names = settings.server_names.map_or_else(|| vec!["localhost".to_owned()], |names| names.0);
         check_names(&server_names)?;
         let wal = check_wal(settings.wal_segment_bytes, settings.wal_reserve_bytes)?;
+        let every = writer::SNAPSHOT_EVERY;
+        let snapshot_every = within("snapshot_every", settings.snapshot_every, every, 1..=SNAPSHOT_EVERY_MAX)?;
+        let kept = Retention::default();
+        let days = |key, given, default| within(key, given, default, DAYS_MIN..=DAYS_MAX);
+        let retention = Retention {
+            grant_days: days("retention_grant_days", settings.retention_grant_days, kept.grant_days)?,
+            roster_days: days("retention_roster_days", settings.retention_roster_days, kept.roster_days)?,
+            reads_days: days("retention_reads_days", settings.retention_reads_days, kept.reads_days)?,
+            schedule: settings.retention_schedule,
+        };
         let networks = check_networks(settings.networks)?;
         let sinks = check_sinks(settings.sinks)?;
         let witnesses = check_witnesses(settings.witnesses, settings.witness_quorum)?;
@@ -194,6 +211,8 @@ impl Config {
             pace,
             drain_max: Duration::from_secs(drain),
             wal,
+            snapshot_every,
+            retention,
             log_format: settings.log_format.unwrap_or_default(),
             log_filter,
         })
@@ -221,6 +240,12 @@ impl Config {
     #[must_use]
     pub const fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// How long scopes are kept.
+    #[must_use]
+    pub const fn retention(&self) -> &Retention {
+        &self.retention
     }
 
     /// How log lines look.

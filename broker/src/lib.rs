@@ -19,6 +19,7 @@ pub mod ops;
 pub mod pki;
 pub mod public;
 pub mod relay;
+pub mod retention;
 pub mod service;
 pub mod status;
 pub mod telemetry;

@@ -65,6 +65,9 @@ enum Command {
     /// Run a broker for trying things out, with one lab, one agency and one auditor.
     #[cfg(feature = "demo")]
     Dev(anteroom_broker::demo::DevArgs),
+    /// List the scopes that are kept for a time, and from when on the schedule lets each be destroyed. The broker must be stopped.
+    #[command(after_help = "Example:\n  anteroom-broker retention --config broker.toml")]
+    Retention(Configured),
     /// Play the whole story once.
     #[cfg(feature = "demo")]
     Demo(anteroom_broker::demo::DemoArgs),
@@ -152,6 +155,7 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Fsck(args) => ledger::fsck(args),
         Command::RebuildIndex(configured) => ledger::rebuild_index(configured),
+        Command::Retention(configured) => ledger::retention(configured),
         #[cfg(feature = "demo")]
         Command::Dev(args) => Ok(runtime()?.block_on(anteroom_broker::demo::dev(args))?),
         #[cfg(feature = "demo")]

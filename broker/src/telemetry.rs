@@ -153,6 +153,10 @@ impl Counts {
             }
             Event::ReadOpened { .. } => self.reads = self.reads.saturating_add(1),
             Event::LogOpened { .. }
+            | Event::Snapshotted { .. }
+            | Event::HoldSet { .. }
+            | Event::HoldReleased { .. }
+            | Event::Disposed(_)
             | Event::BrokerStarted { .. }
             | Event::ClockChanged { .. }
             | Event::ClockStarted { .. }

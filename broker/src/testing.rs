@@ -8,8 +8,10 @@
 use std::sync::{Arc, Mutex};
 
 use anteroom_policy::{
-    command::{Act, Command, Reply},
+    claim::ReadClaim,
+    command::{Act, CallCommand, Command, Finish, Reply},
     event::CallerId,
+    judge::{Judgement, Verdict},
     refusal::Refusal,
     rules,
 };
@@ -39,7 +41,7 @@ use serde_json::{Value, json};
 
 use crate::{
     book::{
-        disk::RealDisk,
+        disk::{Disk, RealDisk, lossy::LossyDisk},
         keyring::{Kek, Keyring},
         wal::Config,
     },
@@ -47,7 +49,8 @@ use crate::{
     entropy::{self, SystemEntropy},
     identity::{Authority, Conn, Identity, Principal, Role},
     journal::{
-        Committed, Journal,
+        Committed, Journal, Snapshots,
+        recover::RecoverError,
         writer::{self, WriterConfig},
     },
 };
@@ -209,7 +212,17 @@ pub(crate) struct World {
     /// The person on the roster; signs run credentials.
     pub(crate) person: Key,
     pub(crate) folder: tempfile::TempDir,
+    /// Where the log lies if not in the folder.
+    pub(crate) disks: Option<Disks>,
+    pub(crate) kek: [u8; 32],
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// Disks that forget. One handle for all starts: the lock is the process's.
+pub(crate) struct Disks {
+    pub(crate) wal: Arc<LossyDisk>,
+    pub(crate) keys: Arc<LossyDisk>,
+    pub(crate) snapshots: Arc<LossyDisk>,
 }
 
 impl Drop for World {
@@ -225,25 +238,24 @@ impl Drop for World {
 impl World {
     /// Opens a log, enrols everybody, registers one build of [`LINE`] and publishes the roster. The clock is confirmed.
     pub(crate) async fn new() -> Self {
+        Self::on(None).await
+    }
+
+    /// As [`World::new`], on disks in memory, with the state written down at the end.
+    pub(crate) async fn lossy() -> Self {
+        let new = || Arc::new(LossyDisk::new());
+        Self::on(Some(Disks { wal: new(), keys: new(), snapshots: new() })).await
+    }
+
+    async fn on(disks: Option<Disks>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let time = ScriptedTime::new(START_MS);
         let clock = Arc::new(Timekeeper::start(Arc::new(time.clone()), None).unwrap());
         clock.confirm(START_MS).unwrap();
         let origin = KeyName::parse(ORIGIN).unwrap();
-        let log = Arc::new(NoteSigner::from_seed(origin.clone(), &random::<32>()).unwrap());
-        let keys = Arc::new(RealDisk::open_or_create(&folder.path().join("keys")).unwrap());
-        let wal = Arc::new(RealDisk::open_or_create(&folder.path().join("wal")).unwrap());
-        let config = WriterConfig {
-            wal,
-            keyring: Keyring::open(keys, Kek::from_bytes(&random::<32>()).unwrap()).unwrap(),
-            tiles: None,
-            sizes: Config { segment_bytes: 1 << 20, reserve_bytes: 1 << 18 },
-            origin,
-            signer: Arc::clone(&log),
-            clock: Arc::clone(&clock),
-            entropy: Box::new(SystemEntropy::new()),
-            fatal: Box::new(|_| {}),
-        };
+        let log = Arc::new(NoteSigner::from_seed(origin, &random::<32>()).unwrap());
+        let kek = random();
+        let config = config(folder.path(), disks.as_ref(), kek, &log, &clock);
         let (journal, writer) = writer::start(config).unwrap();
         let manifest_bytes: Arc<[u8]> = json!({
             "lab": "acme", "line": LINE, "build": "b1", "variants": ["standard"],
@@ -268,10 +280,37 @@ impl World {
             roster: Digest::from_bytes([0; 32]),
             person: Key::generate(),
             folder,
+            disks,
+            kek,
             writer: Mutex::new(Some(writer)),
         };
         world.begin().await;
         world
+    }
+
+    /// Closes the log in order and starts again from what is on disk.
+    pub(crate) fn restart(&mut self) -> Result<(), RecoverError> {
+        self.close();
+        let config = config(self.folder.path(), self.disks.as_ref(), self.kek, &self.log, &self.clock);
+        let (journal, writer) = writer::start(config)?;
+        self.journal = journal;
+        *self.writer.lock().unwrap() = Some(writer);
+        Ok(())
+    }
+
+    /// Closes the log in order.
+    pub(crate) fn close(&self) {
+        self.journal.close();
+        if let Some(writer) = self.writer.lock().unwrap().take() {
+            writer.join().unwrap();
+        }
+    }
+
+    /// Waits until the log has stopped by itself.
+    pub(crate) fn ended(&self) {
+        if let Some(writer) = self.writer.lock().unwrap().take() {
+            writer.join().unwrap();
+        }
     }
 
     async fn begin(&mut self) {
@@ -500,6 +539,70 @@ impl World {
     pub(crate) fn outcome(&self, claim: &OutcomeClaim) -> SignedStatement {
         sign_claim(claim, &self.lab.connector).unwrap()
     }
+}
+
+fn config(
+    folder: &std::path::Path,
+    disks: Option<&Disks>,
+    kek: [u8; 32],
+    log: &Arc<NoteSigner>,
+    clock: &Arc<Timekeeper>,
+) -> WriterConfig {
+    let real = |name: &str| Arc::new(RealDisk::open_or_create(&folder.join(name)).unwrap());
+    let (wal, keys): (Arc<dyn Disk>, Arc<dyn Disk>) = match disks {
+        Some(disks) => (Arc::<LossyDisk>::clone(&disks.wal), Arc::<LossyDisk>::clone(&disks.keys)),
+        None => (real("wal"), real("keys")),
+    };
+    WriterConfig {
+        wal,
+        keyring: Keyring::open(keys, Kek::from_bytes(&kek).unwrap()).unwrap(),
+        tiles: None,
+        sizes: Config { segment_bytes: 1 << 20, reserve_bytes: 1 << 18 },
+        snapshots: disks.map(|disks| Snapshots::new(Arc::<LossyDisk>::clone(&disks.snapshots))),
+        snapshot_every: writer::SNAPSHOT_EVERY,
+        origin: KeyName::parse(ORIGIN).unwrap(),
+        signer: Arc::clone(log),
+        clock: Arc::clone(clock),
+        entropy: Box::new(SystemEntropy::new()),
+        fatal: Box::new(|_| {}),
+    }
+}
+
+/// Admits a call past the relay, and finishes it if `ended`.
+pub(crate) async fn called(world: &World, access: &Access, ended: bool) -> CallId {
+    let request = world.call(access, "chat/completions", &chat(false));
+    let held = world.journal.standing().grants[&access.grant].credentials[&access.credential].clone();
+    let body_key = request.body_key.as_slice().try_into().unwrap();
+    let claim = ReadClaim::read(request.claim.unwrap()).unwrap().verify(&held, &request.body, &body_key).unwrap();
+    let call = claim.call();
+    let judgement =
+        Judgement { policy_digest: rules::digest(&access.terms), verdict: Verdict::Allow, reasons: Vec::new() };
+    let command = CallCommand {
+        caller: world.agency.caller(Role::Workload, "w-1"),
+        claim,
+        body_key,
+        facts: Vec::new().into(),
+        judgement,
+        terms: Digest::of(&access.terms_bytes),
+        hold: 100,
+        slot: true,
+    };
+    let committed = world.journal.submit(Command::Call(Box::new(command))).await.unwrap();
+    assert!(matches!(committed.reply, Reply::Admitted { .. }), "{:?}", committed.reply);
+    if ended {
+        let finish = Finish {
+            call,
+            end: "completed",
+            outcome: None,
+            released_events: 0,
+            released_chain: [0; 32],
+            used: Some(7),
+            status: 200,
+            cut: None,
+        };
+        let _ = world.journal.submit(Command::Finish(Box::new(finish))).await.unwrap();
+    }
+    call
 }
 
 /// A chat body.

@@ -31,6 +31,19 @@ impl Account {
         Self { limit, settled_calls: 0, settled_tokens: 0, held_calls: 0, held_tokens: 0, open: 0 }
     }
 
+    /// What was spent and is held, apart from the limits: settled calls and tokens, held calls and tokens, open calls.
+    #[must_use]
+    pub const fn numbers(&self) -> [u64; 5] {
+        [self.settled_calls, self.settled_tokens, self.held_calls, self.held_tokens, self.open]
+    }
+
+    /// The account of which [`Account::numbers`] gave these.
+    #[must_use]
+    pub const fn restored(limit: Budget, numbers: [u64; 5]) -> Self {
+        let [settled_calls, settled_tokens, held_calls, held_tokens, open] = numbers;
+        Self { limit, settled_calls, settled_tokens, held_calls, held_tokens, open }
+    }
+
     /// Whether a hold fits.
     ///
     /// # Errors

@@ -90,6 +90,15 @@ pub enum Command {
         /// From where.
         from_seq: u64,
     },
+    /// The broker wrote its state down.
+    Snapshot {
+        /// Records folded.
+        size: u64,
+        /// Root of the log over them.
+        root: Digest,
+        /// Digest of the state.
+        state: Digest,
+    },
     /// Time passed: expiries, lapses and overdue settlements are noted.
     Tick,
 }
@@ -109,6 +118,7 @@ impl Command {
             | Self::CountRefusals { .. }
             | Self::Report { .. }
             | Self::OpenRead { .. }
+            | Self::Snapshot { .. }
             | Self::Tick => false,
         }
     }

@@ -8,10 +8,12 @@ mod act;
 mod call;
 mod grant;
 mod org;
+mod retention;
 
 pub use call::{Asked, CLAIM_CLOCK_MS, No, check};
 pub use grant::{CREDENTIALS_MAX, GRANTS_MAX};
 pub use org::{LOCKS_MAX, READERS_MAX};
+pub use retention::{HOLDS_MAX, KEPT_MS, due_from};
 
 use anteroom_proto::{
     ledger::scope::Scope,
@@ -35,6 +37,15 @@ pub const TICK_RECORDS_MAX: usize = 256;
 /// Decides.
 #[must_use]
 pub fn decide(state: &State, command: &Command, now: Now) -> Decision {
+    let decision = judge(state, command, now);
+    // Whatever leads there: nothing happens any more in a scope that was destroyed.
+    match decision.events.iter().find_map(|(scope, _)| state.standing().disposed.get(scope)) {
+        None => decision,
+        Some(disposition) => retention::disposed(state, command, disposition),
+    }
+}
+
+fn judge(state: &State, command: &Command, now: Now) -> Decision {
     match command {
         Command::Open { origin, log_key, nonce } => {
             if state.size() > 0 {
@@ -67,6 +78,9 @@ pub fn decide(state: &State, command: &Command, now: Now) -> Decision {
         Command::Finish(finish) => call::finish(state, finish),
         Command::Report { caller, outcome } => call::report(state, caller, outcome),
         Command::OpenRead { caller, target, from_seq } => open_read(state, caller, target, *from_seq, now),
+        Command::Snapshot { size, root, state } => {
+            one(Scope::System, Event::Snapshotted { size: *size, root: *root, state: *state })
+        }
         Command::Tick => tick(state, now),
     }
 }
@@ -89,6 +103,7 @@ pub fn decide_too_large(state: &State, command: &Command) -> Decision {
         | Command::Clock { .. }
         | Command::CountRefusals { .. }
         | Command::OpenRead { .. }
+        | Command::Snapshot { .. }
         | Command::Tick => nothing(refused(refusal, "the record is too large")),
     }
 }
@@ -155,6 +170,9 @@ pub enum Entitlement {
 #[must_use]
 pub fn entitlement(state: &State, org: &OrgId, scope: &Scope, now: Now) -> Option<Entitlement> {
     let standing = state.standing();
+    if standing.disposed.contains_key(scope) {
+        return None;
+    }
     match scope {
         Scope::System => Some(Entitlement::Member),
         Scope::Organisation(owner) => {
@@ -190,7 +208,7 @@ pub fn entitlement(state: &State, org: &OrgId, scope: &Scope, now: Now) -> Optio
 }
 
 fn open_read(state: &State, caller: &CallerId, target: &Scope, from_seq: u64, now: Now) -> Decision {
-    let refuse = |refusal: Refusal| {
+    let refuse = |refusal: Refusal, detail: String| {
         let event = Event::ActRefused {
             code: refusal.code().to_owned(),
             payload_type: "read".to_owned(),
@@ -198,13 +216,17 @@ fn open_read(state: &State, caller: &CallerId, target: &Scope, from_seq: u64, no
             caller: caller.to_string(),
         };
         let events = vec![(org_scope(state, &caller.org), event)];
-        Decision { events, reply: refused(refusal, "") }
+        Decision { events, reply: refused(refusal, detail) }
     };
     if !state.standing().orgs.contains_key(&caller.org) {
-        return refuse(Refusal::OrgUnknown);
+        return refuse(Refusal::OrgUnknown, String::new());
+    }
+    let disposition = state.standing().disposed.get(target);
+    if let Some(disposition) = disposition.filter(|disposition| disposition.parties.contains(&caller.org)) {
+        return refuse(Refusal::ScopeDisposed, retention::says(disposition));
     }
     if entitlement(state, &caller.org, target, now).is_none() {
-        return refuse(Refusal::ReaderNotEntitled);
+        return refuse(Refusal::ReaderNotEntitled, String::new());
     }
     let event = Event::ReadOpened { reader: caller.to_string(), target: target.clone(), from_seq };
     one(Scope::Reads(caller.org.clone()), event)

@@ -2,6 +2,8 @@
 //!
 //! How an event looks in bytes is known to [`crate::record`] alone.
 
+mod call;
+
 use std::sync::Arc;
 
 use anteroom_proto::{
@@ -9,10 +11,10 @@ use anteroom_proto::{
         leaf::Entry,
         scope::{Scope, TagKey},
     },
-    names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId},
+    names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId},
     rpc::SignedStatement,
     statement::{
-        acts::{Appointment, Lock, RunCredential},
+        acts::{Appointment, DispositionAction, Hold, Lock, RunCredential},
         key_set::{Enrolment, KeySet, OrgKind},
         model::Registration,
         roster::Roster,
@@ -20,6 +22,8 @@ use anteroom_proto::{
     },
     time::{At, Window},
 };
+
+pub use self::call::{Admitted, Finished, Refused};
 
 /// A decision with its place in the log.
 #[derive(Clone, PartialEq, Debug)]
@@ -129,6 +133,15 @@ pub enum Event {
         window: Window,
         /// The grant that started it.
         grant: GrantId,
+    },
+    /// The broker wrote its state down.
+    Snapshotted {
+        /// Records folded.
+        size: u64,
+        /// Root of the log over them.
+        root: Digest,
+        /// Digest of the state's encoding.
+        state: Digest,
     },
     /// An organisation joined.
     OrganisationEnrolled {
@@ -301,6 +314,24 @@ pub enum Event {
         /// As signed.
         statement: SignedStatement,
     },
+    /// Nothing of a scope may be destroyed.
+    HoldSet {
+        /// What was signed.
+        hold: Hold,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// A hold was given up.
+    HoldReleased {
+        /// The hold.
+        hold: LockId,
+        /// By whom.
+        by: OrgId,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// What the operator did with a scope whose time is over.
+    Disposed(Box<Disposed>),
     /// A call may pass.
     CallAdmitted(Box<Admitted>),
     /// A call may not pass.
@@ -347,6 +378,25 @@ pub enum Event {
     },
 }
 
+/// A disposition.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Disposed {
+    /// The scope.
+    pub scope: Scope,
+    /// What became of it.
+    pub action: DispositionAction,
+    /// The written schedule it follows.
+    pub schedule: String,
+    /// How many records it had.
+    pub records: u64,
+    /// Index of its last one.
+    pub last_index: u64,
+    /// That one's entry.
+    pub last_entry: Entry,
+    /// As signed.
+    pub statement: SignedStatement,
+}
+
 impl Event {
     /// What the decision read outside its record's scope.
     pub fn deps_mut(&mut self) -> Vec<&mut Dep> {
@@ -357,6 +407,49 @@ impl Event {
             return vec![clock];
         }
         Vec::new()
+    }
+
+    /// Whether it shapes what stands by acts; everything else only moves budgets and calls, or nothing.
+    #[must_use]
+    pub const fn is_act(&self) -> bool {
+        match self {
+            Self::LogOpened { .. }
+            | Self::ClockChanged { .. }
+            | Self::ClockStarted { .. }
+            | Self::OrganisationEnrolled { .. }
+            | Self::KeySetChanged { .. }
+            | Self::MembershipStated { .. }
+            | Self::ModelRegistered { .. }
+            | Self::RosterPublished { .. }
+            | Self::ReaderAppointed { .. }
+            | Self::GrantOffered { .. }
+            | Self::GrantAccepted { .. }
+            | Self::GrantDeclined { .. }
+            | Self::GrantLapsed { .. }
+            | Self::GrantActivated { .. }
+            | Self::GrantPaused { .. }
+            | Self::GrantResumed { .. }
+            | Self::GrantWithdrawn { .. }
+            | Self::GrantRelinquished { .. }
+            | Self::GrantExpired { .. }
+            | Self::RunCredentialIssued { .. }
+            | Self::LockSet { .. }
+            | Self::LockLifted { .. }
+            | Self::HoldSet { .. }
+            | Self::HoldReleased { .. }
+            | Self::Disposed(_) => true,
+            Self::BrokerStarted { .. }
+            | Self::Snapshotted { .. }
+            | Self::GrantOpened { .. }
+            | Self::ActRefused { .. }
+            | Self::CallAdmitted(_)
+            | Self::CallRefused(_)
+            | Self::RefusalsCounted { .. }
+            | Self::CallFinished(_)
+            | Self::CallAbandoned { .. }
+            | Self::CallSettled { .. }
+            | Self::ReadOpened { .. } => false,
+        }
     }
 }
 
@@ -369,91 +462,6 @@ pub struct ClockKey {
     pub line: ModelLine,
     /// The government whose agencies share the clock.
     pub sponsor: OrgId,
-}
-
-/// An admission.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Admitted {
-    /// The call.
-    pub call: CallId,
-    /// The caller on the roster.
-    pub pseudonym: Pseudonym,
-    /// The run credential.
-    pub credential: Digest,
-    /// The claim as signed.
-    pub claim: SignedStatement,
-    /// The run.
-    pub run: RunId,
-    /// The caller's key for commitments to content.
-    pub body_key: [u8; 32],
-    /// Digest of the rules.
-    pub policy: Digest,
-    /// What they saw.
-    pub facts: Arc<[u8]>,
-    /// The rules that let it pass.
-    pub reasons: Vec<String>,
-    /// Tokens held.
-    pub hold: u64,
-    /// The grant's end then.
-    pub end: At,
-    /// The lab's scope.
-    pub lab: Dep,
-    /// The agency's scope.
-    pub agency: Dep,
-    /// The roster's scope.
-    pub roster: Dep,
-    /// The system scope.
-    pub system: Dep,
-}
-
-/// A refusal.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Refused {
-    /// The call, if named.
-    pub call: Option<CallId>,
-    /// The caller on the roster, if known.
-    pub pseudonym: Option<Pseudonym>,
-    /// The run credential, if named.
-    pub credential: Option<Digest>,
-    /// The claim as signed, if it could be read.
-    pub claim: Option<SignedStatement>,
-    /// The run, if named.
-    pub run: Option<RunId>,
-    /// Stable code.
-    pub code: String,
-    /// Digest of the rules, if they were asked.
-    pub policy: Option<Digest>,
-    /// What they saw, if they were asked.
-    pub facts: Option<Arc<[u8]>>,
-    /// The rules that refused.
-    pub reasons: Vec<String>,
-    /// Whose certificate.
-    pub caller: String,
-    /// What was compared, as `name=value` lines.
-    pub values: String,
-}
-
-/// An end.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Finished {
-    /// The call.
-    pub call: CallId,
-    /// Index of its admission.
-    pub admitted: u64,
-    /// `completed`, or the stable code of what cut it.
-    pub end: String,
-    /// The connector's outcome as signed.
-    pub outcome: Option<SignedStatement>,
-    /// Events handed to the caller.
-    pub released_events: u64,
-    /// Response chain after them.
-    pub released_chain: [u8; 32],
-    /// Tokens charged.
-    pub charged: u64,
-    /// The model server's status; 0 if none.
-    pub status: u32,
-    /// When the gate closed on it, if it was cut.
-    pub cut: Option<At>,
 }
 
 /// A scope's chain so far.

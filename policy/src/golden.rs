@@ -15,7 +15,10 @@ use anteroom_proto::{
     rpc::{SignedStatement, StatementSignature},
     statement::{
         Payload,
-        acts::{Appointment, Lock, LockTarget, Resume, RunCredential, Stop, StopKind},
+        acts::{
+            Appointment, Disposition, DispositionAction, Hold, HoldRelease, Lock, LockTarget, Resume, RunCredential,
+            Stop, StopKind,
+        },
         key::{Algorithm, PublicKey},
         key_set::{Enrolment, KeyRole, KeySet, OrgKind, RoleKey, Thresholds},
         model::Registration,
@@ -29,7 +32,7 @@ use anteroom_proto::{
 };
 
 use crate::{
-    event::{Admitted, ClockKey, ClockTrust, Dep, Event, Finished, Refused},
+    event::{Admitted, ClockKey, ClockTrust, Dep, Disposed, Event, Finished, Refused},
     record::{self, Place},
 };
 
@@ -217,6 +220,16 @@ fn samples() -> Vec<(Scope, Event)> {
         cut: None,
     };
     let stop = opaque("application/vnd.anteroom.stop.v1+json");
+    let hold_id = LockId::from_bytes([23; 16]);
+    let hold = Hold { id: hold_id, by: lab.clone(), scope: in_grant.clone(), reason: "a suit".to_owned() };
+    let release = HoldRelease { hold: hold_id, by: lab.clone(), reason: "settled".to_owned() };
+    let disposition = Disposition {
+        by: org("operator"),
+        scope: in_grant.clone(),
+        action: DispositionAction::Destroyed,
+        schedule: "schedule 4".to_owned(),
+        at_ms: at(0),
+    };
     let terms = terms();
     let terms_bytes: Arc<[u8]> = serde_json::to_vec(&terms).unwrap().into();
     vec![
@@ -307,7 +320,7 @@ fn samples() -> Vec<(Scope, Event)> {
         ),
         (in_lab.clone(), Event::LockSet { statement: signed(&lock), lock: lock.clone() }),
         (
-            in_lab,
+            in_lab.clone(),
             Event::LockLifted {
                 lock: lock.id,
                 by: lab.clone(),
@@ -329,7 +342,25 @@ fn samples() -> Vec<(Scope, Event)> {
         (in_grant.clone(), Event::CallFinished(Box::new(finished))),
         (in_grant.clone(), Event::CallAbandoned { call, admitted: 40 }),
         (in_grant.clone(), Event::CallSettled { call, outcome: None, charged: 512 }),
-        (Scope::Reads(lab), Event::ReadOpened { reader: "lab-a/auditor/a".to_owned(), target: in_grant, from_seq: 3 }),
+        (
+            Scope::Reads(lab.clone()),
+            Event::ReadOpened { reader: "lab-a/auditor/a".to_owned(), target: in_grant.clone(), from_seq: 3 },
+        ),
+        (Scope::System, Event::Snapshotted { size: 9, root: digest(20), state: digest(21) }),
+        (in_lab.clone(), Event::HoldSet { statement: signed(&hold), hold }),
+        (in_lab.clone(), Event::HoldReleased { hold: release.hold, by: lab, statement: signed(&release) }),
+        (
+            in_lab,
+            Event::Disposed(Box::new(Disposed {
+                scope: in_grant,
+                action: disposition.action,
+                schedule: disposition.schedule.clone(),
+                records: 41,
+                last_index: 77,
+                last_entry: Entry::from_bytes([22; 48]),
+                statement: signed(&disposition),
+            })),
+        ),
     ]
 }
 

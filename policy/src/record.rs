@@ -2,6 +2,9 @@
 //!
 //! **Invariant:** `decode(encode(event)) == event`, and bytes that another encoder could have written differently are refused.
 
+mod call;
+mod read;
+
 use std::sync::Arc;
 
 use anteroom_proto::{
@@ -10,22 +13,27 @@ use anteroom_proto::{
         record::{Opened, Record, RecordError},
         scope::Scope,
     },
-    names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId},
+    names::{Digest, ModelLine},
     rpc::{self, RecordHeader, SignedStatement},
     statement::{
-        acts::{Appointment, Lock, Resume, RunCredential, Stop},
-        envelope::read_json,
+        acts::{Appointment, Disposition, Hold, HoldRelease, Lock, Resume, RunCredential, Stop},
         key_set::{Enrolment, KeySet},
         model::Registration,
         roster::Roster,
         terms::Terms,
     },
-    time::{At, Window},
+    time::At,
 };
 
 use prost::Message;
 
-use crate::event::{Admitted, ClockKey, ClockTrust, Dep, Entered, Event, Finished, Refused};
+use self::{
+    call::{admitted_in, admitted_out, dep_out, refused_in, refused_out},
+    read::{
+        MISMATCH, NAME, at, bytes32, call, dep, digest, grant, instant, lock_id, org, payload, same, signed, window,
+    },
+};
+use crate::event::{ClockKey, ClockTrust, Disposed, Entered, Event, Finished};
 
 /// Where a record stands.
 #[derive(Clone, Debug)]
@@ -194,6 +202,29 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
         Event::LockLifted { lock, by, statement } => {
             record!(32, rpc::LockLifted { lock: id(lock.as_bytes()), by: by.to_string(), statement: some(statement) })
         }
+        Event::Snapshotted { size, root, state } => record!(
+            5,
+            rpc::Snapshotted { size: *size, root: root.as_bytes().to_vec(), state_digest: state.as_bytes().to_vec() }
+        ),
+        Event::HoldSet { hold, statement } => record!(
+            16,
+            rpc::HoldSet { hold: id(hold.id.as_bytes()), by: hold.by.to_string(), statement: some(statement) }
+        ),
+        Event::HoldReleased { hold, by, statement } => {
+            record!(17, rpc::HoldReleased { hold: id(hold.as_bytes()), by: by.to_string(), statement: some(statement) })
+        }
+        Event::Disposed(disposed) => record!(
+            18,
+            rpc::Disposed {
+                scope: disposed.scope.to_bytes(),
+                action: disposed.action.as_str().to_owned(),
+                schedule: disposed.schedule.clone(),
+                records: disposed.records,
+                last_index: disposed.last_index,
+                last_entry: disposed.last_entry.as_bytes().to_vec(),
+                statement: some(&disposed.statement),
+            }
+        ),
         Event::CallAdmitted(call) => record!(40, admitted_out(call)),
         Event::CallRefused(refused) => record!(41, refused_out(refused)),
         Event::RefusalsCounted { code, caller, count, first, last } => record!(
@@ -230,52 +261,6 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
         Event::ReadOpened { reader, target, from_seq } => {
             record!(50, rpc::ReadOpened { reader: reader.clone(), target: target.to_bytes(), from_seq: *from_seq })
         }
-    }
-}
-
-fn admitted_out(call: &Admitted) -> rpc::CallAdmitted {
-    rpc::CallAdmitted {
-        call: call.call.as_bytes().to_vec(),
-        pseudonym: call.pseudonym.to_string(),
-        credential: call.credential.as_bytes().to_vec(),
-        claim: Some(call.claim.clone()),
-        run: call.run.to_string(),
-        body_key: call.body_key.to_vec(),
-        policy_digest: call.policy.as_bytes().to_vec(),
-        facts: call.facts.to_vec(),
-        reasons: call.reasons.clone(),
-        hold_tokens: call.hold,
-        end_ms: call.end.ms(),
-        lab: Some(dep_out(&call.lab)),
-        agency: Some(dep_out(&call.agency)),
-        roster: Some(dep_out(&call.roster)),
-        system: Some(dep_out(&call.system)),
-    }
-}
-
-fn refused_out(refused: &Refused) -> rpc::CallRefused {
-    rpc::CallRefused {
-        call: refused.call.map(|call| call.as_bytes().to_vec()).unwrap_or_default(),
-        pseudonym: refused.pseudonym.as_ref().map(ToString::to_string).unwrap_or_default(),
-        credential: refused.credential.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
-        claim: refused.claim.clone(),
-        run: refused.run.as_ref().map(ToString::to_string).unwrap_or_default(),
-        code: refused.code.clone(),
-        policy_digest: refused.policy.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
-        facts: refused.facts.as_ref().map(|facts| facts.to_vec()).unwrap_or_default(),
-        reasons: refused.reasons.clone(),
-        caller: refused.caller.clone(),
-        values: refused.values.clone(),
-    }
-}
-
-fn dep_out(dep: &Dep) -> rpc::Dependency {
-    rpc::Dependency {
-        scope: dep.scope.to_bytes(),
-        head: dep.head.as_bytes().to_vec(),
-        index: dep.index,
-        seq: dep.seq,
-        values: dep.values.clone(),
     }
 }
 
@@ -379,6 +364,10 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
                 grant: grant(&m.grant)?,
             }
         }
+        5 => {
+            let m: rpc::Snapshotted = record.event()?;
+            Event::Snapshotted { size: m.size, root: digest(&m.root)?, state: digest(&m.state_digest)? }
+        }
         8 => {
             let m: rpc::OrganisationEnrolled = record.event()?;
             let (enrolment_statement, key_set_statement) = (signed(m.enrolment)?, signed(m.key_set)?);
@@ -454,6 +443,45 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
             same(appointment.reader.as_str(), &m.reader)?;
             same(appointment.by.as_str(), &m.by)?;
             Event::ReaderAppointed { appointment, statement }
+        }
+        16 => {
+            let m: rpc::HoldSet = record.event()?;
+            let statement = signed(m.statement)?;
+            let hold: Hold = payload(&statement)?;
+            same(hold.by.as_str(), &m.by)?;
+            if hold.id != lock_id(&m.hold)? {
+                return Err(MISMATCH);
+            }
+            Event::HoldSet { hold, statement }
+        }
+        17 => {
+            let m: rpc::HoldReleased = record.event()?;
+            let statement = signed(m.statement)?;
+            let release: HoldRelease = payload(&statement)?;
+            same(release.by.as_str(), &m.by)?;
+            if release.hold != lock_id(&m.hold)? {
+                return Err(MISMATCH);
+            }
+            Event::HoldReleased { hold: release.hold, by: release.by, statement }
+        }
+        18 => {
+            let m: rpc::Disposed = record.event()?;
+            let statement = signed(m.statement)?;
+            let disposition: Disposition = payload(&statement)?;
+            same(disposition.action.as_str(), &m.action)?;
+            same(&disposition.schedule, &m.schedule)?;
+            if disposition.scope != read::scope(&m.scope)? {
+                return Err(MISMATCH);
+            }
+            Event::Disposed(Box::new(Disposed {
+                scope: disposition.scope,
+                action: disposition.action,
+                schedule: disposition.schedule,
+                records: m.records,
+                last_index: m.last_index,
+                last_entry: read::entry(&m.last_entry)?,
+                statement,
+            }))
         }
         20 => {
             let m: rpc::GrantOffered = record.event()?;
@@ -552,116 +580,8 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
         }
         50 => {
             let m: rpc::ReadOpened = record.event()?;
-            let target = Scope::from_bytes(&m.target).map_err(|_| RecordError::Event("unknown scope"))?;
-            Event::ReadOpened { reader: m.reader, target, from_seq: m.from_seq }
+            Event::ReadOpened { reader: m.reader, target: read::scope(&m.target)?, from_seq: m.from_seq }
         }
         other => return Err(RecordError::Kind(other)),
-    })
-}
-
-fn admitted_in(m: rpc::CallAdmitted, part: bool) -> Result<Admitted, RecordError> {
-    let dep = |closed: Option<rpc::Dependency>| match closed {
-        None if part => Ok(Dep { scope: Scope::System, head: Entry::NONE, index: 0, seq: 0, values: String::new() }),
-        other => dep(other),
-    };
-    let body_key = if part && m.body_key.is_empty() { [0; 32] } else { bytes32(&m.body_key)? };
-    Ok(Admitted {
-        call: call(&m.call)?,
-        pseudonym: Pseudonym::parse(&m.pseudonym).map_err(|_| NAME)?,
-        credential: digest(&m.credential)?,
-        claim: signed(m.claim)?,
-        run: RunId::parse(&m.run).map_err(|_| NAME)?,
-        body_key,
-        policy: digest(&m.policy_digest)?,
-        facts: m.facts.into(),
-        reasons: m.reasons,
-        hold: m.hold_tokens,
-        end: at(m.end_ms)?,
-        lab: dep(m.lab)?,
-        agency: dep(m.agency)?,
-        roster: dep(m.roster)?,
-        system: dep(m.system)?,
-    })
-}
-
-fn refused_in(m: rpc::CallRefused) -> Result<Refused, RecordError> {
-    fn present<T, E>(empty: bool, parsed: impl FnOnce() -> Result<T, E>) -> Result<Option<T>, E> {
-        if empty { Ok(None) } else { parsed().map(Some) }
-    }
-    Ok(Refused {
-        call: present(m.call.is_empty(), || call(&m.call))?,
-        pseudonym: present(m.pseudonym.is_empty(), || Pseudonym::parse(&m.pseudonym).map_err(|_| NAME))?,
-        credential: present(m.credential.is_empty(), || digest(&m.credential))?,
-        claim: m.claim,
-        run: present(m.run.is_empty(), || RunId::parse(&m.run).map_err(|_| NAME))?,
-        code: m.code,
-        policy: present(m.policy_digest.is_empty(), || digest(&m.policy_digest))?,
-        facts: (!m.facts.is_empty()).then(|| m.facts.into()),
-        reasons: m.reasons,
-        caller: m.caller,
-        values: m.values,
-    })
-}
-
-const NAME: RecordError = RecordError::Event("a name breaks its grammar");
-const MISMATCH: RecordError = RecordError::Event("a field differs from the statement it repeats");
-
-fn payload<P: anteroom_proto::statement::Payload>(statement: &SignedStatement) -> Result<P, RecordError> {
-    read_json(statement).map_err(|_| RecordError::Event("a statement cannot be read"))
-}
-
-fn signed(statement: Option<SignedStatement>) -> Result<SignedStatement, RecordError> {
-    statement.ok_or(RecordError::Event("a statement is missing"))
-}
-
-fn same(left: &str, right: &str) -> Result<(), RecordError> {
-    if left == right { Ok(()) } else { Err(MISMATCH) }
-}
-
-fn at(ms: i64) -> Result<At, RecordError> {
-    At::from_ms(ms).map_err(|_| RecordError::Event("an instant is out of bounds"))
-}
-
-/// An instant that may be absent, which reads as 0.
-fn instant(ms: i64) -> Result<Option<At>, RecordError> {
-    if ms == 0 { Ok(None) } else { at(ms).map(Some) }
-}
-
-fn window(start: i64, end: i64) -> Result<Window, RecordError> {
-    Ok(Window::between(at(start)?, at(end)?))
-}
-
-fn org(name: &str) -> Result<OrgId, RecordError> {
-    OrgId::parse(name).map_err(|_| NAME)
-}
-
-fn bytes32(bytes: &[u8]) -> Result<[u8; 32], RecordError> {
-    bytes.try_into().map_err(|_| RecordError::Event("32 bytes are expected"))
-}
-
-fn digest(bytes: &[u8]) -> Result<Digest, RecordError> {
-    bytes32(bytes).map(Digest::from_bytes)
-}
-
-fn grant(bytes: &[u8]) -> Result<GrantId, RecordError> {
-    GrantId::from_slice(bytes).map_err(|_| NAME)
-}
-
-fn call(bytes: &[u8]) -> Result<CallId, RecordError> {
-    CallId::from_slice(bytes).map_err(|_| NAME)
-}
-
-fn lock_id(bytes: &[u8]) -> Result<LockId, RecordError> {
-    LockId::from_slice(bytes).map_err(|_| NAME)
-}
-
-fn dep(dep: Option<rpc::Dependency>) -> Result<Dep, RecordError> {
-    let dep = dep.ok_or(RecordError::Event("a dependency is missing"))?;
-    Ok(Dep {
-        scope: Scope::from_bytes(&dep.scope).map_err(|_| RecordError::Event("unknown scope"))?,
-        head: Entry::from_slice(&dep.head).ok_or(RecordError::Event("an entry has 48 bytes"))?,
-        index: dep.index,
-        seq: dep.seq,
-        values: dep.values,
     })
 }

@@ -158,6 +158,17 @@ refusals! {
     CallerGone "caller_gone" Denied "the caller closed the stream";
     Shutdown "shutting_down" Unavailable "the broker is draining; try again shortly";
 
+    // Retention.
+    ScopeUnknown "scope_unknown" Unknown "there is no such scope, or nothing stands in it";
+    ScopeKept "scope_kept" Denied "only scopes of grants, rosters and reads can be destroyed; this one is kept for ever";
+    ScopeDisposed "scope_disposed" Ended "the scope was destroyed under its written schedule; the detail names the disposition";
+    GrantLive "grant_live" Later "a grant that the scope belongs to has not ended";
+    TooEarly "too_early" Later "the scope's time is not over; the detail says until when it is kept";
+    ScheduleUnknown "schedule_unknown" Denied "the disposition names another schedule than the broker's configuration, or none is configured there";
+    HoldStands "hold_stands" Denied "an organisation demands that nothing of this scope be destroyed; it has to release its hold first";
+    HoldExists "hold_exists" Conflict "a hold of this identifier stands or stood; a hold gets a new random identifier";
+    HoldUnknown "hold_unknown" Unknown "no such hold of the caller's organisation stands";
+
     // Reading.
     ScopeInvalid "scope_invalid" Invalid "the scope cannot be read; the detail says what is expected";
     ReaderNotEntitled "reader_not_entitled" Denied "the caller's organisation is no reader of this scope";

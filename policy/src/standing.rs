@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use anteroom_proto::{
+    ledger::{leaf::Entry, scope::Scope},
     names::{Digest, GrantId, LockId, ModelLine, OrgId, RunId},
     rpc::SignedStatement,
     statement::{
-        acts::{Appointment, Lock, LockTarget, RunCredential},
+        acts::{Appointment, Hold, Lock, LockTarget, RunCredential},
         key_set::{KeySet, OrgKind},
         roster::{Person, Roster, Tri},
         terms::Terms,
@@ -49,12 +50,18 @@ pub struct Standing {
     pub grants: OrdMap<GrantId, Arc<Grant>>,
     /// Locks.
     pub locks: OrdMap<LockId, Arc<StandingLock>>,
-    /// Locks that were lifted.
-    pub lifted: OrdSet<LockId>,
+    /// Locks that were lifted, with the scopes they are recorded in.
+    pub lifted: OrdMap<LockId, Scope>,
     /// Appointed readers.
     pub readers: Vec<Reader>,
-    /// Counts the acts that touch locks, so that open streams know when to look again.
+    /// Grows with every act that touches locks, so that open streams know when to look again.
     pub locks_epoch: u64,
+    /// Holds that stand.
+    pub holds: OrdMap<LockId, Arc<StandingHold>>,
+    /// Holds that were given up.
+    pub released: OrdSet<LockId>,
+    /// Scopes that were destroyed. Nothing happens in them any more.
+    pub disposed: OrdMap<Scope, Arc<Disposition>>,
 }
 
 /// An organisation.
@@ -131,6 +138,38 @@ pub struct StandingLock {
     pub index: u64,
 }
 
+/// A hold on record.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StandingHold {
+    /// What was signed.
+    pub hold: Hold,
+    /// When it was set.
+    pub at: At,
+    /// Index of the record.
+    pub index: u64,
+}
+
+/// What is left of a scope that was destroyed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Disposition {
+    /// The written schedule it followed.
+    pub schedule: String,
+    /// When.
+    pub at: At,
+    /// Index of the first record that says so.
+    pub index: u64,
+    /// Digest of the statement's payload.
+    pub statement: Digest,
+    /// Who was party to it.
+    pub parties: Vec<OrgId>,
+    /// How many records it had.
+    pub records: u64,
+    /// Index of its last one.
+    pub last_index: u64,
+    /// That one's entry.
+    pub last_entry: Entry,
+}
+
 /// A grant as acts left it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Grant {
@@ -158,6 +197,8 @@ pub struct Grant {
     pub resumed: OrdMap<(OrgId, LockId), u64>,
     /// Index of the acceptance.
     pub accepted: Option<u64>,
+    /// When it ended, whatever ended it.
+    pub ended: Option<At>,
     /// Index of the newest record that changed it.
     pub index: u64,
     /// Index of the offer.
@@ -200,9 +241,12 @@ impl Default for Standing {
             members: OrdMap::new(),
             grants: OrdMap::new(),
             locks: OrdMap::new(),
-            lifted: OrdSet::new(),
+            lifted: OrdMap::new(),
             readers: Vec::new(),
             locks_epoch: 0,
+            holds: OrdMap::new(),
+            released: OrdSet::new(),
+            disposed: OrdMap::new(),
         }
     }
 }

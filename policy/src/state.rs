@@ -3,6 +3,9 @@
 //! **Invariant:** [`State::apply`] is total: whatever the ledger holds can be folded, for ever. Whether an event may happen is
 //! asked before it is recorded, in [`crate::decide`]; applying asks nothing.
 
+mod dispose;
+mod part;
+
 use std::sync::Arc;
 
 use anteroom_proto::{
@@ -20,8 +23,13 @@ use crate::{
     decide::CREDENTIALS_MAX,
     event::{Admitted, Dep, Entered, Event, ScopeHead},
     grant::Phase,
-    standing::{Grant, IssuedCredential, Model, Org, Pause, PublishedRoster, Reader, Standing, StandingLock, Stated},
+    standing::{
+        Grant, IssuedCredential, Model, Org, Pause, PublishedRoster, Reader, Standing, StandingHold, StandingLock,
+        Stated,
+    },
 };
+
+pub use self::part::{Part, PartError, digest};
 
 /// How long a finished call is remembered, so that repeating it dispatches nothing: 24 hours.
 pub const REMEMBERED_MS: i64 = 24 * HOUR_MS;
@@ -35,6 +43,8 @@ pub struct State {
     size: u64,
     scopes: OrdMap<Scope, ScopeHead>,
     standing: Arc<Standing>,
+    /// The records that shaped what stands, with their scopes.
+    acts: OrdMap<u64, Scope>,
     accounts: OrdMap<GrantId, Accounts>,
     open: OrdMap<CallId, OpenCall>,
     abandoned: OrdMap<CallId, OpenCall>,
@@ -155,6 +165,11 @@ impl State {
         self.done.get(call)
     }
 
+    /// The indexes of the records that shaped what stands, ascending: applied again in this order they give the same.
+    pub fn acts(&self) -> impl Iterator<Item = (u64, &Scope)> {
+        self.acts.iter().map(|(index, scope)| (*index, scope))
+    }
+
     /// What a decision reads outside its scope.
     #[must_use]
     pub fn dep(&self, scope: Scope, values: String) -> Dep {
@@ -178,12 +193,20 @@ impl State {
             head.head = entered.entry;
             head.index = entered.index;
         }
+        if entered.event.is_act() {
+            self.acts.insert(entered.index, entered.scope.clone());
+        }
         self.apply_event(entered);
         // Only admissions are certain to stand under a trusted clock, and only they add to what is remembered. What an untrusted
         // clock says may be taken back, and what was forgotten by it could be dispatched again.
         if let Event::CallAdmitted(_) = &entered.event {
             self.forget(entered.at);
         }
+    }
+
+    /// Folds in a record that nobody can read any more: its place is taken, and that is all.
+    pub const fn skip(&mut self, index: u64) {
+        self.size = index.saturating_add(1);
     }
 
     /// Takes a roster from elsewhere, for readers who may not read the agency's roster scope but hold the lab's view of it,
@@ -270,6 +293,7 @@ impl State {
                     acts: OrdMap::new(),
                     resumed: OrdMap::new(),
                     accepted: None,
+                    ended: None,
                     index,
                     offered: index,
                     epoch: 0,
@@ -287,8 +311,8 @@ impl State {
                 grant.phase = Phase::Accepted;
                 grant.accepted = Some(index);
             }),
-            Event::GrantDeclined { statement: _ } => self.grant(entered, |grant| grant.phase = Phase::Declined),
-            Event::GrantLapsed { lapsed: _ } => self.grant(entered, |grant| grant.phase = Phase::Lapsed),
+            Event::GrantDeclined { statement: _ } => self.end(entered, Phase::Declined, at),
+            Event::GrantLapsed { lapsed } => self.end(entered, Phase::Lapsed, *lapsed),
             Event::GrantActivated { window, clock: _ } => self.grant(entered, |grant| {
                 grant.window = Some(*window);
                 grant.phase = Phase::Active;
@@ -302,13 +326,9 @@ impl State {
                     grant.resumed.insert((by.clone(), pause.id), index);
                 }
             }),
-            Event::GrantWithdrawn { statement: _, cut: _ } => {
-                self.grant(entered, |grant| grant.phase = Phase::Withdrawn);
-            }
-            Event::GrantRelinquished { statement: _, cut: _ } => {
-                self.grant(entered, |grant| grant.phase = Phase::Relinquished);
-            }
-            Event::GrantExpired { end: _ } => self.grant(entered, |grant| grant.phase = Phase::Expired),
+            Event::GrantWithdrawn { statement: _, cut: _ } => self.end(entered, Phase::Withdrawn, at),
+            Event::GrantRelinquished { statement: _, cut: _ } => self.end(entered, Phase::Relinquished, at),
+            Event::GrantExpired { end } => self.end(entered, Phase::Expired, *end),
             Event::RunCredentialIssued { digest, credential, statement } => self.grant(entered, |grant| {
                 // Credentials that ended cannot come back into force, so forgetting them loses nothing; but an untrusted clock
                 // may be wrong about the end, so it is done only where there are too many.
@@ -328,15 +348,25 @@ impl State {
             }),
             Event::LockSet { lock, statement: _ } => {
                 let standing = Arc::make_mut(&mut self.standing);
-                standing.locks_epoch = standing.locks_epoch.wrapping_add(1);
+                standing.locks_epoch = index.saturating_add(1);
                 standing.locks.insert(lock.id, Arc::new(StandingLock { lock: lock.clone(), at, index }));
             }
             Event::LockLifted { lock, by: _, statement: _ } => {
                 let standing = Arc::make_mut(&mut self.standing);
-                standing.locks_epoch = standing.locks_epoch.wrapping_add(1);
+                standing.locks_epoch = index.saturating_add(1);
                 standing.locks.remove(lock);
-                standing.lifted.insert(*lock);
+                standing.lifted.insert(*lock, entered.scope.clone());
             }
+            Event::HoldSet { hold, statement: _ } => {
+                let standing = Arc::make_mut(&mut self.standing);
+                standing.holds.insert(hold.id, Arc::new(StandingHold { hold: hold.clone(), at, index }));
+            }
+            Event::HoldReleased { hold, by: _, statement: _ } => {
+                let standing = Arc::make_mut(&mut self.standing);
+                standing.holds.remove(hold);
+                standing.released.insert(*hold);
+            }
+            Event::Disposed(disposed) => self.dispose(entered, disposed),
             Event::CallAdmitted(call) => self.admit(entered, call),
             Event::CallFinished(end) => {
                 if let Some(open) = self.open.remove(&end.call) {
@@ -362,6 +392,7 @@ impl State {
                 }
             }
             Event::BrokerStarted { .. }
+            | Event::Snapshotted { .. }
             | Event::GrantOpened { .. }
             | Event::ActRefused { .. }
             | Event::CallRefused(_)
@@ -378,6 +409,13 @@ impl State {
             grant.index = entered.index;
             grant.epoch = grant.epoch.wrapping_add(1);
         }
+    }
+
+    fn end(&mut self, entered: &Entered, phase: Phase, at: At) {
+        self.grant(entered, |grant| {
+            grant.phase = phase;
+            grant.ended = Some(at);
+        });
     }
 
     fn admit(&mut self, entered: &Entered, call: &Admitted) {

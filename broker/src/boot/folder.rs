@@ -6,6 +6,7 @@
 //! keys/           the scopes' keys, each wrapped under `kek`
 //! kek             the key that wraps them
 //! log.key         the key that signs checkpoints
+//! snapshots/      the state written down, so that a start is quick; can be thrown away
 //! clock           what the clock must remember
 //! pki/            the built-in authority, the server's certificate, enrolment tokens
 //! published/      the log for strangers: checkpoint, tiles, entry bundles
@@ -22,6 +23,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anteroom_proto::ledger::note::NoteSigner;
@@ -32,6 +34,7 @@ use crate::{
     clock::TimeSource,
     config::{Config, Secret},
     entropy::{self, SystemEntropy},
+    journal::Snapshots,
     pki::{
         ca::{CA_CERT_FILE, CA_KEY_FILE, Ca},
         token::TokenStore,
@@ -83,6 +86,14 @@ impl Folder {
     /// The scopes' keys.
     pub(crate) fn keys(&self) -> PathBuf {
         self.root.join("keys")
+    }
+
+    /// Where the state is written down. Directories of earlier versions get theirs here.
+    pub(crate) fn snapshots(&self) -> Result<Snapshots, StartError> {
+        let path = self.root.join("snapshots");
+        let opened = RealDisk::open_or_create(&path);
+        let disk = opened.map_err(|source| StartError::Folder { path: path.display().to_string(), source })?;
+        Ok(Snapshots::new(Arc::new(disk)))
     }
 
     /// The clock's memory.

@@ -9,12 +9,17 @@ use std::{
     sync::Arc,
 };
 
-use anteroom_proto::ledger::{
-    checkpoint::LogTrust,
-    leaf::Entry,
-    note::NoteSigner,
-    record::Seed,
-    tree::{EMPTY_ROOT, Hash},
+use anteroom_policy::{refusal::Refusal, state::State};
+use anteroom_proto::{
+    ledger::{
+        checkpoint::LogTrust,
+        leaf::Entry,
+        note::NoteSigner,
+        record::Seed,
+        scope::Scope,
+        tree::{EMPTY_ROOT, Hash},
+    },
+    time::At,
 };
 
 use super::{
@@ -32,7 +37,12 @@ use crate::{
         wal::{self, RecoveredBatch, WalError},
     },
     config::Config,
-    journal::{Core, core::CoreError},
+    journal::{
+        Core,
+        blind::{Accounted, Blind},
+        core::CoreError,
+        recover::RecoverError,
+    },
 };
 
 /// What a whole ledger holds.
@@ -48,6 +58,10 @@ pub struct Checked {
     pub checkpoint: String,
     /// Calls that were admitted and have no end yet.
     pub open_calls: usize,
+    /// Records that nobody can read any more, by the dispositions that say why.
+    pub blind: Vec<Accounted>,
+    /// The scopes that may once be destroyed, and from when on the schedule lets them be, or why not.
+    pub scopes: Vec<Kept>,
     /// Where a batch begins that a crash left unfinished, as `segment` and `offset`. Nobody was answered from it.
     pub torn: Option<(u64, u64)>,
     /// Records that the lock file says were published.
@@ -62,6 +76,17 @@ pub struct Checked {
     pub unpublished_tiles: u64,
 }
 
+/// A scope that is kept for a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// It.
+    pub scope: Scope,
+    /// From when on it may be destroyed, or why it may not.
+    pub due: Result<At, Refusal>,
+    /// How many holds stand on it.
+    pub holds: usize,
+}
+
 /// The first thing that is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Wrong {
@@ -71,9 +96,9 @@ pub enum Wrong {
     /// A record or a root.
     #[error(transparent)]
     Core(#[from] CoreError),
-    /// A record cannot be opened.
-    #[error("the key of record {0} is missing from the keyring")]
-    Key(u64),
+    /// Records cannot be opened, and no disposition says why.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
     /// Lock file or published checkpoint.
     #[error("{0}; see `{section}` in deploy/RUNBOOK.md", section = .0.section())]
     Published(#[from] Unpublishable),
@@ -95,7 +120,7 @@ impl Wrong {
     #[must_use]
     pub const fn part(&self) -> &'static str {
         match self {
-            Self::Wal(_) | Self::Core(_) | Self::Key(_) | Self::Checkpoint { .. } => "ledger",
+            Self::Wal(_) | Self::Core(_) | Self::Recover(_) | Self::Checkpoint { .. } => "ledger",
             Self::Published(_) => "published",
             Self::Tile(_) => "tiles",
         }
@@ -112,7 +137,7 @@ impl Wrong {
             }
             Self::Wal(_)
             | Self::Core(_)
-            | Self::Key(_)
+            | Self::Recover(_)
             | Self::Checkpoint { .. }
             | Self::Published(_)
             | Self::Tile(CompareError::Tiles(_)) => None,
@@ -269,6 +294,20 @@ impl<'c> Site<'c> {
         }
     }
 
+    /// Scopes that are kept for a time.
+    fn kept(&self, state: &State) -> Vec<Kept> {
+        let holds = &state.standing().holds;
+        let scopes = state.scopes().filter(|(scope, head)| {
+            head.next_seq > 0 && matches!(scope, Scope::Roster(_) | Scope::Reads(_) | Scope::Grant(_))
+        });
+        let kept = scopes.map(|(scope, _)| Kept {
+            scope: scope.clone(),
+            due: self.config.retention.due_from(state, scope),
+            holds: holds.values().filter(|stands| stands.hold.scope == *scope).count(),
+        });
+        kept.collect()
+    }
+
     /// Where the ledger is.
     pub(super) fn wal_path(&self) -> PathBuf {
         self.folder.wal()
@@ -292,12 +331,17 @@ impl<'c> Site<'c> {
     ) -> Result<Checked, Wrong> {
         let mut core = Core::new(self.config.origin.clone(), Arc::clone(&self.signer));
         let mut checked = Checked::default();
+        let mut blind = Blind::default();
         let visit = |batch: RecoveredBatch| -> Result<(), Wrong> {
             for recovered in batch.records {
-                let opening = recovered.opening.ok_or(Wrong::Key(recovered.index))?;
                 let entry = Entry::from_bytes(recovered.entry);
-                core.fold(recovered.index, entry, &Seed::from_bytes(opening.seed), opening.record)?;
                 each(&recovered.entry);
+                let Some(opening) = recovered.opening else {
+                    blind.take(recovered.key, recovered.index, entry);
+                    core.skip(recovered.index, entry)?;
+                    continue;
+                };
+                core.fold(recovered.index, entry, &Seed::from_bytes(opening.seed), opening.record)?;
             }
             let size = batch.footer.size;
             if core.size() != size || core.root().as_bytes() != &batch.footer.root {
@@ -310,6 +354,8 @@ impl<'c> Site<'c> {
         };
         let wal = Arc::clone(&self.wal) as Arc<dyn Disk>;
         let opened = wal::open(wal, self.config.origin.as_str(), self.config.wal, &self.keyring, visit)?;
+        checked.blind = blind.account_for(core.state())?;
+        checked.scopes = self.kept(core.state());
         checked.records = core.size();
         checked.root = core.root().to_string();
         checked.open_calls = core.state().open_count();

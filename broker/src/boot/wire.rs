@@ -19,6 +19,7 @@ use crate::{
     ops::Source,
     pki::token::TokenStore,
     relay::{Relay, times},
+    retention::Retention,
     service::{
         acts::{Acts, Cut, Cutter},
         audit::Audit,
@@ -42,6 +43,7 @@ pub(super) struct Services {
     pub(super) published: Arc<Published>,
     pub(super) witnesses: Witnesses,
     pub(super) shown: Shown,
+    pub(super) retention: Retention,
 }
 
 /// The services of both doors, and what they measure.
@@ -53,9 +55,9 @@ pub(super) struct Wired {
 
 impl Services {
     pub(super) fn wire(self) -> Wired {
-        let Self { journal, relay, index, registrar, tokens, published, witnesses, shown } = self;
+        let Self { journal, relay, index, registrar, tokens, published, witnesses, shown, retention } = self;
         let behind = Arc::new(Behind(Arc::clone(&relay)));
-        let acts = Acts::new(journal.clone(), Arc::<Behind>::clone(&behind));
+        let acts = Acts::new(journal.clone(), Arc::<Behind>::clone(&behind)).retaining(retention);
         let directory = Directory::new(journal.clone(), Some(registrar.clone()), behind);
         let programme = Routes::default()
             .add_service(ActsServer::new(acts.clone()))

@@ -86,6 +86,7 @@ fn example_file_names_every_key_with_its_default() {
     // What has no default is shown by an example.
     full.existing_pki = None;
     full.publish_listen = None;
+    full.retention.schedule = None;
     full.networks = least.networks.clone();
     full.witnesses = least.witnesses.clone();
     assert_eq!(format!("{full:?}"), format!("{least:?}"));

@@ -87,7 +87,7 @@ impl Row {
 
     /// Whether somebody was told no, or something was cut.
     pub(super) fn is_refusal(&self) -> bool {
-        self.told.as_ref().is_some_and(|told| told.code.as_ref().is_some_and(|code| code != "completed"))
+        self.told.as_ref().is_some_and(|told| told.kind != "Disposed" && told.code.as_ref().is_some_and(|code| code != "completed"))
     }
 }
 
@@ -118,6 +118,20 @@ fn fill(told: &mut Told, event: &Event) {
         Event::ClockChanged { trust, source, .. } => {
             told.target = Some(trust.as_str().to_owned());
             told.actor = Some(source.clone());
+        }
+        Event::Snapshotted { size, .. } => told.count = Some(*size),
+        Event::HoldSet { hold, .. } => {
+            told.actor = Some(hold.by.to_string());
+            told.target = Some(hold.scope.to_string());
+        }
+        Event::HoldReleased { hold, by, .. } => {
+            told.actor = Some(by.to_string());
+            told.target = Some(hold.to_string());
+        }
+        Event::Disposed(disposed) => {
+            told.target = Some(disposed.scope.to_string());
+            told.code = Some(disposed.action.as_str().to_owned());
+            told.count = Some(disposed.records);
         }
         Event::ClockStarted { key, window: _, grant } => {
             told.lab = Some(key.lab.to_string());

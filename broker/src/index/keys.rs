@@ -234,6 +234,10 @@ pub(super) fn found(event: &Event) -> Found<'_> {
         | Event::GrantExpired { .. }
         | Event::LockSet { .. }
         | Event::LockLifted { .. }
+        | Event::Snapshotted { .. }
+        | Event::HoldSet { .. }
+        | Event::HoldReleased { .. }
+        | Event::Disposed(_)
         | Event::ReadOpened { .. } => Found::default(),
     }
 }

@@ -129,6 +129,31 @@ impl Core {
         Self { origin, signer, state: State::default(), frontier: Frontier::new(), before: None }
     }
 
+    /// A log that goes on from a state written down and the right edge of its tree.
+    #[must_use]
+    pub const fn resume(origin: KeyName, signer: Arc<NoteSigner>, state: State, frontier: Frontier) -> Self {
+        Self { origin, signer, state, frontier, before: None }
+    }
+
+    /// The right edge of the tree, with the batch under way.
+    #[must_use]
+    pub const fn frontier(&self) -> &Frontier {
+        &self.frontier
+    }
+
+    /// Takes in a record that nobody can read any more: its entry stays in the tree.
+    ///
+    /// # Errors
+    /// It is not the next one.
+    pub fn skip(&mut self, index: u64, entry: Entry) -> Result<(), CoreError> {
+        if index != self.frontier.size() {
+            return Err(CoreError::Mismatch { index });
+        }
+        self.frontier.push(leaf_hash(entry.as_bytes()))?;
+        self.state.skip(index);
+        Ok(())
+    }
+
     /// The fold, with the batch under way.
     #[must_use]
     pub const fn state(&self) -> &State {

@@ -30,6 +30,7 @@ use super::{
     core::{Head, Sealed},
     proofs::Proofs,
     recover::{LogReader, ReadError},
+    scrub::Scrub,
 };
 use crate::clock::Timekeeper;
 
@@ -211,6 +212,7 @@ pub(super) struct Shared {
     pub(super) state: ArcSwap<State>,
     pub(super) newest: ArcSwap<Newest>,
     pub(super) proofs: Proofs,
+    pub(super) scrub: Scrub,
     pub(super) full: AtomicBool,
     pub(super) syncs: AtomicU64,
     pub(super) clock: Arc<Timekeeper>,
@@ -362,7 +364,7 @@ impl Journal {
         self.shared.proofs.damaged()
     }
 
-    /// Reads durable records `from..to` back from disk. It waits for the disk: call it where waiting is fine.
+    /// Reads durable records `from..to` back from disk, apart from those of scopes that were destroyed. It waits for the disk: call it where waiting is fine.
     ///
     /// # Errors
     /// The disk cannot be read, or what it holds is not what the log committed to.

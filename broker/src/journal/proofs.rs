@@ -9,11 +9,17 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anteroom_proto::ledger::{
-    tiles::TILE_WIDTH,
-    tree::{Frontier, FrontierError, Hash, NodeSource, Tree, frontier_at},
+    tiles::{TILE_WIDTH, Tile, TileSource},
+    tree::{Frontier, FrontierError, Hash, NodeSource, Tree, frontier_at, leaf_hash},
 };
 
-use crate::book::{disk::Disk, tiles::TileReader};
+use crate::book::{
+    disk::Disk,
+    tiles::{Shelf, TileReader},
+};
+
+/// Entries read at once where a start has to read some.
+const ENTRIES_AT_ONCE: u64 = 4_096;
 
 /// The published tiles that proofs may lean on.
 #[derive(Clone, Debug)]
@@ -38,6 +44,42 @@ impl Tail {
     pub(super) fn new(tiles: Option<&Tiles>) -> Self {
         let begin = tiles.map_or(0, |tiles| full(tiles.size));
         Self { base: Frontier::new(), tree: Tree::new(), begin }
+    }
+
+    /// The tail of a log whose first records were not folded: `frontier` is their right edge, and `entries` reads those of them
+    /// that are in no full tile. Nothing if neither tiles nor entries lead to that edge.
+    ///
+    /// # Errors
+    /// The entries cannot be read.
+    pub(super) fn after<E>(
+        frontier: &Frontier,
+        tiles: Option<&Tiles>,
+        mut entries: impl FnMut(u64, u64) -> Result<Vec<[u8; 48]>, E>,
+    ) -> Result<Option<Self>, E> {
+        let size = frontier.size();
+        let begin = tiles.map_or(0, |tiles| full(tiles.size));
+        if begin >= size {
+            return Ok(Some(Self { base: frontier.clone(), tree: Tree::resume(frontier), begin }));
+        }
+        // What tiles say is believed if it leads to the edge that is known; else everything is read.
+        for from in [begin, 0] {
+            let Some(base) = edge_at(tiles, from) else { continue };
+            let mut tail = Self { tree: Tree::resume(&base), base, begin: from };
+            let mut next = from;
+            while next < size {
+                let to = next.saturating_add(ENTRIES_AT_ONCE).min(size);
+                for entry in entries(next, to)? {
+                    if tail.tree.push(leaf_hash(&entry)).is_err() {
+                        return Ok(None);
+                    }
+                }
+                next = to;
+            }
+            if tail.tree.frontier() == *frontier {
+                return Ok(Some(tail));
+            }
+        }
+        Ok(None)
     }
 
     /// The next leaf.
@@ -118,6 +160,20 @@ impl NodeSource for Proofs {
         };
         self.tiles.as_ref()?.node(&base, level, index)
     }
+}
+
+/// The right edge of the first `size` records, from published tiles; not verified.
+fn edge_at(tiles: Option<&Tiles>, size: u64) -> Option<Frontier> {
+    if size == 0 {
+        return Some(Frontier::new());
+    }
+    let tiles = tiles?;
+    let shelf = Shelf::new(Arc::clone(&tiles.disk));
+    let source = TileSource::new(tiles.size, |tile: &Tile| {
+        let bytes = shelf.read(tile).ok().flatten()?;
+        tile.read_hashes(&bytes).ok()
+    });
+    frontier_at(&source, size).ok()
 }
 
 /// How many of `size` records are in full tiles.

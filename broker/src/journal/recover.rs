@@ -5,23 +5,25 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use anteroom_policy::record;
+use anteroom_policy::{event::Event, record};
 use anteroom_proto::ledger::{
     leaf::Entry,
     record::{Record, Seed},
     scope::Scope,
-    tree::leaf_hash,
+    tree::{Hash, leaf_hash},
 };
 
 use super::{
+    blind::Blind,
     core::{Core, CoreError, Sealed},
     places::Places,
     proofs::Tail,
+    restore::{Placed, Restored},
 };
 use crate::book::{
     disk::Disk,
     keyring::{KeyId, Keyring},
-    wal::{self, Config, Position, RecoveredBatch, Wal, WalError},
+    wal::{self, Config, Position, RecoveredBatch, RecoveredRecord, Wal, WalError},
 };
 
 /// Why the log cannot be folded.
@@ -36,9 +38,15 @@ pub enum RecoverError {
     /// The writer's thread cannot be started.
     #[error("the journal's thread cannot be started: {0}")]
     Thread(std::io::Error),
-    /// A record's key is gone.
+    /// A record's key is gone, and no recorded disposition says that it was destroyed.
     #[error("the key of record {index} is missing from the keyring; restore `keys/` from the same backup as `wal/`")]
     Key {
+        /// Which record.
+        index: u64,
+    },
+    /// A snapshot is not the one on record.
+    #[error("record {index} names another state than the snapshot holds")]
+    Snapshot {
         /// Which record.
         index: u64,
     },
@@ -56,9 +64,6 @@ pub enum ReadError {
     /// A record cannot be proved: a published tile that the proof needs is damaged.
     #[error("record {0} cannot be proved from the published tiles; run `anteroom-broker fsck`")]
     Proof(u64),
-    /// A record's key is gone.
-    #[error("the key of record {0} is missing")]
-    Key(u64),
 }
 
 /// What a start found.
@@ -69,40 +74,31 @@ pub(super) struct Found {
     pub(super) keys: BTreeMap<Scope, KeyId>,
     pub(super) note: Arc<str>,
     pub(super) places: Places,
+    /// Where the records of acts stand.
+    pub(super) acts: BTreeMap<u64, Position>,
+    /// Where the last batch stands; nothing in an empty log.
+    pub(super) last: Option<Position>,
+    /// Size and root of the snapshot that the fold began from.
+    pub(super) snapshot: Option<(u64, Hash)>,
 }
 
-/// Folds the whole log, checking every record against its entry and every batch against its signed root.
+/// Folds the log from its beginning, or from what a snapshot gave, checking every record against its entry and every batch
+/// against its signed root.
 pub(super) fn fold(
     disk: Arc<dyn Disk>,
     origin: &str,
     config: Config,
     keyring: &Keyring,
-    core: Core,
+    from: Result<Restored, Core>,
     tail: Tail,
 ) -> Result<Found, RecoverError> {
-    let (mut core, mut tail) = (core, tail);
-    let mut keys = BTreeMap::new();
-    let mut places = Places::default();
-    let mut note: Arc<str> = "".into();
-    let visit = |batch: RecoveredBatch| -> Result<(), RecoverError> {
-        if let Some(first) = batch.records.first() {
-            places.push(first.index, batch.at);
-        }
-        for recovered in batch.records {
-            let index = recovered.index;
-            let entry = Entry::from_bytes(recovered.entry);
-            let opening = recovered.opening.ok_or(RecoverError::Key { index })?;
-            let sealed = core.fold(index, entry, &Seed::from_bytes(opening.seed), opening.record)?;
-            tail.push(leaf_hash(entry.as_bytes())).map_err(CoreError::from)?;
-            keys.entry(sealed.scope.clone()).or_insert(recovered.key);
-        }
-        if core.size() != batch.footer.size || core.root().as_bytes() != &batch.footer.root {
-            return Err(CoreError::Root { size: batch.footer.size }.into());
-        }
-        note = String::from_utf8_lossy(&batch.footer.note).into_owned().into();
-        Ok(())
+    let mut folding = Folding::new(from, tail);
+    let resume = folding.restored.as_ref().map(|restored| restored.resume);
+    let visit = |batch| folding.visit(batch);
+    let opened = match resume {
+        Some(resume) => wal::open_from(disk, origin, config, keyring, resume, visit)?,
+        None => wal::open(disk, origin, config, keyring, visit)?,
     };
-    let opened = wal::open(disk, origin, config, keyring, visit)?;
     if let Some(at) = opened.torn {
         tracing::warn!(
             segment = at.segment,
@@ -110,7 +106,74 @@ pub(super) fn fold(
             "a torn last batch was cut; nobody was answered from it"
         );
     }
-    Ok(Found { wal: opened.wal, core, tail, keys, note, places })
+    folding.blind.account_for(folding.core.state())?;
+    let Folding { core, tail, mut keys, places, acts, note, last, restored, .. } = folding;
+    keys.retain(|scope, _| core.state().scope(scope).is_some());
+    let snapshot = restored.map(|restored| (restored.summary.size, restored.summary.root));
+    Ok(Found { wal: opened.wal, core, tail, keys, note, places, acts, last, snapshot })
+}
+
+/// A fold under way.
+pub(super) struct Folding {
+    pub(super) core: Core,
+    tail: Tail,
+    pub(super) keys: BTreeMap<Scope, KeyId>,
+    places: Places,
+    pub(super) acts: BTreeMap<u64, Position>,
+    note: Arc<str>,
+    last: Option<Position>,
+    blind: Blind,
+    restored: Option<Placed>,
+}
+
+impl Folding {
+    pub(super) fn new(from: Result<Restored, Core>, tail: Tail) -> Self {
+        let (core, keys, acts, restored) = match from {
+            Ok(Restored { core, keys, acts, placed }) => (core, keys, acts, Some(placed)),
+            Err(empty) => (empty, BTreeMap::new(), BTreeMap::new(), None),
+        };
+        let (places, note) = (Places::default(), "".into());
+        Self { core, tail, keys, places, acts, note, last: None, blind: Blind::default(), restored }
+    }
+
+    pub(super) fn visit(&mut self, batch: RecoveredBatch) -> Result<(), RecoverError> {
+        if let Some(first) = batch.records.first() {
+            self.places.push(first.index, batch.at);
+        }
+        self.last = Some(batch.at);
+        // The first batch after a snapshot is the one that it ends with.
+        let known = self.core.size();
+        for recovered in batch.records.into_iter().filter(|recovered| recovered.index >= known) {
+            self.take(recovered, batch.at)?;
+        }
+        if self.core.size() != batch.footer.size || self.core.root().as_bytes() != &batch.footer.root {
+            return Err(CoreError::Root { size: batch.footer.size }.into());
+        }
+        self.note = String::from_utf8_lossy(&batch.footer.note).into_owned().into();
+        Ok(())
+    }
+
+    fn take(&mut self, recovered: RecoveredRecord, at: Position) -> Result<(), RecoverError> {
+        let index = recovered.index;
+        let entry = Entry::from_bytes(recovered.entry);
+        self.tail.push(leaf_hash(entry.as_bytes())).map_err(CoreError::from)?;
+        let Some(opening) = recovered.opening else {
+            self.blind.take(recovered.key, index, entry);
+            return Ok(self.core.skip(index, entry)?);
+        };
+        let sealed = self.core.fold(index, entry, &Seed::from_bytes(opening.seed), opening.record)?;
+        self.keys.entry(sealed.scope.clone()).or_insert(recovered.key);
+        if sealed.entered.event.is_act() {
+            self.acts.insert(index, at);
+        }
+        match (&sealed.entered.event, &self.restored) {
+            (Event::Snapshotted { size, root, state }, Some(placed)) if *size == placed.summary.size => {
+                let same = root.as_bytes() == placed.summary.root.as_bytes() && *state == placed.summary.state;
+                if same { Ok(()) } else { Err(RecoverError::Snapshot { index }) }
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Reads durable records by index.
@@ -168,7 +231,8 @@ impl LogReader {
         let mut out = Vec::new();
         self.visit(from, to, true, |recovered| {
             let index = recovered.index;
-            let opening = recovered.opening.ok_or(ReadError::Key(index))?;
+            // The key was destroyed on record, or the log would not have been folded.
+            let Some(opening) = recovered.opening else { return Ok(()) };
             let entry = Entry::from_bytes(recovered.entry);
             let seed = Seed::from_bytes(opening.seed);
             let record = Record::parse(opening.record).map_err(|_| ReadError::Mismatch(index))?;

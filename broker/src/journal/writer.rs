@@ -7,7 +7,7 @@
 //! process: only a fresh start can tell what is durable.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, PoisonError, RwLock,
@@ -17,25 +17,35 @@ use std::{
     time::Duration,
 };
 
-use anteroom_policy::command::Command;
-use anteroom_proto::ledger::{
-    note::{KeyName, NoteSigner},
-    scope::Scope,
-    tree::leaf_hash,
+use anteroom_policy::{command::Command, event::Event};
+use anteroom_proto::{
+    ledger::{
+        note::{KeyName, NoteSigner},
+        scope::Scope,
+        tree::leaf_hash,
+    },
+    statement::acts::DispositionAction,
 };
 use arc_swap::ArcSwap;
 
 use super::{
     core::{Batch, Core},
     handle::{Committed, Journal, JournalError, Lanes, Newest, Recorded, Shared, Submission, now},
-    proofs::{Proofs, Tail, Tiles},
-    recover::{self, LogReader, RecoverError},
+    proofs::{Proofs, Tiles},
+    recover::{LogReader, RecoverError},
+    restore,
+    scrub::{self, Scrub},
+    snapshot::{
+        Draft,
+        scribe::{self, Desk, Job, Scribe},
+        store::Store as Snapshots,
+    },
 };
 use crate::{
     book::{
         disk::Disk,
         keyring::{KeyId, KeySeed, Keyring, KeyringError},
-        wal::{self, BatchBytes, Config, Footer, RecordBytes, Upkeep, Wal, WalError},
+        wal::{self, BatchBytes, Config, Footer, Position, RecordBytes, Upkeep, Wal, WalError},
     },
     clock::Timekeeper,
     entropy::{self, Entropy},
@@ -70,9 +80,16 @@ pub struct WriterConfig {
     pub clock: Arc<Timekeeper>,
     /// Randomness for seeds and nonces.
     pub entropy: Box<dyn Entropy>,
+    /// Where the state is written down, if at all.
+    pub snapshots: Option<Snapshots>,
+    /// After how many records that is done while serving; it is always done at the end.
+    pub snapshot_every: u64,
     /// Called when the process has to end, with what is wrong.
     pub fatal: Box<dyn Fn(&str) + Send>,
 }
+
+/// How many records lie between two snapshots, unless configured otherwise.
+pub const SNAPSHOT_EVERY: u64 = 100_000;
 
 /// Where a log keeps its parts inside a data directory.
 #[derive(Clone, Debug)]
@@ -88,16 +105,16 @@ pub struct LogPaths {
 /// # Errors
 /// The log cannot be folded; the broker must not start.
 pub fn start(config: WriterConfig) -> Result<(Journal, JoinHandle<()>), RecoverError> {
-    let core = Core::new(config.origin.clone(), Arc::clone(&config.signer));
     let origin = config.origin.to_string();
-    let found = recover::fold(
-        Arc::clone(&config.wal),
-        &origin,
-        config.sizes,
-        &config.keyring,
-        core,
-        Tail::new(config.tiles.as_ref()),
-    )?;
+    let log = restore::Log {
+        disk: Arc::clone(&config.wal),
+        origin: &config.origin,
+        signer: &config.signer,
+        sizes: config.sizes,
+        keyring: &config.keyring,
+        tiles: config.tiles.as_ref(),
+    };
+    let found = restore::start(&log, config.snapshots.as_ref())?;
     let keyring = Arc::new(RwLock::new(config.keyring));
     let reader = wal::Reader::new(Arc::clone(&config.wal), &origin);
     let shared = Arc::new(Shared {
@@ -106,18 +123,32 @@ pub fn start(config: WriterConfig) -> Result<(Journal, JoinHandle<()>), RecoverE
         state: ArcSwap::from_pointee(found.core.state().clone()),
         newest: ArcSwap::from_pointee(Newest { size: found.core.size(), note: found.note }),
         proofs: Proofs::new(found.tail, config.tiles),
+        scrub: Scrub::default(),
         full: AtomicBool::new(found.wal.is_full()),
         syncs: AtomicU64::new(0),
         clock: config.clock,
         observers: RwLock::new(Vec::new()),
         reader: LogReader::new(reader, Arc::clone(&keyring), found.places),
     });
+    if let Some((size, root)) = found.snapshot {
+        scrub::start(&shared, wal::Reader::new(Arc::clone(&config.wal), &origin), size, root);
+    }
+    let desk = || Desk { origin: origin.clone(), store: config.snapshots.clone(), keyring: Arc::clone(&keyring) };
+    let scribe = Scribe::start(desk(), Arc::clone(&shared)).map_err(RecoverError::Thread)?;
+    let doomed = unfinished(&found.core, &found.keys, &keyring, wal::Reader::new(Arc::clone(&config.wal), &origin))?;
     let writer = Writer {
         shared: Arc::clone(&shared),
         core: found.core,
         wal: found.wal,
+        desk: desk(),
         keyring,
         keys: found.keys,
+        acts: found.acts,
+        last: found.last,
+        written_down: found.snapshot.map_or(0, |(size, _)| size),
+        snapshot_every: config.snapshot_every.max(1),
+        scribe: Some(scribe),
+        doomed,
         entropy: config.entropy,
         fatal: config.fatal,
     };
@@ -134,6 +165,17 @@ struct Writer {
     wal: Wal,
     keyring: Arc<RwLock<Keyring>>,
     keys: BTreeMap<Scope, KeyId>,
+    /// Where the records of acts stand.
+    acts: BTreeMap<u64, Position>,
+    /// Where the last batch stands.
+    last: Option<Position>,
+    desk: Desk,
+    /// How many records the newest snapshot holds, written or under way.
+    written_down: u64,
+    snapshot_every: u64,
+    scribe: Option<Scribe>,
+    /// Keys of destroyed scopes that are still there.
+    doomed: Vec<KeyId>,
     entropy: Box<dyn Entropy>,
     fatal: Box<dyn Fn(&str) + Send>,
 }
@@ -146,7 +188,7 @@ impl Writer {
         loop {
             let Some(batch) = self.take() else {
                 if self.shared.lanes().closed {
-                    return;
+                    return self.finish();
                 }
                 if let Err(Fatal(why)) = self.upkeep() {
                     return self.stop(&why);
@@ -201,6 +243,10 @@ impl Writer {
     }
 
     fn upkeep(&mut self) -> Result<(), Fatal> {
+        if let Some(why) = self.shared.scrub.damage() {
+            return Err(Fatal(why));
+        }
+        self.write_down();
         while self.wal.maintain().map_err(|error| Fatal(error.to_string()))? == Upkeep::More {}
         self.shared.full.store(self.wal.is_full(), Ordering::Release);
         Ok(())
@@ -211,6 +257,7 @@ impl Writer {
             let rest = self.batch(waiting)?;
             waiting = rest;
         }
+        self.write_down();
         // One bounded step ahead of need a batch; the rest when idle.
         self.wal.maintain().map_err(|error| Fatal(error.to_string()))?;
         self.shared.full.store(self.wal.is_full(), Ordering::Release);
@@ -287,6 +334,8 @@ impl Writer {
             Ok(at) => {
                 let first = batch.records.first().map_or(0, |sealed| sealed.entered.index);
                 self.shared.reader.appended(first, at);
+                self.last = Some(at);
+                self.note(batch, at);
                 self.shared.syncs.fetch_add(1, Ordering::Relaxed);
                 self.core.committed();
                 Ok(())
@@ -295,6 +344,72 @@ impl Writer {
             Err(WalError::Full | WalError::ReserveSpent) => Err(WriteError::Full),
             Err(error) => Err(WriteError::Fatal(error.to_string())),
         }
+    }
+
+    /// Remembers what a snapshot needs of a durable batch.
+    fn note(&mut self, batch: &Batch, at: Position) {
+        for sealed in &batch.records {
+            if sealed.entered.event.is_act() {
+                self.acts.insert(sealed.entered.index, at);
+            }
+            if let Event::Disposed(disposed) = &sealed.entered.event
+                && disposed.action == DispositionAction::Destroyed
+            {
+                self.doomed.extend(self.keys.remove(&disposed.scope));
+            }
+        }
+    }
+
+    fn draft(&mut self) -> Option<Draft> {
+        let at = self.last?;
+        let stands: BTreeSet<u64> = self.core.state().acts().map(|(index, _)| index).collect();
+        self.acts.retain(|index, _| stands.contains(index));
+        Some(Draft {
+            state: self.core.state().clone(),
+            frontier: self.core.frontier().clone(),
+            at,
+            keys: self.keys.clone(),
+            acts: self.acts.clone(),
+            nonce: entropy::bytes(&mut *self.entropy),
+        })
+    }
+
+    /// Has the state written down if it is time, or a key destroyed; another thread does it.
+    fn write_down(&mut self) {
+        let due =
+            self.desk.store.is_some() && self.core.size().saturating_sub(self.written_down) >= self.snapshot_every;
+        let wanted = due || !self.doomed.is_empty();
+        if !wanted || self.scribe.as_ref().is_none_or(Scribe::is_busy) {
+            return;
+        }
+        let Some(draft) = self.draft() else { return };
+        self.written_down = self.core.size();
+        let destroy = std::mem::take(&mut self.doomed);
+        if let Some(scribe) = &self.scribe {
+            scribe.give(Job { draft, destroy });
+        }
+    }
+
+    /// The clean end: everything was written, so the state is written down once more, for the next start.
+    fn finish(mut self) {
+        let mut doomed = std::mem::take(&mut self.doomed);
+        if let Some(scribe) = self.scribe.take() {
+            doomed.extend(scribe.end());
+        }
+        if self.core.size() == self.written_down && doomed.is_empty() {
+            return;
+        }
+        if let Some(store) = self.desk.store.clone() {
+            let Some(draft) = self.draft() else { return };
+            let Some(summary) = scribe::write(&store, &self.desk, &draft, doomed.is_empty()) else { return };
+            let (answer, _) = tokio::sync::oneshot::channel();
+            let note = Submission { command: scribe::on_record(summary), answer };
+            if let Err(Fatal(why)) = self.batch(vec![note]) {
+                tracing::error!(why, "the last snapshot is not on record");
+                return;
+            }
+        }
+        scribe::destroy_keys(&self.desk, doomed);
     }
 
     /// The key of a scope, made durable before a frame uses it.
@@ -323,6 +438,29 @@ impl Writer {
             observer.committed(&batch.records, self.core.state());
         }
     }
+}
+
+/// The keys of destroyed scopes that are still there: a crash came before they were destroyed. A destroyed scope is in nobody's
+/// keys any more, so its key is the one of its last record.
+fn unfinished(
+    core: &Core,
+    keys: &BTreeMap<Scope, KeyId>,
+    keyring: &RwLock<Keyring>,
+    mut reader: wal::Reader,
+) -> Result<Vec<KeyId>, RecoverError> {
+    let keyring = keyring.read().unwrap_or_else(PoisonError::into_inner);
+    let used: BTreeSet<KeyId> = keys.values().copied().collect();
+    if keyring.ids().all(|id| used.contains(&id)) {
+        return Ok(Vec::new());
+    }
+    let mut doomed = Vec::new();
+    for disposition in core.state().standing().disposed.values() {
+        let Some(at) = reader.find(disposition.last_index)? else { continue };
+        let records = reader.read(at, None)?.map(|batch| batch.records).unwrap_or_default();
+        let last = records.into_iter().find(|record| record.index == disposition.last_index);
+        doomed.extend(last.map(|record| record.key).filter(|key| keyring.find(*key).is_some()));
+    }
+    Ok(doomed)
 }
 
 enum WriteError {

@@ -72,6 +72,23 @@ pub(super) fn rebuild_index(configured: Configured) -> Result<(), Failure> {
     ))
 }
 
+/// What is kept for a time, and from when on it may be destroyed.
+pub(super) fn retention(configured: Configured) -> Result<(), Failure> {
+    let config = configured.load()?;
+    let checked = boot::fsck(&config, &environment)??;
+    let schedule = config.retention().schedule.as_deref().unwrap_or("none: nothing is destroyed");
+    let mut text = format!("schedule: {schedule}");
+    for kept in &checked.scopes {
+        let due = match kept.due {
+            Ok(due) => format!("due from {due}"),
+            Err(why) => why.text().to_owned(),
+        };
+        let held = if kept.holds > 0 { format!(", {} holds", kept.holds) } else { String::new() };
+        text.push_str(&format!("\n{}: {due}{held}", kept.scope));
+    }
+    say(&text)
+}
+
 fn table(checked: &Checked, adopted: bool) -> String {
     let Checked { records, batches, open_calls, lock_size, cosignatures, tiles, unpublished_tiles, .. } = checked;
     let torn = match checked.torn {
@@ -80,6 +97,14 @@ fn table(checked: &Checked, adopted: bool) -> String {
         ),
         None => String::new(),
     };
+    let blind: String = checked
+        .blind
+        .iter()
+        .map(|gone| {
+            let (scope, by) = (&gone.scope, gone.disposition);
+            format!("\n             {} records of {scope} cannot be read: destroyed, see record {by}", gone.records)
+        })
+        .collect();
     let (lock, published) = if adopted {
         (format!("made at {lock_size} records"), "not compared; the next start writes it".to_owned())
     } else {
@@ -95,7 +120,7 @@ fn table(checked: &Checked, adopted: bool) -> String {
         (format!("{lock_size} records"), format!("{checkpoint}\ntiles        {files}"))
     };
     format!(
-        "ledger       {records} records in {batches} batches are whole, {open_calls} calls open{torn}\n\
+        "ledger       {records} records in {batches} batches are whole, {open_calls} calls open{blind}{torn}\n\
          lock file    {lock}\n\
          checkpoint   {published}\n\
          root         {}\n\n{}",
@@ -113,6 +138,9 @@ fn whole(checked: &Checked, adopted: bool) -> serde_json::Value {
         "checkpoint": checked.checkpoint,
         "open_calls": checked.open_calls,
         "torn": torn,
+        "unreadable": checked.blind.iter().map(|gone| {
+            json!({ "scope": gone.scope.to_string(), "records": gone.records, "disposition": gone.disposition })
+        }).collect::<Vec<_>>(),
         "lock_size": checked.lock_size,
         "lock_adopted": adopted,
         "published_size": checked.published_size,

@@ -32,6 +32,7 @@ use super::{audience::audience, caller::caller};
 use crate::{
     identity::Role,
     journal::{Committed, Journal, JournalError, handle::prove},
+    retention::Retention,
     status::Reject,
 };
 
@@ -46,6 +47,7 @@ pub struct Acts {
     journal: Journal,
     cutter: Arc<dyn Cutter>,
     trying: Trying,
+    retention: Arc<Retention>,
 }
 
 impl std::fmt::Debug for Acts {
@@ -58,7 +60,14 @@ impl Acts {
     /// Acts go to `journal`; ends close gates through `cutter` first.
     #[must_use]
     pub fn new(journal: Journal, cutter: Arc<dyn Cutter>) -> Self {
-        Self { journal, cutter, trying: Trying::default() }
+        Self { journal, cutter, trying: Trying::default(), retention: Arc::default() }
+    }
+
+    /// Dispositions have to follow this schedule; without it none does.
+    #[must_use]
+    pub fn retaining(mut self, retention: Retention) -> Self {
+        self.retention = Arc::new(retention);
+        self
     }
 
     /// How many ends stand cut and are not on record yet.
@@ -86,6 +95,7 @@ impl Acts {
             key_set: request.key_set,
             cut: None,
         };
+        self.retention.check(&self.journal.state(), &act, self.journal.now().at)?;
         let committed = match self.cut(&act) {
             Some(cut) => self.end(act, cut).await?,
             None => self.journal.submit(Command::Act(Box::new(act))).await?,

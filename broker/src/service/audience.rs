@@ -129,6 +129,10 @@ fn of_the_log(state: &State, org: &OrgId, event: &Event) -> Audience {
         | Event::CallFinished(_)
         | Event::CallAbandoned { .. }
         | Event::CallSettled { .. }
+        | Event::Snapshotted { .. }
+        | Event::HoldSet { .. }
+        | Event::HoldReleased { .. }
+        | Event::Disposed(_)
         | Event::ReadOpened { .. } => Audience::SCOPE,
     }
 }

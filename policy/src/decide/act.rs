@@ -6,7 +6,10 @@ use anteroom_proto::{
     rpc::SignedStatement,
     statement::{
         Payload, StatementError,
-        acts::{Acceptance, Appointment, Decline, Lift, Lock, Membership, Offer, Resume, RunCredential, Stop},
+        acts::{
+            Acceptance, Appointment, Decline, Disposition, Hold, HoldRelease, Lift, Lock, Membership, Offer, Resume,
+            RunCredential, Stop,
+        },
         envelope::read_json,
         key_set::{Enrolment, KeySet},
         model::Registration,
@@ -14,7 +17,7 @@ use anteroom_proto::{
     },
 };
 
-use super::{Reply, grant, org, org_scope, refused};
+use super::{Reply, grant, org, org_scope, refused, retention};
 use crate::{
     command::{Act, Decision, Now},
     event::{CallerId, Event},
@@ -91,6 +94,9 @@ fn dispatch(state: &State, act: &Act, now: Now) -> Result<Outcome, No> {
         Appointment::TYPE => org::appoint(state, act, &read_json(statement)?, now),
         Lock::TYPE => org::lock(state, act, read_json(statement)?),
         Lift::TYPE => org::lift(state, act, &read_json(statement)?),
+        Hold::TYPE => retention::hold(state, act, read_json(statement)?, now),
+        HoldRelease::TYPE => retention::release(state, act, &read_json(statement)?),
+        Disposition::TYPE => retention::dispose(state, act, &read_json(statement)?, now),
         Offer::TYPE => grant::offer(state, act, &read_json(statement)?, now),
         Acceptance::TYPE => grant::accept(state, act, &read_json(statement)?, now),
         Decline::TYPE => grant::decline(state, act, &read_json(statement)?),

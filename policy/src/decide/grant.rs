@@ -52,6 +52,10 @@ pub(super) fn offer(state: &State, act: &Act, offer: &Offer, now: Now) -> Result
         }
         return Err(Refusal::GrantExists.into());
     }
+    // Its records are still in the log, though nobody can read them.
+    if state.standing().disposed.contains_key(&Scope::Grant(offer.grant)) {
+        return Err(Refusal::ScopeDisposed.into());
+    }
     if state.standing().grants.len() >= GRANTS_MAX {
         return Err(Refusal::Unsupported.into());
     }

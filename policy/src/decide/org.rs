@@ -208,7 +208,7 @@ pub(super) fn lock(state: &State, act: &Act, lock: Lock) -> Result<Outcome, No> 
         return Err(Refusal::LockExists.into());
     }
     // Were it to stand again, whoever kept the lift could send that again, too.
-    if state.standing().lifted.contains(&lock.id) {
+    if state.standing().lifted.contains_key(&lock.id) {
         return Err(Refusal::LockExists.into());
     }
     // Each organisation's own, so that nobody's locks leave no room for another's.

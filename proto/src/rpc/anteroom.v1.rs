@@ -126,6 +126,20 @@ pub struct ClockStarted {
     #[prost(bytes = "vec", tag = "21")]
     pub grant: ::prost::alloc::vec::Vec<u8>,
 }
+/// The broker wrote its folded state down, so that a start need not fold the log from its beginning.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Snapshotted {
+    /// Records folded.
+    #[prost(uint64, tag = "16")]
+    pub size: u64,
+    /// Root of the log over them.
+    #[prost(bytes = "vec", tag = "17")]
+    pub root: ::prost::alloc::vec::Vec<u8>,
+    /// Digest of the state's canonical encoding (ARCHITECTURE.md, "Snapshots and retention"); whoever folds the same records
+    /// computes the same.
+    #[prost(bytes = "vec", tag = "18")]
+    pub state_digest: ::prost::alloc::vec::Vec<u8>,
+}
 /// An organisation joined as a key set.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OrganisationEnrolled {
@@ -244,6 +258,58 @@ pub struct ReaderAppointed {
     pub by: ::prost::alloc::string::String,
     /// Signed by the appointing organisation's signers.
     #[prost(message, optional, tag = "18")]
+    pub statement: ::core::option::Option<SignedStatement>,
+}
+/// Somebody entitled to a scope demanded that nothing of it be destroyed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HoldSet {
+    /// The hold's random identifier.
+    #[prost(bytes = "vec", tag = "16")]
+    pub hold: ::prost::alloc::vec::Vec<u8>,
+    /// The organisation that demands it.
+    #[prost(string, tag = "17")]
+    pub by: ::prost::alloc::string::String,
+    /// Signed by one of its signers or stop keys.
+    #[prost(message, optional, tag = "18")]
+    pub statement: ::core::option::Option<SignedStatement>,
+}
+/// The organisation that set a hold gave it up.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HoldReleased {
+    /// The hold's identifier.
+    #[prost(bytes = "vec", tag = "16")]
+    pub hold: ::prost::alloc::vec::Vec<u8>,
+    /// The organisation that set it.
+    #[prost(string, tag = "17")]
+    pub by: ::prost::alloc::string::String,
+    /// Signed by one of its signers.
+    #[prost(message, optional, tag = "18")]
+    pub statement: ::core::option::Option<SignedStatement>,
+}
+/// What the operator did with a scope whose time is over, on its word. Recorded in the scopes of all organisations that were
+/// party to it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Disposed {
+    /// The scope.
+    #[prost(bytes = "vec", tag = "16")]
+    pub scope: ::prost::alloc::vec::Vec<u8>,
+    /// `destroyed` or `kept`.
+    #[prost(string, tag = "17")]
+    pub action: ::prost::alloc::string::String,
+    /// The written schedule it follows, as the operator names it.
+    #[prost(string, tag = "18")]
+    pub schedule: ::prost::alloc::string::String,
+    /// How many records the scope had.
+    #[prost(uint64, tag = "19")]
+    pub records: u64,
+    /// Index of its last one.
+    #[prost(uint64, tag = "20")]
+    pub last_index: u64,
+    /// That one's entry.
+    #[prost(bytes = "vec", tag = "21")]
+    pub last_entry: ::prost::alloc::vec::Vec<u8>,
+    /// Signed by a key of the operator's organisation.
+    #[prost(message, optional, tag = "22")]
     pub statement: ::core::option::Option<SignedStatement>,
 }
 /// A lab offered a grant by signing its terms.

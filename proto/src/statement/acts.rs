@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Payload, key::PublicKey};
 use crate::{
+    ledger::scope::Scope,
     names::{Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId},
     time::At,
 };
@@ -230,3 +231,71 @@ pub struct Membership {
     pub key_set: Digest,
 }
 payload!(Membership, "membership");
+
+/// Demands that nothing of a scope be destroyed while it stands; one signature by a signer or stop key of an organisation that is
+/// party to the scope, of an overseer appointed for it, or of the operator.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// Random.
+    pub id: LockId,
+    /// Who demands it.
+    pub by: OrgId,
+    /// What is to be kept.
+    pub scope: Scope,
+    /// Why.
+    pub reason: String,
+}
+payload!(Hold, "hold");
+
+/// Gives a hold up; signed by a signer of the organisation that set it (the operator's by one of its root keys).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldRelease {
+    /// The hold.
+    pub hold: LockId,
+    /// Who gives it up.
+    pub by: OrgId,
+    /// Why.
+    pub reason: String,
+}
+payload!(HoldRelease, "hold-release");
+
+/// What becomes of a scope whose time is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DispositionAction {
+    /// Its key is destroyed.
+    Destroyed,
+    /// It stays, although its time is over.
+    Kept,
+}
+
+impl DispositionAction {
+    /// Its name in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Destroyed => "destroyed",
+            Self::Kept => "kept",
+        }
+    }
+}
+
+/// The operator disposes of a scope under its written schedule; one signature by a stop key of the operator's organisation. It
+/// lets the broker destroy that scope's key and nothing else, and it is the operator's claim that every copy of the key goes too.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disposition {
+    /// The operator.
+    pub by: OrgId,
+    /// The scope.
+    pub scope: Scope,
+    /// What becomes of it.
+    pub action: DispositionAction,
+    /// The written schedule that says so.
+    pub schedule: String,
+    /// When it was signed.
+    pub at_ms: At,
+}
+payload!(Disposition, "disposition");

@@ -84,6 +84,8 @@ async fn width(folder: &Path, at_once: usize, length: Duration) -> Fallible<Row>
         keyring,
         tiles: None,
         sizes: Config::default(),
+        snapshots: None,
+        snapshot_every: 1,
         origin,
         signer,
         clock: Arc::new(Timekeeper::start(Arc::new(SystemTime::new()?), None)?),

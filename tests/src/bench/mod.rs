@@ -15,6 +15,7 @@ pub mod report;
 pub mod run;
 pub mod script;
 pub mod setup;
+pub mod start;
 pub mod stats;
 pub mod upstream;
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bench::{Fallible, append, cut, machine, pass_through, pki::Pki, report, run};
+use bench::{Fallible, append, cut, machine, pass_through, pki::Pki, report, run, start as starting};
 use clap::{Args, Parser, Subcommand};
 
 /// Core of the systems under test.
@@ -67,6 +67,14 @@ enum Command {
         /// Seconds at each width
         #[arg(long, default_value_t = 3.0)]
         seconds: f64,
+    },
+    /// A start of the journal over a long ledger: from a snapshot, and by folding all of it.
+    Start {
+        #[command(flatten)]
+        common: Common,
+        /// Records in the ledger, such as 1000000 or 10000000
+        #[arg(long, default_value_t = 1_000_000)]
+        records: u64,
     },
     /// The system compared with; `run` starts it.
     #[command(hide = true)]
@@ -167,6 +175,12 @@ fn start(command: Command) -> Fallible<()> {
             let (table, data) = on_runtime(append::run(folder.path(), length), folder.path())?;
             let text = format!("{}\n\n{}", machine::describe(), table.text());
             common.tell("append", &text, &data)
+        }
+        Command::Start { common, records } => {
+            let folder = common.folder()?;
+            let (table, data) = on_runtime(starting::run(&folder.path().join("data"), records), folder.path())?;
+            let text = format!("{}\n\n{records} records\n\n{}", machine::describe(), table.text());
+            common.tell("start", &text, &data)
         }
         Command::PassThrough { pki, upstream } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

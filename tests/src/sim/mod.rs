@@ -15,6 +15,7 @@ pub mod disk;
 pub mod grants;
 pub mod model;
 pub mod rng;
+mod snapshot;
 pub mod world;
 
 use std::{

@@ -39,6 +39,7 @@ use super::{
     grants::{Credential, Plan},
     model::{Answer, Deed, Model, What},
     rng::Rng,
+    snapshot,
 };
 
 /// The log's name.
@@ -543,11 +544,35 @@ impl World {
         ensure(core.state() == self.core.state(), || "the refold is another state than the live one".to_owned())?;
         ensure(core.root() == self.core.root(), || "the refold has another root than the live one".to_owned())?;
         self.auditor.sizes(&self.tree, &mut self.rng)?;
+        self.written_down()?;
         if seed.is_multiple_of(8) {
             let mut replay = Replay::new();
             self.durable.iter().for_each(|durable| replay.feed(&durable.sealed.entered));
             let report = replay.finish();
             ensure(report.different == 0, || format!("a replay decides otherwise: {:?}", report.differences))?;
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    /// States on the way, written down and restored; and each grant's scope, destroyed in thought.
+    fn written_down(&mut self) -> Check {
+        let state = self.core.state();
+        snapshot::goes_on(state, state, &self.durable)?;
+        for _ in 0..3 {
+            let Some((_, before)) = self.snapshots.get(self.rng.index(self.snapshots.len().max(1))) else { break };
+            if before.size() <= state.size() {
+                snapshot::goes_on(before, state, &self.durable)?;
+            }
+        }
+        let grants: Vec<_> = state.standing().grants.iter().map(|(id, grant)| (*id, Arc::clone(grant))).collect();
+        if let Some((id, grant)) = grants.get(self.rng.index(grants.len().max(1))) {
+            let parties = [&grant.terms.lab.org, &grant.terms.agency.org];
+            snapshot::forgets(&Scope::Grant(*id), &parties, state, &self.durable)?;
+            let agency = &grant.terms.agency.org;
+            snapshot::forgets(&Scope::Roster(agency.clone()), &[agency], state, &self.durable)?;
+            snapshot::forgets(&Scope::Reads(agency.clone()), &[agency], state, &self.durable)?;
         }
         Ok(())
     }
@@ -619,5 +644,9 @@ fn name_of(event: &Event) -> (&'static str, Option<Move>) {
         Event::CallAbandoned { .. } => ("CallAbandoned", None),
         Event::CallSettled { .. } => ("CallSettled", None),
         Event::ReadOpened { .. } => ("ReadOpened", None),
+        Event::Snapshotted { .. } => ("Snapshotted", None),
+        Event::HoldSet { .. } => ("HoldSet", None),
+        Event::HoldReleased { .. } => ("HoldReleased", None),
+        Event::Disposed(_) => ("Disposed", None),
     }
 }

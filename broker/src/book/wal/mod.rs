@@ -27,7 +27,7 @@ mod tests;
 
 pub use error::{Corruption, DiskFailure, Flaw, Step, WalError};
 pub use read::Reader;
-pub use recover::{CutReport, Opened, cut_tail, open};
+pub use recover::{CutReport, Opened, Resume, cut_tail, open, open_from};
 pub use segment::Upkeep;
 
 use frame::Origin;

@@ -80,6 +80,30 @@ impl Reader {
         }
     }
 
+    /// The first records of all segments, ascending.
+    ///
+    /// # Errors
+    /// The disk's failures, or [`WalError::Stray`].
+    pub fn segments(&self) -> Result<Vec<u64>, WalError> {
+        segment::list(&*self.disk)
+    }
+
+    /// Every batch of a segment before record `until`, by first record and place. Reads their heads.
+    ///
+    /// # Errors
+    /// As for [`Reader::read`].
+    pub fn batches(&mut self, segment: u64, until: u64) -> Result<Vec<(u64, Position)>, WalError> {
+        let mut found = Vec::new();
+        let mut at = Position { segment, offset: 0 };
+        while let Some(head) = self.head(at)?
+            && head.first < until
+        {
+            found.push((head.first, at));
+            at.offset = at.offset.saturating_add(head.bytes);
+        }
+        Ok(found)
+    }
+
     fn head(&mut self, at: Position) -> Result<Option<Head>, WalError> {
         let segment = Self::segment(&mut self.open, &*self.disk, at.segment)?;
         if at.offset >= segment.bytes {

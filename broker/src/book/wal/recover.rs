@@ -39,8 +39,37 @@ pub fn open<E: From<WalError>>(
 ) -> Result<Opened, E> {
     take(&*disk)?;
     let origin = Origin::new(origin);
-    let scan = scan(&*disk, &origin, Some(keyring), visit)?;
+    let scan = scan(&*disk, &origin, Some(keyring), None, visit)?;
     Ok(resume(disk, origin, config, scan)?)
+}
+
+/// Like [`open`] for a caller that knows the log up to a batch: `visit` gets the batch at `from` first and what follows it. What
+/// stands before is not read; from there on everything is judged as [`open`] judges it.
+///
+/// # Errors
+/// As for [`open`]. That a batch with record `from.first` begins there is for the caller to have seen ([`super::Reader::read`]);
+/// if not, the log looks damaged.
+pub fn open_from<E: From<WalError>>(
+    disk: Arc<dyn Disk>,
+    origin: &str,
+    config: Config,
+    keyring: &Keyring,
+    from: Resume,
+    visit: impl FnMut(RecoveredBatch) -> Result<(), E>,
+) -> Result<Opened, E> {
+    take(&*disk)?;
+    let origin = Origin::new(origin);
+    let scan = scan(&*disk, &origin, Some(keyring), Some(from), visit)?;
+    Ok(resume(disk, origin, config, scan)?)
+}
+
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// A batch's beginning.
+    pub at: Position,
+    /// The index of its first record.
+    pub first: u64,
 }
 
 fn resume(disk: Arc<dyn Disk>, origin: Origin, config: Config, scan: Scan) -> Result<Opened, WalError> {
@@ -77,7 +106,7 @@ pub struct CutReport {
 pub fn cut_tail(disk: &dyn Disk, origin: &str, keyring: &Keyring, found: &Corruption) -> Result<CutReport, WalError> {
     take(disk)?;
     let mut size = 0;
-    let read = scan(disk, &Origin::new(origin), Some(keyring), |batch| {
+    let read = scan(disk, &Origin::new(origin), Some(keyring), None, |batch| {
         size = batch.footer.size;
         Ok::<(), WalError>(())
     });
@@ -157,10 +186,18 @@ fn scan<E: From<WalError>>(
     disk: &dyn Disk,
     origin: &Origin,
     keyring: Option<&Keyring>,
+    from: Option<Resume>,
     mut visit: impl FnMut(RecoveredBatch) -> Result<(), E>,
 ) -> Result<Scan, E> {
-    let firsts = segment::list(disk)?;
+    let mut firsts = segment::list(disk)?;
     let mut scan = Scan { size: 0, last: None, tail: None, torn: None };
+    let mut begin = 0;
+    if let Some(from) = from {
+        firsts.retain(|first| *first >= from.at.segment);
+        // The first segment is entered in its middle; the ones behind it continue it as ever.
+        scan.size = from.at.segment;
+        begin = from.at.offset;
+    }
     let final_segment = firsts.last().copied();
     for first in firsts {
         if first > scan.size {
@@ -171,7 +208,10 @@ fn scan<E: From<WalError>>(
             return Err(segment.corrupt(0, Flaw::Sequence).into());
         }
         let is_last = final_segment == Some(first);
-        let mut offset = 0;
+        if let Some(from) = from.filter(|from| from.at.segment == first) {
+            scan.size = from.first;
+        }
+        let mut offset = std::mem::take(&mut begin);
         let mut last_batch = None;
         while let Some(found) = segment.next(origin, keyring, scan.size, offset, is_last)? {
             match found {

@@ -65,6 +65,17 @@ pub(crate) fn describe(event: &Event) -> String {
             let how = if outcome.is_some() { "on the connector's report" } else { "without a report" };
             format!("{call} settled {how}: {charged} tokens")
         }
+        Event::Snapshotted { size, .. } => format!("the broker wrote its state down after {size} records"),
+        Event::HoldSet { hold, .. } => format!("{} holds {}: {}", hold.by, hold.scope, hold.reason),
+        Event::HoldReleased { hold, by, .. } => format!("{by} released hold {hold}"),
+        Event::Disposed(disposed) => format!(
+            "{} {} under `{}`: {} records up to {}",
+            disposed.scope,
+            disposed.action.as_str(),
+            disposed.schedule,
+            disposed.records,
+            disposed.last_index
+        ),
         Event::ReadOpened { reader, target, from_seq } => format!("{reader} reads {target} from {from_seq}"),
     }
 }

@@ -28,6 +28,7 @@ mod progress;
 mod reader;
 mod receipt;
 mod replay;
+mod retention;
 mod roster;
 mod roster_file;
 mod run;
@@ -90,6 +91,9 @@ enum Noun {
     /// Appoint readers.
     #[command(subcommand, after_help = reader::EXAMPLES)]
     Reader(reader::Reader),
+    /// Hold what has to be kept, and dispose of what is over.
+    #[command(subcommand, after_help = retention::EXAMPLES)]
+    Retention(retention::Retention),
     /// Serve a model, and the lab's own switch.
     #[command(subcommand, after_help = lab::EXAMPLES)]
     Lab(lab::Lab),
@@ -188,6 +192,7 @@ async fn run(ctx: &Ctx, noun: Noun) -> Result<(), Fail> {
         Noun::Run(verb) => run::run(ctx, verb).await,
         Noun::Lock(verb) => lock::run(ctx, verb).await,
         Noun::Reader(verb) => reader::run(ctx, verb).await,
+        Noun::Retention(verb) => retention::run(ctx, verb).await,
         Noun::Lab(verb) => lab::run(ctx, verb).await,
         Noun::Chat(args) => chat::run(ctx, args).await,
         Noun::Call(args) => call::run(ctx, args).await,
