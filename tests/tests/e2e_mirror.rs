@@ -10,7 +10,7 @@ use anteroom_proto::names::GrantId;
 use anteroom_sdk::evaluator::Route;
 use anteroom_tests::e2e::{
     caller::chat_whole,
-    command::{command, fails, json, said},
+    command::{command, fails, json, published, said},
     scene::{Scene, plan},
     second::{certify, second_lab},
     wait::{soon, until},
@@ -69,6 +69,7 @@ async fn a_labs_auditor_mirrors_exactly_its_own_and_the_agencys_people_are_not_i
 
     let (lab, agency) = (scene.cast.lab.dir().to_owned(), scene.cast.agency.dir().to_owned());
     let (labs, agencys) = (dir.join("labs-copy"), dir.join("agencys-copy"));
+    published(&scene.cast.lab).await;
     json(&lab, &["audit", "mirror", path(&labs), "--own"]).await;
     json(&agency, &["audit", "mirror", path(&agencys), "--own"]).await;
     broker.kill().await;
@@ -107,6 +108,7 @@ async fn with_a_mirror_everything_is_checked_when_the_broker_is_gone() {
     ask(&scene, grant).await;
     let (agency, reader) = (scene.cast.agency.dir().to_owned(), scene.cast.oversight.dir().to_owned());
     let (name, copy) = (grant.to_string(), scene.dir().join("copy"));
+    published(&scene.cast.oversight).await;
     let first = json(&reader, &["audit", "mirror", path(&copy), "--scope", &name, "--scope", "system"]).await;
     assert_eq!(first["before"], 0);
 
@@ -114,6 +116,7 @@ async fn with_a_mirror_everything_is_checked_when_the_broker_is_gone() {
     let bundle = fs::read(copy.join("checkpoint")).unwrap();
     ask(&scene, grant).await;
     let _ended = scene.withdraw(grant).await.unwrap();
+    published(&scene.cast.oversight).await;
     let second = json(&reader, &["audit", "mirror", path(&copy)]).await;
     assert_eq!(second["before"], first["entries"]);
     assert!(second["entries"].as_u64() > first["entries"].as_u64());

@@ -20,7 +20,7 @@ use anteroom_proto::{
 use anteroom_sdk::evaluator::Route;
 use anteroom_tests::e2e::{
     caller::chat_whole,
-    command::{json, said},
+    command::{json, published, said},
     programs,
     scene::{Scene, plan},
     wait::{soon, until},
@@ -104,6 +104,7 @@ async fn strangers_tools_verify_a_mirror_and_find_what_was_touched() {
             })
             .await;
         }
+        published(&scene.cast.agency).await;
         said(&agency, &["audit", "mirror", &text(&copy)]).await;
         if round == 0 {
             fs::copy(copy.join("checkpoint"), &old).unwrap();

@@ -2,10 +2,18 @@
 
 use std::{path::Path, process::Stdio};
 
+use anteroom_proto::{
+    ledger::{checkpoint::Checkpoint, note::Note},
+    rpc::{GetPublishedRequest, audit_client::AuditClient},
+};
+use anteroom_sdk::home::{Home, Use};
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::{programs, wait::soon};
+use super::{
+    programs,
+    wait::{soon, until},
+};
 
 /// The command in a folder; a folder that is not there is a stranger's.
 #[must_use]
@@ -45,4 +53,25 @@ pub async fn fails(home: &Path, words: &[&str], code: i32) -> String {
     let error = String::from_utf8(output.stderr).expect("it says text");
     assert_eq!(output.status.code(), Some(code), "`anteroom {}`: {error}", words.join(" "));
     error
+}
+
+/// Waits until everything recorded so far is published, so that a mirror made from here on has it. Of a broker that publishes
+/// nothing, a mirror takes the newest checkpoint.
+///
+/// # Panics
+/// The broker cannot be asked.
+pub async fn published(home: &Home) {
+    let mut auditor = home.auditor().await.expect("the log can be read");
+    let newest = auditor.checkpoint().await.expect("the log holds").checkpoint().size();
+    let audit = AuditClient::new(home.channel(Use::Read).await.expect("the broker is there"));
+    until("the published checkpoint", || async {
+        let reply = audit.clone().get_published(GetPublishedRequest::default()).await.ok()?.into_inner();
+        if reply.checkpoint.is_empty() {
+            return Some(());
+        }
+        let note = Note::parse(reply.checkpoint.as_bytes()).ok()?;
+        let checkpoint = Checkpoint::parse(note.text()).ok()?;
+        (checkpoint.size() >= newest).then_some(())
+    })
+    .await;
 }
