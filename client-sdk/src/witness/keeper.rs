@@ -313,7 +313,7 @@ pub(super) mod tests {
         assert!(matches!(Keeper::create(dir.path()), Err(StateError::Present(_))));
         let path = dir.path().join(STATE_FILE);
         let bytes = fs::read(&path).unwrap();
-        for content in [&b""[..], &bytes[..bytes.len() - 1], b"anteroom witness v1\n"] {
+        for content in [&b""[..], bytes.get(..bytes.len() - 1).unwrap(), b"anteroom witness v1\n"] {
             fs::write(&path, content).unwrap();
             assert!(matches!(Keeper::open(dir.path()), Err(StateError::Damaged { .. })), "{content:?}");
         }

@@ -123,8 +123,10 @@ fn a_checkpoint_smaller_than_the_receipts_does_not_vouch_for_it() {
     let index = case.receipt.finished.as_ref().unwrap().opening.as_ref().unwrap().index;
     case.receipt.finished = Some(case.log.prove(index, anteroom_proto::ledger::record::Audience::AGENCY));
     assert_eq!(case.verify(&kept), Err(WitnessFault::NoProof(5)));
-    let renamed =
-        KeptWitness { proofs: vec![kept.proofs[0].clone(), KeptProof { size: 5, hashes: Vec::new() }], ..kept };
+    let renamed = KeptWitness {
+        proofs: vec![kept.proofs.first().unwrap().clone(), KeptProof { size: 5, hashes: Vec::new() }],
+        ..kept
+    };
     assert_eq!(case.verify(&renamed), Err(WitnessFault::Proof(ProofError::Shrunk { old: 5, new: 4 })));
 }
 
