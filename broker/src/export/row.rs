@@ -87,7 +87,9 @@ impl Row {
 
     /// Whether somebody was told no, or something was cut.
     pub(super) fn is_refusal(&self) -> bool {
-        self.told.as_ref().is_some_and(|told| told.kind != "Disposed" && told.code.as_ref().is_some_and(|code| code != "completed"))
+        self.told
+            .as_ref()
+            .is_some_and(|told| told.kind != "Disposed" && told.code.as_ref().is_some_and(|code| code != "completed"))
     }
 }
 

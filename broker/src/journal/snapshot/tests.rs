@@ -85,7 +85,10 @@ fn same(found: &Found, whole: &Found) {
 
 /// The snapshot that the writer would have made after so many batches.
 fn snapshot(world: &World, batches: &[RecoveredBatch], alter: impl FnOnce(&mut State)) -> (Summary, Vec<u8>) {
-    let mut folding = Folding::new(Err(Core::new(KeyName::parse(ORIGIN).unwrap(), Arc::clone(&world.log))), crate::journal::proofs::Tail::new(None));
+    let mut folding = Folding::new(
+        Err(Core::new(KeyName::parse(ORIGIN).unwrap(), Arc::clone(&world.log))),
+        crate::journal::proofs::Tail::new(None),
+    );
     for batch in batches {
         folding.visit(batch.clone()).unwrap();
     }
