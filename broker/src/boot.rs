@@ -236,7 +236,7 @@ fn open(
         keyring,
         tiles: Some(opened.tiles()),
         sizes: config.wal,
-        snapshots: Some(folder.snapshots()?),
+        snapshots: if config.snapshot_every > 0 { Some(folder.snapshots()?) } else { None },
         snapshot_every: config.snapshot_every,
         origin: config.origin.clone(),
         signer,

@@ -166,7 +166,7 @@ impl Config {
         check_names(&server_names)?;
         let wal = check_wal(settings.wal_segment_bytes, settings.wal_reserve_bytes)?;
         let every = writer::SNAPSHOT_EVERY;
-        let snapshot_every = within("snapshot_every", settings.snapshot_every, every, 1..=SNAPSHOT_EVERY_MAX)?;
+        let snapshot_every = within("snapshot_every", settings.snapshot_every, every, 0..=SNAPSHOT_EVERY_MAX)?;
         let kept = Retention::default();
         let days = |key, given, default| within(key, given, default, DAYS_MIN..=DAYS_MAX);
         let retention = Retention {

@@ -25,6 +25,7 @@ fn settings(root: &Path) -> Settings {
         ops_listen: anywhere,
         publish_listen: anywhere,
         publish_every_ms: Some(10),
+        snapshot_every: Some(0),
         wal_segment_bytes: Some(2 << 20),
         wal_reserve_bytes: Some(2 << 20),
         ..Settings::default()
@@ -247,6 +248,36 @@ async fn a_byte_flipped_under_the_running_broker_ends_it_unpublished() {
     let ended = running.ended().await;
     assert!(matches!(&ended, Ended::Fatal(why) if why.contains("cannot be read back")), "{ended:?}");
     assert!(site.published() < size);
+}
+
+#[tokio::test]
+async fn damage_in_old_records_ends_a_broker_that_started_from_a_snapshot() {
+    let mut site = Site::new().await;
+    let snapshots = Settings { snapshot_every: Some(1_000), ..settings(site.root.path()) };
+    site.config = Config::check(snapshots).unwrap();
+    let running = site.started().await.unwrap();
+    let journal = running.journal().clone();
+    // More than a tile, so that a start reads nothing of what is damaged below.
+    for count in 1..=300 {
+        let caller = anteroom_policy::event::CallerId {
+            org: anteroom_proto::names::OrgId::parse("agency").unwrap(),
+            role: "workload".into(),
+            name: "w".into(),
+        };
+        let (first, last) = (anteroom_proto::time::At::clamped(1), anteroom_proto::time::At::clamped(2));
+        let refused = Command::CountRefusals { caller, grant: None, code: "rate_limited", count, first, last };
+        let _ = journal.submit(refused).await.unwrap();
+    }
+    drop(journal);
+    stopped(running).await;
+    let mut reader = wal::Reader::new(Arc::new(RealDisk::open(&site.path("wal")).unwrap()), "broker.test/log");
+    let at = reader.find(20).unwrap().unwrap();
+    let mut bytes = fs::read(site.segment()).unwrap();
+    *bytes.get_mut(usize::try_from(at.offset).unwrap() + 100).unwrap() ^= 1;
+    fs::write(site.segment(), bytes).unwrap();
+    let ended = site.started().await.unwrap().ended().await;
+    assert!(matches!(&ended, Ended::Fatal(why) if why.contains("older records")), "{ended:?}");
+    assert!(matches!(site.wrong(), Wrong::Wal(_)));
 }
 
 /// A data directory as an earlier version left it.
