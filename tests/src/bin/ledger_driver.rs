@@ -1,9 +1,11 @@
 //! Writes a ledger and reads it back, without network and with everything it draws fixed by a number: what the fault campaign
 //! puts under strace.
 //!
-//! `ledger_driver DIR write` opens the ledger and appends; each acknowledged record is printed as `ack INDEX ENTRY` the moment the
-//! journal answers. A ledger that stops prints `stopped WHY` and exits with 3, one that cannot be opened prints `refused WHY` and
-//! exits with 4. `ledger_driver DIR verify` folds the whole ledger and prints `record INDEX ENTRY` for each and `whole SIZE ROOT`.
+//! `ledger_driver DIR init` makes the folders and the lock file of an empty log. `ledger_driver DIR write` opens the ledger, appends and
+//! publishes; each acknowledged record is printed as `ack INDEX ENTRY` the moment the journal answers, each published head as
+//! `published SIZE`. A ledger that stops prints `stopped WHY` and exits with 3, one that cannot be opened prints `refused WHY` and
+//! exits with 4. `ledger_driver DIR verify` folds the whole ledger, publishes what is due, compares every published file with it, and
+//! prints `locked SIZE` as found, `record INDEX ENTRY` for each, and `whole SIZE ROOT`.
 
 use std::{
     io::Write as _,
@@ -16,18 +18,24 @@ use anteroom_broker::{
     book::{
         disk::RealDisk,
         keyring::{Kek, Keyring},
-        wal::Config,
+        lock::{LockFile, Locked},
+        publisher::{PublishError, Publisher},
+        tiles::Compare,
+        wal::{self, Config},
     },
     clock::{SystemTime, Timekeeper},
     entropy::Entropy as _,
     journal::{
-        Journal,
+        Journal, Snapshots, Tiles,
         writer::{self, WriterConfig},
     },
 };
 use anteroom_policy::command::{Act, Command, Reply};
 use anteroom_proto::{
-    ledger::note::{KeyName, NoteSigner},
+    ledger::{
+        checkpoint::LogTrust,
+        note::{KeyName, NoteSigner},
+    },
     names::{Digest, ModelLine},
     statement::{key_set::OrgKind, model::Registration},
     time::At,
@@ -42,6 +50,10 @@ const SMALL: u64 = 16;
 const LARGE: u64 = 46;
 /// Bytes of a large one.
 const LARGE_BYTES: usize = 48_000;
+/// A publication after so many large appends.
+const PUBLISH_EVERY: u64 = 12;
+/// A snapshot after so many records.
+const SNAPSHOT_EVERY: u64 = 30;
 const SIZES: Config = Config { segment_bytes: 2 * 1024 * 1024, reserve_bytes: 2 * 1024 * 1024 };
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -49,7 +61,7 @@ type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [folder, verb] = words.as_slice() else {
-        eprintln!("ledger_driver DIR write|verify");
+        eprintln!("ledger_driver DIR init|write|verify");
         return ExitCode::from(2);
     };
     // One thread beside the journal's own, so that the order of system calls is the ledger's.
@@ -59,7 +71,11 @@ fn main() -> ExitCode {
 
 async fn run(folder: &Path, verb: &str) -> ExitCode {
     static STOPPED: OnceLock<String> = OnceLock::new();
-    let (journal, thread) = match open(folder, &STOPPED) {
+    if verb == "init" {
+        let made = init(folder);
+        return made.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    let (journal, thread, mut publisher) = match open(folder, &STOPPED) {
         Ok(opened) => opened,
         Err(why) => {
             say(&format!("refused {why}"));
@@ -67,8 +83,8 @@ async fn run(folder: &Path, verb: &str) -> ExitCode {
         }
     };
     let done = match verb {
-        "write" => write(&journal).await,
-        _ => verify(&journal),
+        "write" => write(&journal, &mut publisher).await,
+        _ => verify(&journal, &mut publisher, folder),
     };
     journal.close();
     let joined = thread.join();
@@ -93,35 +109,74 @@ fn say(line: &str) {
     let _ = out.flush();
 }
 
-fn open(folder: &Path, stopped: &'static OnceLock<String>) -> Fallible<(Journal, std::thread::JoinHandle<()>)> {
-    let origin = KeyName::parse(ORIGIN)?;
+fn init(folder: &Path) -> Fallible<()> {
+    for name in ["wal", "keys", "snapshots", "published", "lock"] {
+        let _ = RealDisk::open_or_create(&folder.join(name))?;
+    }
+    Ok(lock(folder)?.create(&Locked::EMPTY)?)
+}
+
+fn lock(folder: &Path) -> Fallible<LockFile> {
+    Ok(LockFile::new(Arc::new(RealDisk::open(&folder.join("lock"))?), "log.lock", KeyName::parse(ORIGIN)?))
+}
+
+fn signer() -> Fallible<NoteSigner> {
     let mut seed = [0; 32];
     Rng::new(1).fill(&mut seed);
+    Ok(NoteSigner::from_seed(KeyName::parse(ORIGIN)?, &seed)?)
+}
+
+type Opened = (Journal, std::thread::JoinHandle<()>, Publisher);
+
+fn open(folder: &Path, stopped: &'static OnceLock<String>) -> Fallible<Opened> {
+    let origin = KeyName::parse(ORIGIN)?;
+    let reader = wal::Reader::new(Arc::new(RealDisk::open(&folder.join("wal"))?), ORIGIN);
+    let published = Arc::new(RealDisk::open(&folder.join("published"))?);
+    let trust = LogTrust::log_only(signer()?.verifier().clone())?;
+    let publisher = Publisher::open(reader, Arc::<RealDisk>::clone(&published), lock(folder)?, trust)?;
     let keys = Keyring::open(Arc::new(RealDisk::open_or_create(&folder.join("keys"))?), Kek::from_bytes(&[7; 32])?)?;
     // What is drawn depends on what is there, so that a second run draws other nonces.
     let drawn = std::fs::read_dir(folder.join("keys"))?.count() as u64;
-    Ok(writer::start(WriterConfig {
+    let (journal, thread) = writer::start(WriterConfig {
         wal: Arc::new(RealDisk::open_or_create(&folder.join("wal"))?),
         keyring: keys,
-        tiles: None,
-        snapshots: None,
-        snapshot_every: writer::SNAPSHOT_EVERY,
+        tiles: Some(Tiles { disk: published, size: publisher.size() }),
+        snapshots: Some(Snapshots::new(Arc::new(RealDisk::open(&folder.join("snapshots"))?))),
+        snapshot_every: SNAPSHOT_EVERY,
         sizes: SIZES,
         origin: origin.clone(),
-        signer: Arc::new(NoteSigner::from_seed(origin, &seed)?),
+        signer: Arc::new(signer()?),
         clock: Arc::new(Timekeeper::start(Arc::new(SystemTime::new()?), None)?),
         entropy: Box::new(Rng::new(1000 + drawn)),
         fatal: Box::new(move |why| {
             let _ = stopped.set(why.to_owned());
         }),
-    })?)
+    })?;
+    Ok((journal, thread, publisher))
 }
 
-async fn write(journal: &Journal) -> Fallible<()> {
+/// Publishes what is acknowledged. A full disk puts that off.
+fn publish(journal: &Journal, publisher: &mut Publisher) -> Fallible<()> {
+    loop {
+        match publisher.publish(journal.newest().size) {
+            Ok(step) => {
+                if let Some(head) = step.head {
+                    journal.settle(head.size);
+                    say(&format!("published {}", head.size));
+                }
+                if !step.more {
+                    return Ok(());
+                }
+            }
+            Err(PublishError::Full) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn write(journal: &Journal, publisher: &mut Publisher) -> Fallible<()> {
     let mut rng = Rng::new(2);
-    let mut seed = [0; 32];
-    Rng::new(1).fill(&mut seed);
-    let log_key = NoteSigner::from_seed(KeyName::parse(ORIGIN)?, &seed)?.verifier().to_string();
+    let log_key = signer()?.verifier().to_string();
     let open = Command::Open { origin: ORIGIN.to_owned(), log_key, nonce: Digest::from_bytes([9; 32]) };
     submit(journal, open).await?;
     submit(journal, Command::Start { version: "faults".to_owned() }).await?;
@@ -144,6 +199,7 @@ async fn write(journal: &Journal) -> Fallible<()> {
             Command::CountRefusals { caller, grant: None, code: "rate_limited", count: number + 1, first, last };
         submit(journal, counted).await?;
     }
+    publish(journal, publisher)?;
     let [lab, _] = &parties;
     let mut before = None;
     for number in 0..LARGE {
@@ -158,8 +214,11 @@ async fn write(journal: &Journal) -> Fallible<()> {
         let statement = lab.signed(&registration);
         let act = Act { caller: lab.caller(), statement, attachment: manifest.into(), key_set: None, cut: None };
         submit(journal, Command::Act(Box::new(act))).await?;
+        if number % PUBLISH_EVERY == 0 {
+            publish(journal, publisher)?;
+        }
     }
-    Ok(())
+    publish(journal, publisher)
 }
 
 /// A build's manifest, made large by the blanks that JSON lets stand.
@@ -187,8 +246,15 @@ async fn submit(journal: &Journal, command: Command) -> Fallible<()> {
     Ok(())
 }
 
-fn verify(journal: &Journal) -> Fallible<()> {
+fn verify(journal: &Journal, publisher: &mut Publisher, folder: &Path) -> Fallible<()> {
     let newest = journal.newest();
+    say(&format!("locked {}", lock(folder)?.read()?.size));
+    publish(journal, publisher)?;
+    let mut compare = Compare::new(Arc::new(RealDisk::open(&folder.join("published"))?), newest.size);
+    for entry in journal.entries(0, newest.size)? {
+        compare.push(&entry)?;
+    }
+    let _ = compare.finish()?;
     for (index, sealed) in (0..).zip(journal.read(0, newest.size)?) {
         if sealed.entered.index != index {
             return Err(format!("record {index} is not there").into());
