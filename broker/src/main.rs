@@ -124,7 +124,9 @@ enum Failure {
     Mend(boot::MendError),
     #[error("the broker stopped: {0}")]
     Fatal(String),
-    #[error("the broker stopped: {0}; see `Somebody shows a checkpoint that this log does not have` in deploy/RUNBOOK.md")]
+    #[error(
+        "the broker stopped: {0}; see `Somebody shows a checkpoint that this log does not have` in deploy/RUNBOOK.md"
+    )]
     Contradicted(String),
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -140,7 +142,10 @@ fn main() -> ExitCode {
         Err(failure) => {
             // A terminal that is gone changes nothing about the failure.
             let _ = writeln!(io::stderr().lock(), "anteroom-broker: {failure}");
-            let wrong = matches!(failure, Failure::Wrong(_) | Failure::Contradicted(_) | Failure::Start(StartError::Published(_)));
+            let wrong = matches!(
+                failure,
+                Failure::Wrong(_) | Failure::Contradicted(_) | Failure::Start(StartError::Published(_))
+            );
             ExitCode::from(if wrong { VERIFICATION_FAILED } else { LOCAL_ERROR })
         }
     }

@@ -832,8 +832,10 @@ async fn lies_to_a_witness(stage: &mut Stage) {
     // The lab is shown the log, the agency another one from some record on; each is proven in itself.
     let (lab, _) = stage.scene.cast.lab.witness(Use::Serve).unwrap().unwrap();
     let shown = cosigned(&lab).await;
-    let lies: [(&'static str, u64); 2] =
-        [("two histories, one for each side", 3), ("a published checkpoint of another root at the size it cosigned", 0)];
+    let lies: [(&'static str, u64); 2] = [
+        ("two histories, one for each side", 3),
+        ("a published checkpoint of another root at the size it cosigned", 0),
+    ];
     for (lie, more) in lies {
         let (home, _folder) = stage.copy(&stage.scene.cast.agency);
         stage.liar.tell(Lies::default());

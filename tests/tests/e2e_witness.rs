@@ -96,7 +96,8 @@ impl Stage {
     fn serve(&mut self) {
         let lab = self.cast.lab.dir();
         let manifest = lab.join(format!("manifest-{LINE}.json"));
-        let words = ["lab", "serve", "--line", LINE, "--upstream", self.model.base_url(), "--manifest", path(&manifest)];
+        let words =
+            ["lab", "serve", "--line", LINE, "--upstream", self.model.base_url(), "--manifest", path(&manifest)];
         self.serving = Some(self.process(lab, &words));
     }
 
@@ -149,7 +150,8 @@ impl Stage {
     async fn offered(&self) -> String {
         let said = ask(self.public, "/checkpoint").await.unwrap();
         let body = format!("old 0\n\n{}", said.split_once("\r\n\r\n").unwrap().1);
-        let head = format!("POST /add-checkpoint HTTP/1.1\r\nhost: w\r\nconnection: close\r\ncontent-length: {}", body.len());
+        let head =
+            format!("POST /add-checkpoint HTTP/1.1\r\nhost: w\r\nconnection: close\r\ncontent-length: {}", body.len());
         let mut stream = TcpStream::connect(self.door).await.unwrap();
         stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -290,7 +292,8 @@ async fn a_ledger_that_was_put_back_is_refused_and_once_forced_is_told_of_by_eve
     // Whoever shows what it saw stops the broker.
     stage.serve();
     assert_eq!(stage.broker.ended().await.code(), Some(7));
-    let rolled_back = |log: &str| log.matches("the broker stopped: the log was rolled back: a checkpoint of size").count();
+    let rolled_back =
+        |log: &str| log.matches("the broker stopped: the log was rolled back: a checkpoint of size").count();
     assert_eq!(rolled_back(&stage.broker.log()), 1);
     kill(&mut stage.serving).await;
     stage.broker.start_again().await;
