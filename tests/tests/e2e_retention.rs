@@ -48,7 +48,7 @@ use anteroom_tests::e2e::{
     book::Book,
     broker::{Broker, settings},
     caller::{chat, chat_whole, refused},
-    command::{fails, json},
+    command::{fails, json, published},
     ports,
     scene::{SLOTS, Scene, plan},
     second::certify,
@@ -196,12 +196,8 @@ impl Stage {
     async fn refuses(&self, scope: &str, schedule: &str) -> Value {
         let words = ["--format", "json", "retention", "dispose", scope, "--schedule", schedule];
         let refused = |error: &str| serde_json::from_str::<Value>(error).unwrap();
-        let code = match schedule {
-            SCHEDULE if scope.starts_with("org/") => 3,
-            SCHEDULE => 5,
-            _ => 3,
-        };
-        refused(&fails(self.operator.dir(), &words, code).await)
+        let later = schedule == SCHEDULE && !scope.starts_with("org/");
+        refused(&fails(self.operator.dir(), &words, if later { 5 } else { 3 }).await)
     }
 
     fn keys(&self) -> usize {
@@ -267,6 +263,11 @@ async fn a_grant_is_destroyed_under_the_schedule_alone_and_nothing_else_with_it(
     let held = json(&agency, &["retention", "hold", &name, "--reason", "suit 7 of 2027"]).await;
     let hold = held["subject"].as_str().unwrap().to_owned();
 
+    let copy = stage.scene.dir().join("copy");
+    let copy = copy.to_str().unwrap();
+    let kept_name = kept.to_string();
+    json(&agency, &["audit", "mirror", copy, "--scope", &name, "--scope", &kept_name]).await;
+
     stage.move_on().await;
     let stands = refused(stage.dispose(gone).await.unwrap_err());
     assert_eq!(stands.code, "hold_stands");
@@ -286,6 +287,15 @@ async fn a_grant_is_destroyed_under_the_schedule_alone_and_nothing_else_with_it(
     let verified = json(&agency, &["receipt", "verify", &call]).await;
     assert_eq!((&verified[0]["call"], &verified[0]["end"]), (&Value::from(call), &Value::from("completed")));
 
+    // A mirror keeps what it had of it and goes on following the log.
+    published(&stage.scene.cast.agency).await;
+    let grown = json(&agency, &["audit", "mirror", copy]).await;
+    assert!(grown["entries"].as_u64() > grown["before"].as_u64(), "{grown}");
+    assert_eq!(grown["slices"].as_array().map(Vec::len), Some(2), "{grown}");
+    json(&agency, &["audit", "verify", "--mirror", copy]).await;
+    let replayed = json(&agency, &["audit", "replay", &name, "--mirror", copy]).await;
+    assert_eq!(replayed["different"], 0, "{replayed}");
+
     // The operator's own check says what cannot be read, and why; from the state written down and from the first record alike.
     stage.stop().await;
     let broker = Broker::made(stage.scene.dir()).await;
@@ -297,6 +307,8 @@ async fn a_grant_is_destroyed_under_the_schedule_alone_and_nothing_else_with_it(
     stage.stands(gone, kept).await;
     stage.stop().await;
     fs::remove_dir_all(stage.scene.dir().join("operator").join("snapshots")).unwrap();
+    let (code, said) = broker.says("rebuild-index", &[]).await;
+    assert_eq!(code, Some(0), "{said}");
     stage.start_again().await;
     stage.stands(gone, kept).await;
     stage.stop().await;
