@@ -211,7 +211,7 @@ fn open(
     config: &Config,
     outside: &Outside,
     phase: watch::Sender<Phase>,
-    broken: Arc<OnceLock<String>>,
+    broken: Arc<OnceLock<Ended>>,
 ) -> Result<(Book, Writer), StartError> {
     let folder = Folder::open(&config.data_dir)?;
     let disk = |path: std::path::PathBuf| match Held::open(&path) {
@@ -228,7 +228,7 @@ fn open(
     holds.0.push(lock);
     let fatal: publish::Fatal = Arc::new(move |why| {
         // The first reason is the one to tell; nothing that follows it is news.
-        let _ = broken.set(why.to_owned());
+        let _ = broken.set(Ended::Fatal(why.to_owned()));
         end::reach(&phase, Phase::Broken);
     });
     let (journal, writer) = writer::start(WriterConfig {
@@ -286,7 +286,7 @@ async fn assemble(
     book: Book,
     writer: &mut Option<Writer>,
     phase: watch::Sender<Phase>,
-    broken: Arc<OnceLock<String>>,
+    broken: Arc<OnceLock<Ended>>,
 ) -> Result<Running, StartError> {
     let Book { folder, journal, published, clock, time, log_key } = book;
     let telemetry = Arc::new(Telemetry::new());

@@ -124,6 +124,10 @@ enum Failure {
     Mend(boot::MendError),
     #[error("the broker stopped: {0}")]
     Fatal(String),
+    #[error(
+        "the broker stopped: {0}; see `Somebody shows a checkpoint that this log does not have` in deploy/RUNBOOK.md"
+    )]
+    Contradicted(String),
     #[error("{0}")]
     Io(#[from] io::Error),
     #[cfg(feature = "demo")]
@@ -138,7 +142,10 @@ fn main() -> ExitCode {
         Err(failure) => {
             // A terminal that is gone changes nothing about the failure.
             let _ = writeln!(io::stderr().lock(), "anteroom-broker: {failure}");
-            let wrong = matches!(failure, Failure::Wrong(_) | Failure::Start(StartError::Published(_)));
+            let wrong = matches!(
+                failure,
+                Failure::Wrong(_) | Failure::Contradicted(_) | Failure::Start(StartError::Published(_))
+            );
             ExitCode::from(if wrong { VERIFICATION_FAILED } else { LOCAL_ERROR })
         }
     }
@@ -219,6 +226,7 @@ fn serve(config: Config) -> Result<(), Failure> {
                 Ok(())
             }
             Ended::Fatal(why) => Err(Failure::Fatal(why)),
+            Ended::Contradicted(why) => Err(Failure::Contradicted(why)),
         }
     })
 }

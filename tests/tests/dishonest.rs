@@ -30,6 +30,7 @@ use anteroom_sdk::{
     evaluator::{Route, StreamItem},
     home::{Home, HomeError, Use},
     signer::KeyFile,
+    witness::{PartyError, Turn},
 };
 use anteroom_tests::e2e::{
     Fallible,
@@ -40,7 +41,7 @@ use anteroom_tests::e2e::{
     model::Model,
     programs,
     scene::{Scene, plan},
-    wait::soon,
+    wait::{soon, until},
 };
 use tempfile::TempDir;
 
@@ -815,6 +816,67 @@ async fn lies_to_a_party(stage: &mut Stage) {
     stage.note("lab", lie, noticed);
 }
 
+/// What came of an honest turn of a party's witness, once there was something to cosign or its line stands.
+async fn cosigned(party: &anteroom_sdk::witness::Party) -> u64 {
+    until("the party's line", || async {
+        match party.turn().await {
+            Ok(Turn::Cosigned(size) | Turn::Stands(size)) => Some(size),
+            Ok(Turn::Nothing | Turn::Later) => None,
+            Err(error) => panic!("an honest turn failed: {error}"),
+        }
+    })
+    .await
+}
+
+async fn lies_to_a_witness(stage: &mut Stage) {
+    // The lab is shown the log, the agency another one from some record on; each is proven in itself.
+    let (lab, _) = stage.scene.cast.lab.witness(Use::Serve).unwrap().unwrap();
+    let shown = cosigned(&lab).await;
+    let lies: [(&'static str, u64); 2] = [
+        ("two histories, one for each side", 3),
+        ("a published checkpoint of another root at the size it cosigned", 0),
+    ];
+    for (lie, more) in lies {
+        let (home, _folder) = stage.copy(&stage.scene.cast.agency);
+        stage.liar.tell(Lies::default());
+        let (party, _) = home.witness(Use::Act).unwrap().unwrap();
+        let seen = cosigned(&party).await;
+        let mut forge = Forge::of(&stage.broker.data());
+        let own = forge.size();
+        // The fork is behind what this witness cosigned.
+        forge.fork(own - seen + 3);
+        for entry in 0..more {
+            forge.grow(&format!("for one side {entry}"));
+        }
+        let size = if more > 0 { forge.size() } else { seen };
+        let forge = Arc::new(forge);
+        let again = Arc::clone(&forge);
+        stage.liar.tell(Lies {
+            checkpoint: Box::new(move |seen, _| again.extension(seen, size)),
+            published: Box::new(move |_| {
+                let told = forge.extension(seen, size);
+                rpc::GetPublishedReply {
+                    checkpoint: told.checkpoint,
+                    consistency: told.consistency,
+                    ..rpc::GetPublishedReply::default()
+                }
+            }),
+            ..Lies::default()
+        });
+        let handed_in = stage.liar.handed_in();
+        let noticed = match party.turn().await {
+            Err(error @ PartyError::Contradiction { .. }) => error.to_string(),
+            other => panic!("{lie}: {other:?}"),
+        };
+        assert_eq!(stage.liar.handed_in(), handed_in, "{lie}: nothing is cosigned");
+        assert!(home.witness_dir().join("contradicting-checkpoint").exists(), "{lie}: it is kept as evidence");
+        // The folder's own path says nothing about the lie.
+        let noticed = noticed.split("; both").next().unwrap().to_owned();
+        stage.note("witness", lie, noticed);
+    }
+    assert!(cosigned(&lab).await >= shown, "the other side's history goes on");
+}
+
 async fn withdraw(home: &Home, grant: anteroom_proto::names::GrantId) -> Result<(), Error> {
     let signer = home.stop_signer().unwrap();
     let mut lab = home.lab().await.unwrap();
@@ -828,7 +890,8 @@ async fn whatever_the_operator_says_somebody_notices() {
     lies_to_a_reader(&mut stage).await;
     lies_to_a_caller(&mut stage).await;
     lies_to_a_party(&mut stage).await;
-    let told: Vec<&str> = ["connector", "reader", "caller", "agency", "lab"]
+    lies_to_a_witness(&mut stage).await;
+    let told: Vec<&str> = ["connector", "reader", "caller", "agency", "lab", "witness"]
         .into_iter()
         .filter(|told_to| stage.rows.iter().any(|row| row.told_to == *told_to))
         .collect();

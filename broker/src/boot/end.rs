@@ -50,6 +50,8 @@ pub enum Ended {
     },
     /// It could not go on, for this reason.
     Fatal(String),
+    /// Somebody showed that the log was rolled back or forked; starting again would only go on with the same history.
+    Contradicted(String),
 }
 
 /// Moves on to `next` unless it is past it already.
@@ -64,10 +66,10 @@ pub(super) fn reach(phase: &watch::Sender<Phase>, next: Phase) {
 }
 
 /// Stops everything at once, for the reason it is given. The first one is the one that is told.
-pub(super) fn alarm(phase: &watch::Sender<Phase>, broken: &Arc<OnceLock<String>>) -> Alarm {
+pub(super) fn alarm(phase: &watch::Sender<Phase>, broken: &Arc<OnceLock<Ended>>) -> Alarm {
     let (phase, broken) = (phase.clone(), Arc::clone(broken));
     Arc::new(move |why| {
-        let _ = broken.set(why.to_owned());
+        let _ = broken.set(Ended::Contradicted(why.to_owned()));
         reach(&phase, Phase::Broken);
     })
 }
@@ -109,7 +111,7 @@ impl Writer {
 /// Everything that has to end.
 pub(super) struct Parts {
     pub(super) phase: watch::Sender<Phase>,
-    pub(super) broken: Arc<OnceLock<String>>,
+    pub(super) broken: Arc<OnceLock<Ended>>,
     pub(super) drain_max: Duration,
     pub(super) journal: Journal,
     pub(super) relay: Arc<Relay>,
@@ -164,7 +166,7 @@ pub(super) async fn run(parts: Parts) -> Ended {
     }
     let open_calls = journal.state().open_count();
     match broken.get() {
-        Some(why) => Ended::Fatal(why.clone()),
+        Some(ended) => ended.clone(),
         None => Ended::Orderly { open_calls },
     }
 }

@@ -44,7 +44,7 @@ pub(super) async fn run(args: DevArgs) -> Result<(), DemoError> {
         }
     });
     match running.ended().await {
-        crate::boot::Ended::Fatal(why) => Err(DemoError::Story(why)),
+        crate::boot::Ended::Fatal(why) | crate::boot::Ended::Contradicted(why) => Err(DemoError::Story(why)),
         crate::boot::Ended::Orderly { .. } => Ok(()),
     }
 }

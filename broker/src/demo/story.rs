@@ -449,7 +449,7 @@ fn receipts(cast: &Cast, grants: &[GrantId]) -> Result<u64, DemoError> {
 /// Waits for the broker's orderly end.
 async fn ended(running: crate::boot::Running) -> Result<(), DemoError> {
     match running.ended().await {
-        crate::boot::Ended::Fatal(why) => Err(DemoError::Story(why)),
+        crate::boot::Ended::Fatal(why) | crate::boot::Ended::Contradicted(why) => Err(DemoError::Story(why)),
         crate::boot::Ended::Orderly { .. } => Ok(()),
     }
 }

@@ -59,6 +59,7 @@ pub(super) fn start(log: &Log<'_>, store: Option<&Store>) -> Result<Found, Recov
     for size in sizes(store) {
         match from(log, store, size) {
             Ok(found) => {
+                tracing::info!(size, "the fold went on from a snapshot");
                 set_aside(store, &unfit);
                 return Ok(found);
             }

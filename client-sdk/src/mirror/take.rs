@@ -94,6 +94,8 @@ pub struct Taken {
     pub checkpoint: VerifiedCheckpoint,
     /// Each scope with how many of its records are here.
     pub slices: Vec<(Scope, u64)>,
+    /// Scopes among them that were destroyed at the source, with what it says of that. Their records here stay as they were.
+    pub disposed: Vec<(Scope, String)>,
 }
 
 /// Makes the mirror, or extends it to the checkpoint that `source` shows; with these scopes' records, and those of every scope that is
@@ -140,16 +142,23 @@ pub async fn extend(
     }
     let superseded = writer.finish()?;
     source.agree(&checkpoint).await?;
-    let mut slices = Vec::new();
+    let (mut slices, mut disposed) = (Vec::new(), Vec::new());
     for (scope, tag_key) in scopes {
-        slices.push((scope.clone(), slice(mirror, source, trust, (scope, tag_key), size, tell).await?));
+        let records = match slice(mirror, source, trust, (scope, tag_key), size, tell).await? {
+            Slice::Extended(records) => records,
+            Slice::Disposed(records, why) => {
+                disposed.push((scope.clone(), why));
+                records
+            }
+        };
+        slices.push((scope.clone(), records));
     }
     let kept = old.as_ref().map(|old| old.note().encode());
     if kept != Some(checkpoint.note().encode()) {
         mirror.replace_checkpoint(&checkpoint)?;
     }
     superseded.remove();
-    Ok(Taken { before, checkpoint, slices })
+    Ok(Taken { before, checkpoint, slices, disposed })
 }
 
 fn size_of(checkpoint: &VerifiedCheckpoint) -> u64 {
@@ -195,6 +204,13 @@ async fn shown(
     Err(MirrorError::Forked { ours: ours.size(), theirs: theirs.size(), evidence }.into())
 }
 
+/// A scope's records, as many as are here.
+enum Slice {
+    Extended(u64),
+    /// The source destroyed the scope, and says why.
+    Disposed(u64, String),
+}
+
 /// Adds the records of a scope that stand in the first `size` entries.
 async fn slice(
     mirror: &Mirror,
@@ -203,7 +219,7 @@ async fn slice(
     (scope, tag_key): (&Scope, &TagKey),
     size: u64,
     tell: Tell<'_>,
-) -> Result<u64, Error> {
+) -> Result<Slice, Error> {
     mirror.prepare_slice(scope, tag_key)?;
     let mut writer = SliceWriter::open(mirror, scope)?;
     let log = log_only(trust);
@@ -229,7 +245,14 @@ async fn slice(
         }
         Ok(true)
     };
-    source.records(scope, from, &mut take).await?;
+    match source.records(scope, from, &mut take).await {
+        // What was mirrored before stays this mirror's, and no reason to stop following the log. Of a scope that was never here there
+        // is nothing to keep.
+        Err(Error::Refused(refused)) if refused.code == "scope_disposed" && from > 0 => {
+            return Ok(Slice::Disposed(from, refused.text));
+        }
+        read => read?,
+    }
     writer.append(&waiting)?;
-    Ok(writer.finish()?)
+    Ok(Slice::Extended(writer.finish()?))
 }

@@ -30,8 +30,14 @@ const SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
 /// It does not hold.
 #[must_use]
 pub fn config(dir: &Path, port: u16) -> Config {
+    Config::check(settings(dir, port)).expect("the test's configuration holds")
+}
+
+/// The same before it is checked, for tests that configure more.
+#[must_use]
+pub fn settings(dir: &Path, port: u16) -> Settings {
     let at = |offset| Some(SocketAddr::from((Ipv4Addr::LOCALHOST, if port == 0 { 0 } else { port + offset })));
-    let settings = Settings {
+    Settings {
         data_dir: Some(dir.join("operator")),
         listen: at(0),
         enrol_listen: at(1),
@@ -41,8 +47,7 @@ pub fn config(dir: &Path, port: u16) -> Config {
         wal_segment_bytes: Some(SEGMENT_BYTES),
         wal_reserve_bytes: Some(SEGMENT_BYTES),
         ..Settings::default()
-    };
-    Config::check(settings).expect("the test's configuration holds")
+    }
 }
 
 /// The same as flags.
@@ -67,6 +72,7 @@ pub struct Broker {
     dir: PathBuf,
     port: u16,
     log_key: String,
+    more: Vec<String>,
     child: Option<Child>,
 }
 
@@ -76,13 +82,28 @@ impl Broker {
     /// # Panics
     /// It does not start.
     pub async fn start(dir: &Path) -> Self {
-        let mut broker = Self { dir: dir.to_owned(), port: ports::three(), log_key: String::new(), child: None };
+        let mut broker = Self::made(dir).await;
+        broker.start_again().await;
+        broker
+    }
+
+    /// Makes `dir/operator` if there is none, and starts nothing: [`Broker::start_again`] does.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    pub async fn made(dir: &Path) -> Self {
+        let port = ports::three();
+        let broker = Self { dir: dir.to_owned(), port, log_key: String::new(), more: Vec::new(), child: None };
         if !dir.join("operator").join("format").exists() {
             let made = broker.run("init").await;
             assert!(made.success(), "`init` failed: {}", broker.log());
         }
-        broker.start_again().await;
         broker
+    }
+
+    /// Configures `key` from the next start on, beside what every test has.
+    pub fn configure(&mut self, key: &str, value: &str) {
+        self.more.extend([format!("--{key}"), value.to_owned()]);
     }
 
     /// Starts it after an end, on the ports it had.
@@ -94,6 +115,7 @@ impl Broker {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).expect("a log file");
         let mut command = Command::new(programs::broker());
         command.args(flags("serve", &self.dir, self.port)).args(["--log-filter", "warn,anteroom_broker=info"]);
+        command.args(&self.more);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut child = command.spawn().expect("the broker's program can be started");
         let mut lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
@@ -129,6 +151,28 @@ impl Broker {
         let signalled = Command::new("kill").args(["-TERM", &pid]).status().await;
         assert!(signalled.expect("`kill` can be started").success());
         soon("the broker's end", child.wait()).await.expect("it can be waited for")
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    /// It does not run, or does not end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        soon("the broker's end", child.wait()).await.expect("it can be waited for")
+    }
+
+    /// Runs a verb that ends by itself, `serve` included if it is to refuse, with more words after it; its exit code and all it said.
+    ///
+    /// # Panics
+    /// The program cannot be started or does not end.
+    pub async fn says(&self, verb: &str, words: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(programs::broker());
+        command.args(flags(verb, &self.dir, self.port)).args(&self.more).args(words);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let output = soon(verb, command.output()).await.expect("the broker's program can be started");
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+        (output.status.code(), said.concat())
     }
 
     /// Runs another verb over the same folder and waits for its end.

@@ -6,7 +6,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use anteroom_broker::{
@@ -40,6 +43,8 @@ pub struct Lies {
     pub entries: Lie<Vec<rpc::EntriesReply>>,
     /// The newest checkpoint, for whoever saw so many entries.
     pub checkpoint: Box<dyn Fn(u64, rpc::GetCheckpointReply) -> rpc::GetCheckpointReply + Send + Sync>,
+    /// The published checkpoint.
+    pub published: Lie<rpc::GetPublishedReply>,
     /// What became of an act.
     pub submit: Lie<rpc::SubmitReply>,
     /// A streamed answer.
@@ -55,6 +60,7 @@ impl Default for Lies {
             read: Box::new(|told| told),
             entries: Box::new(|told| told),
             checkpoint: Box::new(|_, told| told),
+            published: Box::new(|told| told),
             submit: Box::new(|told| told),
             stream: Box::new(|told| told),
             complete: Box::new(|told| told),
@@ -105,7 +111,7 @@ impl Liar {
             workload: agency.channel(Use::Call).await?,
         };
         let (new_slots, slots) = mpsc::channel(64);
-        let desk = Arc::new(Desk { honest, lies: Mutex::default(), new_slots });
+        let desk = Arc::new(Desk { honest, lies: Mutex::default(), handed_in: AtomicUsize::new(0), new_slots });
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = Listener::programme(at, tls, ListenLimits::programme()).await?;
         let address = listener.local_addr();
@@ -130,6 +136,12 @@ impl Liar {
     /// What it lies about from here on.
     pub fn tell(&self, lies: Lies) {
         *self.desk.lies() = lies;
+    }
+
+    /// How many cosignatures were handed in here.
+    #[must_use]
+    pub fn handed_in(&self) -> usize {
+        self.desk.handed_in.load(Ordering::Relaxed)
     }
 
     /// The next slot that a connector opens.
@@ -201,6 +213,7 @@ impl FakeSlot {
 struct Desk {
     honest: Honest,
     lies: Mutex<Lies>,
+    handed_in: AtomicUsize,
     new_slots: mpsc::Sender<FakeSlot>,
 }
 
@@ -328,10 +341,15 @@ impl audit_server::Audit for Desk {
         &self,
         request: Request<rpc::GetPublishedRequest>,
     ) -> Result<Response<rpc::GetPublishedReply>, Status> {
-        rpc::audit_client::AuditClient::new(self.honest.agency.clone()).get_published(request.into_inner()).await
+        // What this side saw of the liar's history would be evidence in the honest broker's hands.
+        let request = rpc::GetPublishedRequest { seen: String::new(), ..request.into_inner() };
+        let mut client = rpc::audit_client::AuditClient::new(self.honest.agency.clone());
+        let reply = client.get_published(request).await.map(Response::into_inner).unwrap_or_default();
+        Ok(Response::new((self.lies().published)(reply)))
     }
 
     async fn cosign(&self, request: Request<rpc::CosignRequest>) -> Result<Response<rpc::CosignReply>, Status> {
+        self.handed_in.fetch_add(1, Ordering::Relaxed);
         rpc::audit_client::AuditClient::new(self.honest.agency.clone()).cosign(request.into_inner()).await
     }
 

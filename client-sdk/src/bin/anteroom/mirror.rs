@@ -34,7 +34,7 @@ use crate::{
     audit::{entered, tag_key},
     context::Ctx,
     fail::Fail,
-    output::{When, view},
+    output::{When, clean, view},
     progress::Bar,
     receipt, replay,
 };
@@ -234,6 +234,9 @@ impl Round<'_> {
         let taken = take::extend(mirror, auditor, &demands.trust, &scopes, &mut |progress| bar.show(progress)).await;
         bar.end();
         let taken = taken?;
+        for (scope, why) in &taken.disposed {
+            self.ctx.out.note(&format!("what is here of {scope} stays as it was: {}", clean(why)));
+        }
         let checkpoint = taken.checkpoint.checkpoint();
         self.quiet = checkpoint.size() + scopes.len() as u64;
         self.ctx.out.one(&Mirrored {
