@@ -52,8 +52,22 @@ pub fn cpu_seconds(pid: u32) -> Fallible<f64> {
 
 /// Resident megabytes of a process.
 pub fn resident_mb(pid: u32) -> Fallible<f64> {
+    status_mb(pid, "VmRSS:")
+}
+
+/// The most megabytes that this process had resident since it began, or since [`forget_peak`].
+pub fn peak_mb() -> Fallible<f64> {
+    status_mb(std::process::id(), "VmHWM:")
+}
+
+/// Lets [`peak_mb`] begin anew. A kernel that does not allow it leaves the larger figure.
+pub fn forget_peak() {
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
+fn status_mb(pid: u32, key: &str) -> Fallible<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no resident size")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).ok_or("no resident size")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
 }
 

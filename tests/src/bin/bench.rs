@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bench::{Fallible, append, cut, machine, pass_through, pki::Pki, report, run, start as starting};
+use bench::{Fallible, append, cut, ledger, machine, pass_through, pki::Pki, report, run, start as starting};
 use clap::{Args, Parser, Subcommand};
 
 /// Core of the systems under test.
@@ -74,6 +74,26 @@ enum Command {
         common: Common,
         /// Records in the ledger, such as 1000000 or 10000000
         #[arg(long, default_value_t = 1_000_000)]
+        records: u64,
+    },
+    /// The ledger: bytes of a call and where they go, verifying a mirror, replaying decisions, making the index anew.
+    Ledger {
+        #[command(flatten)]
+        common: Common,
+        /// Records in the ledger; also the decisions that are replayed
+        #[arg(long, default_value_t = 1_000_000)]
+        records: u64,
+    },
+    /// One step of `ledger`, which starts it.
+    #[command(hide = true)]
+    LedgerStep {
+        /// Which
+        step: ledger::Step,
+        /// The ledger's folder
+        #[arg(long)]
+        folder: PathBuf,
+        /// Records or decisions
+        #[arg(long)]
         records: u64,
     },
     /// The system compared with; `run` starts it.
@@ -181,6 +201,15 @@ fn start(command: Command) -> Fallible<()> {
             let (table, data) = on_runtime(starting::run(&folder.path().join("data"), records), folder.path())?;
             let text = format!("{}\n\n{records} records\n\n{}", machine::describe(), table.text());
             common.tell("start", &text, &data)
+        }
+        Command::Ledger { common, records } => {
+            let folder = common.folder()?;
+            let (text, data) = on_runtime(ledger::run(folder.path(), records), folder.path())?;
+            common.tell("ledger", &text, &data)
+        }
+        Command::LedgerStep { step, folder, records } => {
+            println!("{}", on_runtime(step.run(&folder, records), &folder)?);
+            Ok(())
         }
         Command::PassThrough { pki, upstream } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
