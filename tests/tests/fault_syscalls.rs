@@ -80,8 +80,8 @@ fn fresh(folder: &Path) {
 /// The number on the last line with this first word; 0 without one.
 fn last(output: &Output, word: &str) -> u64 {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let numbers = text.lines().filter_map(|line| line.strip_prefix(word)?.trim().parse().ok());
-    numbers.last().unwrap_or(0)
+    let mut numbers = text.lines().filter_map(|line| line.strip_prefix(word)?.trim().parse().ok());
+    numbers.next_back().unwrap_or(0)
 }
 
 fn verify(folder: &Path) -> Output {

@@ -1,6 +1,7 @@
-//! What an independent reader finds: every scope it may read, whole and proven, and every decision decided again.
+//! What an independent reader finds: every scope it may read, whole and proven, every decision decided again, and a mirror that
+//! needs nobody.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anteroom_policy::{
     event::Entered,
@@ -11,9 +12,19 @@ use anteroom_proto::{
     ledger::{record::Record, scope::Scope},
     names::{Digest, GrantId},
 };
-use anteroom_sdk::{auditor::Auditor, home::Use, verify::scope::SliceRecord};
+use anteroom_sdk::{
+    auditor::Auditor,
+    home::Use,
+    mirror::{Mirror, check, take},
+    verify::scope::SliceRecord,
+};
 
 use super::{Cast, DemoError};
+
+/// How often the mirror is extended until it holds what was read.
+const MIRROR_TRIES_MAX: u32 = 20;
+/// Between two of these.
+const MIRROR_AGAIN: Duration = Duration::from_millis(300);
 
 /// What was found.
 #[derive(Debug)]
@@ -26,8 +37,8 @@ pub(super) struct Evidence {
     pub(super) report: Report,
 }
 
-/// Reads and checks everything that the independent reader is entitled to.
-pub(super) async fn gather(cast: &Cast, grants: &[GrantId]) -> Result<Evidence, DemoError> {
+/// Reads and checks everything that the independent reader is entitled to, and mirrors it into `folder`.
+pub(super) async fn gather(cast: &Cast, grants: &[GrantId], folder: &Path) -> Result<Evidence, DemoError> {
     let mut auditor = cast.oversight.auditor().await?;
     let mut scopes: Vec<(Scope, Digest)> = Vec::new();
     let system = cast.oversight.who_am_i().await?.system_nonce;
@@ -46,10 +57,20 @@ pub(super) async fn gather(cast: &Cast, grants: &[GrantId]) -> Result<Evidence, 
     let mut records: BTreeMap<u64, Entered> = BTreeMap::new();
     let mut slices = Vec::new();
     let mut log_size = 0;
+    let keys: Vec<_> = scopes.iter().map(|(scope, nonce)| (scope.clone(), scope.tag_key(nonce))).collect();
     for (scope, nonce) in scopes {
         let (count, size) = slice(&mut auditor, scope.clone(), &nonce, &mut records).await?;
         slices.push((scope, count));
         log_size = log_size.max(size);
+    }
+    let trust = cast.oversight.log_trust()?;
+    // What was read a moment ago is published within a second or so; a mirror grows by what came since.
+    for _ in 0..MIRROR_TRIES_MAX {
+        let taken = take::extend(&Mirror::at(folder), &mut auditor, &trust, &keys, &mut |_| {}).await?;
+        if taken.checkpoint.checkpoint().size() >= log_size {
+            break;
+        }
+        tokio::time::sleep(MIRROR_AGAIN).await;
     }
     let mut replay = Replay::new();
     let channel = cast.oversight.channel(Use::Read).await?;
@@ -66,6 +87,15 @@ pub(super) async fn gather(cast: &Cast, grants: &[GrantId]) -> Result<Evidence, 
         replay.feed(entered);
     }
     Ok(Evidence { slices, log_size, report: replay.finish() })
+}
+
+/// Verifies the mirror from its files alone: how many entries it has, and how many slices.
+pub(super) fn offline(cast: &Cast, folder: &Path) -> Result<(u64, usize), DemoError> {
+    let (trust, known) = (cast.oversight.log_trust()?, cast.oversight.tag_keys()?);
+    let demands = check::Demands { trust, known, seen: None };
+    let verified = check::verify(&Mirror::at(folder), &demands, None, &mut |_| {}, |_| Ok(()));
+    let verified = verified.map_err(anteroom_sdk::error::Error::from)?;
+    Ok((verified.checkpoint().checkpoint().size(), verified.slices().len()))
 }
 
 async fn slice(

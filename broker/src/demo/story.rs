@@ -184,7 +184,7 @@ async fn scenes(dir: &Path, args: &DemoArgs) -> Result<(), DemoError> {
         Who::Auditor,
         &format!("`{}` was appointed by both parties' signatures and reads the log", cast::OVERSIGHT),
     );
-    let evidence = evidence::gather(&cast, &[grant, short_grant]).await?;
+    let evidence = evidence::gather(&cast, &[grant, short_grant], &dir.join("mirror")).await?;
     for (scope, records) in &evidence.slices {
         tell.good(&format!("{scope}: {records} records, gap-free, none withheld, each proven"));
     }
@@ -206,6 +206,8 @@ async fn scenes(dir: &Path, args: &DemoArgs) -> Result<(), DemoError> {
     tell.scene("Offline, with the broker gone");
     let count = receipts(&cast, &[grant, short_grant])?;
     tell.good(&format!("{count} receipts verified from the evaluator's own folder against the pinned log key"));
+    let (entries, slices) = evidence::offline(&cast, &dir.join("mirror"))?;
+    tell.good(&format!("the auditor's mirror verified from its files alone: {entries} entries, {slices} scopes whole"));
     closing(&tell, dir);
     Ok(())
 }
@@ -458,12 +460,16 @@ fn closing(tell: &Tell, dir: &Path) {
     let dir = dir.display();
     tell.line("");
     tell.line(&format!("Everything is in {dir}:"));
-    tell.line("  operator/            the broker's data: wal/, keys/, pki/, index/");
+    tell.line("  operator/            the broker's data: wal/, keys/, pki/, index/, published/");
     tell.line("  lab-a/ agency-a/ oversight-a/   keys, pins, signed acts; agency-a/receipts/ the receipts");
+    tell.line(
+        "  mirror/              the log in C2SP's tlog-tiles layout, for any verifier; mirror/anteroom/ what is ours",
+    );
     tell.line("");
     tell.line("What to try next:");
     tell.line("  cargo build --release --workspace        # the `anteroom` command beside the broker");
     tell.line("  target/release/anteroom-broker dev       # a broker that stays, with the same parties");
     tell.line(&format!("  target/release/anteroom-broker fsck --config {dir}/operator.toml"));
+    tell.line(&format!("  target/release/anteroom --home {dir}/oversight-a audit verify --mirror {dir}/mirror"));
     tell.line(&format!("  target/release/anteroom --home {dir}/agency-a receipt list"));
 }
