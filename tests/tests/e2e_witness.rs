@@ -18,6 +18,7 @@ use anteroom_proto::{
     statement::{envelope::Signer as _, witness::witness_key},
 };
 use anteroom_sdk::{
+    error::Error,
     evaluator::{Evaluator, Route},
     home::Home,
 };
@@ -29,7 +30,7 @@ use anteroom_tests::e2e::{
     model::Model,
     ports,
     scene::{Scene, plan},
-    wait::{soon, until},
+    wait::until,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -164,10 +165,16 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// One call; its identifier.
+/// One call, once a connector has a slot; its identifier.
 async fn call(evaluator: &Evaluator) -> String {
-    let answer = evaluator.complete(Route::Chat, chat_whole("who saw this?", 4));
-    soon("an answer", answer).await.unwrap().call.receipt().call().to_string()
+    until("an answer", || async {
+        match evaluator.complete(Route::Chat, chat_whole("who saw this?", 4)).await {
+            Ok(answer) => Some(answer.call.receipt().call().to_string()),
+            Err(Error::Refused(refused)) if refused.code == "lab_offline" => None,
+            Err(error) => panic!("{error}"),
+        }
+    })
+    .await
 }
 
 async fn kill(process: &mut Option<Child>) {
