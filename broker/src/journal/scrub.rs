@@ -5,7 +5,7 @@
 //! **Invariant:** nothing is signed for long over a past that turns out to be damaged: the writer then stops. Memory does not grow
 //! with what is read.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use anteroom_proto::ledger::tree::{Frontier, Hash, leaf_hash};
 
@@ -14,17 +14,18 @@ use crate::book::wal::{self, Position, WalError};
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Scrub(Mutex<Option<String>>);
+pub(super) struct Scrub(OnceLock<String>);
 
 impl Scrub {
     /// What is wrong with the past, if anything was found.
-    pub(super) fn damage(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn damage(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
     }
 
     fn found(&self, what: String) {
         let why = format!("the log's older records {what}; run `anteroom-broker fsck`");
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        // The first finding is the one to tell.
+        let _ = self.0.set(why);
     }
 }
 

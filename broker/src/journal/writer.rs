@@ -243,16 +243,24 @@ impl Writer {
     }
 
     fn upkeep(&mut self) -> Result<(), Fatal> {
-        if let Some(why) = self.shared.scrub.damage() {
-            return Err(Fatal(why));
-        }
+        self.past_is_whole()?;
         self.write_down();
         while self.wal.maintain().map_err(|error| Fatal(error.to_string()))? == Upkeep::More {}
         self.shared.full.store(self.wal.is_full(), Ordering::Release);
         Ok(())
     }
 
+    /// Nothing more is signed over a past that turned out to be damaged.
+    fn past_is_whole(&self) -> Result<(), Fatal> {
+        match self.shared.scrub.damage() {
+            Some(why) => Err(Fatal(why.to_owned())),
+            None => Ok(()),
+        }
+    }
+
     fn serve(&mut self, mut waiting: Vec<Submission>) -> Result<(), Fatal> {
+        // Asked here as well: a busy log is never idle.
+        self.past_is_whole()?;
         while !waiting.is_empty() {
             let rest = self.batch(waiting)?;
             waiting = rest;

@@ -258,14 +258,15 @@ async fn damage_in_old_records_ends_a_broker_that_started_from_a_snapshot() {
     let running = site.started().await.unwrap();
     let journal = running.journal().clone();
     // More than a tile, so that a start reads nothing of what is damaged below.
+    let caller = || anteroom_policy::event::CallerId {
+        org: anteroom_proto::names::OrgId::parse("agency").unwrap(),
+        role: "workload".into(),
+        name: "w".into(),
+    };
+    let (first, last) = (anteroom_proto::time::At::clamped(1), anteroom_proto::time::At::clamped(2));
     for count in 1..=300 {
-        let caller = anteroom_policy::event::CallerId {
-            org: anteroom_proto::names::OrgId::parse("agency").unwrap(),
-            role: "workload".into(),
-            name: "w".into(),
-        };
-        let (first, last) = (anteroom_proto::time::At::clamped(1), anteroom_proto::time::At::clamped(2));
-        let refused = Command::CountRefusals { caller, grant: None, code: "rate_limited", count, first, last };
+        let refused =
+            Command::CountRefusals { caller: caller(), grant: None, code: "rate_limited", count, first, last };
         let _ = journal.submit(refused).await.unwrap();
     }
     drop(journal);
@@ -275,7 +276,19 @@ async fn damage_in_old_records_ends_a_broker_that_started_from_a_snapshot() {
     let mut bytes = fs::read(site.segment()).unwrap();
     *bytes.get_mut(usize::try_from(at.offset).unwrap() + 100).unwrap() ^= 1;
     fs::write(site.segment(), bytes).unwrap();
-    let ended = site.started().await.unwrap().ended().await;
+    let running = site.started().await.unwrap();
+    // A log that is never idle is stopped as well.
+    let journal = running.journal().clone();
+    let mut signed = 0_u32;
+    while journal
+        .submit(Command::CountRefusals { caller: caller(), grant: None, code: "rate_limited", count: 1, first, last })
+        .await
+        .is_ok()
+    {
+        signed += 1;
+        assert!(signed < 20_000, "it goes on signing over a damaged past");
+    }
+    let ended = running.ended().await;
     assert!(matches!(&ended, Ended::Fatal(why) if why.contains("older records")), "{ended:?}");
     assert!(matches!(site.wrong(), Wrong::Wal(_)));
 }
