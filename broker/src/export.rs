@@ -186,22 +186,22 @@ impl Task {
         let (folder, name) = (self.folder.clone(), self.address.name.clone());
         let cursor = spawn_blocking(move || Cursor::open(&folder, &name)).await.map_err(SinkError::lost)??;
         let mut next = cursor.next();
-        let send = match &self.address.transport {
+        let way = match &self.address.transport {
             Transport::File(path) => {
                 let path = path.clone();
                 let sink = spawn_blocking(move || FileSink::open(&path)).await.map_err(SinkError::lost)??;
                 // The file itself says what it has; the cursor is behind it after a crash.
                 next = sink.next().unwrap_or(next);
-                Send::File(sink)
+                Way::File(sink)
             }
             Transport::Syslog(address) => {
                 next = next.saturating_sub(syslog::RESENT_ROWS);
-                Send::Syslog(SyslogSink::connect(address).await?)
+                Way::Syslog(SyslogSink::connect(address).await?)
             }
-            Transport::Http(url) => Send::Http(Box::new(HttpSink::new(url, &self.folder, &self.address.name)?)),
+            Transport::Http(url) => Way::Http(Box::new(HttpSink::new(url, &self.folder, &self.address.name)?)),
         };
         self.progress.next.send_replace(next);
-        Ok((Target { send, cursor }, next))
+        Ok((Target { way, cursor }, next))
     }
 
     /// Hands over what there is and waits for more. Comes back when something fails or nobody can tell of more.
@@ -236,7 +236,7 @@ impl Task {
         let (journal, origin, format) = (self.journal.clone(), Arc::clone(&self.origin), self.address.format);
         let lines =
             spawn_blocking(move || lines(&journal, &origin, format, from, to)).await.map_err(SinkError::lost)??;
-        timeout(SEND_MAX, target.send.send(lines)).await.map_err(|_| SinkError::Slow)??;
+        timeout(SEND_MAX, target.way.send(lines)).await.map_err(|_| SinkError::Slow)??;
         let mut cursor = target.cursor.clone();
         spawn_blocking(move || cursor.advance(to)).await.map_err(SinkError::lost)??;
         Ok(())
@@ -245,17 +245,17 @@ impl Task {
 
 /// Where rows go, and how far that is.
 struct Target {
-    send: Send,
+    way: Way,
     cursor: Cursor,
 }
 
-enum Send {
+enum Way {
     File(FileSink),
     Syslog(SyslogSink),
     Http(Box<HttpSink>),
 }
 
-impl Send {
+impl Way {
     async fn send(&mut self, lines: Vec<Line>) -> Result<(), SinkError> {
         match self {
             Self::File(sink) => sink.append(lines).await,
