@@ -56,6 +56,8 @@ struct Counts {
     settled: u64,
     charged: u64,
     reads: u64,
+    scanner_locks: u64,
+    alike: u64,
     cut_recorded: Histogram,
     call_length: Histogram,
     /// When open calls were admitted; as bounded as open calls are.
@@ -87,6 +89,8 @@ impl Telemetry {
         text.counter("anteroom_calls_abandoned_total", "Calls whose end was lost in a crash.", counts.abandoned);
         text.counter("anteroom_calls_settled_total", "Abandoned calls whose hold was settled.", counts.settled);
         text.counter("anteroom_tokens_charged_total", "Tokens charged to budgets.", counts.charged);
+        text.counter("anteroom_scanner_locks_total", "Locks that the scanner set.", counts.scanner_locks);
+        text.counter("anteroom_alike_alerts_total", "Alerts about nearly the same prompts.", counts.alike);
         text.counter("anteroom_read_sessions_total", "Audit read sessions opened.", counts.reads);
         counts.cut_recorded.write(
             "anteroom_cut_recorded_seconds",
@@ -152,10 +156,16 @@ impl Counts {
                 self.cut_recorded.add(elapsed(at.since(*cut)));
             }
             Event::ReadOpened { .. } => self.reads = self.reads.saturating_add(1),
+            Event::ScannerLocked { .. } => self.scanner_locks = self.scanner_locks.saturating_add(1),
+            Event::PromptsAlike(_) => self.alike = self.alike.saturating_add(1),
             Event::LogOpened { .. }
             | Event::Snapshotted { .. }
             | Event::HoldSet { .. }
             | Event::HoldReleased { .. }
+            | Event::RulesAdded { .. }
+            | Event::WatchListSet { .. }
+            | Event::LineBudgetSet { .. }
+            | Event::LineBudgetHit { .. }
             | Event::Disposed(_)
             | Event::BrokerStarted { .. }
             | Event::ClockChanged { .. }

@@ -103,6 +103,8 @@ pub(crate) struct Party {
     pub(crate) org: OrgId,
     pub(crate) root: Key,
     pub(crate) signer: Key,
+    /// Another signer, for what takes two people.
+    pub(crate) second: Key,
     pub(crate) roster: Key,
     pub(crate) connector: Key,
     pub(crate) stop: Key,
@@ -116,11 +118,11 @@ impl Party {
     /// Makes its keys and signs its first key set and enrolment.
     pub(crate) fn new(org: &str, kind: OrgKind) -> Self {
         let org = OrgId::parse(org).unwrap();
-        let [root, signer, roster, connector, stop, witness] = std::array::from_fn(|_| Key::generate());
+        let [root, signer, second, roster, connector, stop, witness] = std::array::from_fn(|_| Key::generate());
         let mut keys = vec![(KeyRole::Root, &root), (KeyRole::Stop, &stop)];
         if kind != OrgKind::Operator {
             keys.extend([(KeyRole::Signer, &signer), (KeyRole::Roster, &roster), (KeyRole::Connector, &connector)]);
-            keys.push((KeyRole::Witness, &witness));
+            keys.extend([(KeyRole::Signer, &second), (KeyRole::Witness, &witness)]);
         }
         let keys = keys.into_iter().map(|(role, key)| RoleKey { role, key: key.public.clone() }).collect();
         let threshold = Thresholds { root: 1, signer: u8::from(kind != OrgKind::Operator) };
@@ -134,7 +136,7 @@ impl Party {
             reads_nonce: Digest::from_bytes(random()),
         };
         let enrolment = sign_json(&nonces, &[&root]).unwrap();
-        Self { org, root, signer, roster, connector, stop, witness, key_set, enrolment, nonces }
+        Self { org, root, signer, second, roster, connector, stop, witness, key_set, enrolment, nonces }
     }
 
     /// The key set's fingerprint.
@@ -330,6 +332,7 @@ impl World {
                 attachment: Vec::new().into(),
                 key_set: Some(party.key_set.clone()),
                 cut: None,
+                scanner_locks: false,
             };
             done(self.journal.submit(Command::Act(Box::new(act))).await.unwrap());
         }
@@ -583,7 +586,8 @@ pub(crate) async fn called(world: &World, access: &Access, ended: bool) -> CallI
         body_key,
         facts: Vec::new().into(),
         judgement,
-        terms: Digest::of(&access.terms_bytes),
+        judged_by: Digest::of(&access.terms_bytes),
+        scanner_locks: false,
         hold: 100,
         slot: true,
     };

@@ -9,10 +9,11 @@ use anteroom_proto::{
     names::{Digest, GrantId, LockId, OrgId},
     rpc::{
         Disposed, GetDossierRequest, GrantAccepted, GrantDeclined, GrantOffered, GrantPaused, GrantRelinquished,
-        GrantResumed, GrantSummary, GrantWithdrawn, HoldReleased, HoldSet, KeySetChanged, ListGrantsRequest,
-        LockLifted, LockSet, MembershipStated, ModelRegistered, OrganisationEnrolled, ReaderAppointed, RosterPublished,
-        RunCredentialIssued, SignedStatement, SubmitRequest, WhoAmIReply, WhoAmIRequest, acts_client::ActsClient,
-        audit_client::AuditClient, directory_client::DirectoryClient,
+        GrantResumed, GrantSummary, GrantWithdrawn, HoldReleased, HoldSet, KeySetChanged, LineBudgetSet,
+        ListGrantsRequest, LockLifted, LockSet, MembershipStated, ModelRegistered, OrganisationEnrolled,
+        ReaderAppointed, RosterPublished, RulesAdded, RunCredentialIssued, SignedStatement, SubmitRequest,
+        WatchListSet, WhoAmIReply, WhoAmIRequest, acts_client::ActsClient, audit_client::AuditClient,
+        directory_client::DirectoryClient,
     },
     statement::{
         acts::{Appointment, Decline, Lift, Lock, LockTarget, Membership, Resume, Stop, StopKind},
@@ -388,6 +389,7 @@ pub(crate) fn carried(record: &VerifiedRecord) -> Result<Vec<SignedStatement>, E
         16 => event!(HoldSet, statement),
         17 => event!(HoldReleased, statement),
         18 => event!(Disposed, statement),
+        19 => event!(LineBudgetSet, statement),
         20 => event!(GrantOffered, offer),
         21 => event!(GrantAccepted, acceptance),
         22 => event!(GrantDeclined, statement),
@@ -398,6 +400,8 @@ pub(crate) fn carried(record: &VerifiedRecord) -> Result<Vec<SignedStatement>, E
         30 => event!(RunCredentialIssued, statement),
         31 => event!(LockSet, statement),
         32 => event!(LockLifted, statement),
+        33 => event!(RulesAdded, statement),
+        34 => event!(WatchListSet, statement),
         _ => Vec::new(),
     };
     Ok(statements.into_iter().flatten().collect())

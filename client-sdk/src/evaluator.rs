@@ -4,6 +4,7 @@
 //! its identifier; the same request is sent again only if the broker never recorded it. An answer is returned only after the
 //! log's signature, the record, the connector's signature and the response chain held and the receipt is on disk.
 
+mod label;
 mod stream;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +16,8 @@ use anteroom_proto::{
     },
     names::{CallId, Digest, GrantId, RunId},
     rpc::{
-        CallClaim, CallReply, CallRequest, CallStatus, GetCallRequest, GetDossierRequest, Marking, Receipt,
-        SignedStatement, audit_client::AuditClient, directory_client::DirectoryClient,
+        CallAdmitted, CallClaim, CallReply, CallRequest, CallStatus, GetCallRequest, GetDossierRequest, Marking,
+        Receipt, SignedStatement, audit_client::AuditClient, directory_client::DirectoryClient,
         inference_client::InferenceClient,
     },
     statement::envelope::{self, Signer},
@@ -24,6 +25,7 @@ use anteroom_proto::{
 use bytes::Bytes;
 use tonic::transport::Channel;
 
+pub use label::Label;
 pub use stream::{AnswerStream, StreamItem};
 
 use crate::{
@@ -107,6 +109,8 @@ pub struct Answer {
     pub call: VerifiedCall,
     /// The receipt as kept.
     pub receipt: Receipt,
+    /// How it has to be handled.
+    pub label: Label,
 }
 
 /// What the broker has on record of a call.
@@ -303,7 +307,9 @@ impl Evaluator {
         chain.push(&reply.body);
         let receipt = reply.receipt.ok_or(VerificationError::Missing("receipt"))?;
         let call = self.settle(prepared, &receipt, reply.outcome.as_ref(), &chain).await?;
-        Ok(Answer { status: reply.status, body: reply.body, call, receipt })
+        let admitted: CallAdmitted = call.receipt().admitted().opened().event().map_err(ReceiptError::from)?;
+        let label = Label::admitted(&admitted, &self.dossier())?.ended(reply.marking)?;
+        Ok(Answer { status: reply.status, body: reply.body, call, receipt, label })
     }
 
     /// Verifies a finished call, holds its checkpoints against the log as seen, and keeps the receipt.

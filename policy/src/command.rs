@@ -11,7 +11,7 @@ use anteroom_proto::{
 
 use crate::{
     claim::VerifiedClaim,
-    event::{CallerId, ClockTrust, Event, Refused},
+    event::{Alike, CallerId, ClockTrust, Event, Refused},
     judge::Judgement,
     refusal::Refusal,
 };
@@ -99,6 +99,13 @@ pub enum Command {
         /// Digest of the state.
         state: Digest,
     },
+    /// Many prompts of a grant are nearly the same.
+    Alike {
+        /// The grant.
+        grant: GrantId,
+        /// What was counted.
+        alike: Alike,
+    },
     /// Time passed: expiries, lapses and overdue settlements are noted.
     Tick,
 }
@@ -119,6 +126,7 @@ impl Command {
             | Self::Report { .. }
             | Self::OpenRead { .. }
             | Self::Snapshot { .. }
+            | Self::Alike { .. }
             | Self::Tick => false,
         }
     }
@@ -164,8 +172,10 @@ pub struct CallCommand {
     pub facts: Arc<[u8]>,
     /// What they said.
     pub judgement: Judgement,
-    /// Digest of the terms they were built from.
-    pub terms: Digest,
+    /// Names what it was judged with: [`crate::standing::Grant::judged_by`] of the grant then.
+    pub judged_by: Digest,
+    /// Whether the scanner found in it what locks.
+    pub scanner_locks: bool,
     /// Tokens to hold.
     pub hold: u64,
     /// Whether a slot is reserved.
@@ -204,6 +214,8 @@ pub struct Finish {
     pub status: u32,
     /// When the gate closed on it.
     pub cut: Option<At>,
+    /// Whether the scanner found in its answer what locks.
+    pub scanner_locks: bool,
 }
 
 /// What was decided: what to record, and what to say once it is durable.

@@ -9,6 +9,7 @@ mod call;
 mod grant;
 mod org;
 mod retention;
+mod rules;
 
 pub use call::{Asked, CLAIM_CLOCK_MS, No, check};
 pub use grant::{CREDENTIALS_MAX, GRANTS_MAX};
@@ -81,6 +82,10 @@ fn judge(state: &State, command: &Command, now: Now) -> Decision {
         Command::Snapshot { size, root, state } => {
             one(Scope::System, Event::Snapshotted { size: *size, root: *root, state: *state })
         }
+        Command::Alike { grant, alike } if state.standing().grants.contains_key(grant) => {
+            one(Scope::Grant(*grant), Event::PromptsAlike(*alike))
+        }
+        Command::Alike { .. } => nothing(Reply::Noted),
         Command::Tick => tick(state, now),
     }
 }
@@ -104,6 +109,7 @@ pub fn decide_too_large(state: &State, command: &Command) -> Decision {
         | Command::CountRefusals { .. }
         | Command::OpenRead { .. }
         | Command::Snapshot { .. }
+        | Command::Alike { .. }
         | Command::Tick => nothing(refused(refusal, "the record is too large")),
     }
 }

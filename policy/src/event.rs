@@ -14,10 +14,11 @@ use anteroom_proto::{
     names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId},
     rpc::SignedStatement,
     statement::{
-        acts::{Appointment, DispositionAction, Hold, Lock, RunCredential},
+        acts::{Appointment, DispositionAction, Hold, Lock, LockTarget, RunCredential},
         key_set::{Enrolment, KeySet, OrgKind},
         model::Registration,
         roster::Roster,
+        rules::{LineBudget, Narrowing, WatchList, Watched},
         terms::Terms,
     },
     time::{At, Window},
@@ -332,6 +333,53 @@ pub enum Event {
     },
     /// What the operator did with a scope whose time is over.
     Disposed(Box<Disposed>),
+    /// A party added rules that refuse.
+    RulesAdded {
+        /// What was signed.
+        narrowing: Arc<Narrowing>,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// A lab gave the scanner of a grant its list.
+    WatchListSet {
+        /// What was signed.
+        watch: WatchList,
+        /// The list; absent to whoever may not see it.
+        list: Option<Arc<Watched>>,
+        /// Its bytes; empty to whoever may not see it.
+        list_bytes: Arc<[u8]>,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// A lab bounded a line.
+    LineBudgetSet {
+        /// What was signed.
+        budget: LineBudget,
+        /// As signed.
+        statement: SignedStatement,
+    },
+    /// The scanner locked.
+    ScannerLocked {
+        /// The lock, which counts as the lab's.
+        lock: LockId,
+        /// The call it was found in.
+        call: CallId,
+        /// What it hits.
+        target: LockTarget,
+    },
+    /// Many prompts of a grant are nearly the same.
+    PromptsAlike(Alike),
+    /// All grants of a line together had no room for a call.
+    LineBudgetHit {
+        /// The grant.
+        grant: GrantId,
+        /// The call.
+        call: CallId,
+        /// The line.
+        line: ModelLine,
+        /// What was compared, as `name=value` lines.
+        values: String,
+    },
     /// A call may pass.
     CallAdmitted(Box<Admitted>),
     /// A call may not pass.
@@ -376,6 +424,19 @@ pub enum Event {
         /// From where.
         from_seq: u64,
     },
+}
+
+/// How alike the prompts of one grant were in the last 24 hours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Alike {
+    /// How many were nearly the same as another.
+    pub count: u64,
+    /// When the first of them came.
+    pub first: At,
+    /// How many runs they came from.
+    pub runs: u32,
+    /// How many people.
+    pub people: u32,
 }
 
 /// A disposition.
@@ -437,6 +498,10 @@ impl Event {
             | Self::LockLifted { .. }
             | Self::HoldSet { .. }
             | Self::HoldReleased { .. }
+            | Self::RulesAdded { .. }
+            | Self::WatchListSet { .. }
+            | Self::LineBudgetSet { .. }
+            | Self::ScannerLocked { .. }
             | Self::Disposed(_) => true,
             Self::BrokerStarted { .. }
             | Self::Snapshotted { .. }
@@ -448,6 +513,8 @@ impl Event {
             | Self::CallFinished(_)
             | Self::CallAbandoned { .. }
             | Self::CallSettled { .. }
+            | Self::PromptsAlike(_)
+            | Self::LineBudgetHit { .. }
             | Self::ReadOpened { .. } => false,
         }
     }

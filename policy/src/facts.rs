@@ -29,7 +29,8 @@ const UNREADABLE_LEVEL: u32 = u32::MAX;
 
 /// Puts the facts of a call together.
 ///
-/// `network` is the caller's network as the terms name it, or `unknown`.
+/// `network` is the caller's network as the terms name it, or `unknown`; `repeated` says whether the grant asked these very texts
+/// more often than its terms let it.
 #[must_use]
 #[expect(
     clippy::too_many_arguments,
@@ -44,6 +45,7 @@ pub fn facts(
     at: At,
     declared: Option<&Marking>,
     scan: &ScanSummary,
+    repeated: bool,
 ) -> Facts {
     let (model, variant) = asked_model(&body.model, terms);
     Facts {
@@ -78,6 +80,7 @@ pub fn facts(
         trained_until_minute: person.trained_until_ms.minute(),
         engaged_until_minute: person.valid_until_ms.minute(),
         run: run.id.as_str().to_owned(),
+        repeated,
     }
 }
 

@@ -23,6 +23,7 @@ use anteroom_proto::{
         key_set::{Enrolment, KeyRole, KeySet, OrgKind, RoleKey, Thresholds},
         model::Registration,
         roster::{Person, Roster, Tri},
+        rules::{LineBudget, Narrowing, WatchList, Watched},
         terms::{
             Budget, CallLimits, Endpoint, Features, MarkingTerms, ModelTerms, Party, PolicyTerms, RunTerms,
             ScannerLocks, Terms, WindowTerms,
@@ -32,7 +33,7 @@ use anteroom_proto::{
 };
 
 use crate::{
-    event::{Admitted, ClockKey, ClockTrust, Dep, Disposed, Event, Finished, Refused},
+    event::{Admitted, Alike, ClockKey, ClockTrust, Dep, Disposed, Event, Finished, Refused},
     record::{self, Place},
 };
 
@@ -82,6 +83,7 @@ pub(crate) fn terms() -> Terms {
             line: ModelLine::parse("aurora").unwrap(),
             builds: vec![digest(0x15)],
             variants: vec![Variant::parse("standard").unwrap()],
+            lowered: Vec::new(),
             unrelated_to: Vec::new(),
         },
         window: WindowTerms {
@@ -100,10 +102,16 @@ pub(crate) fn terms() -> Terms {
             networks: Vec::new(),
             content_profile: "default".to_owned(),
         }],
-        limits: CallLimits { body_bytes_max: 65_536, tokens_max: 8_192, default_max_tokens: 256, image_tokens: 1_024 },
+        limits: CallLimits {
+            body_bytes_max: 65_536,
+            tokens_max: 8_192,
+            default_max_tokens: 256,
+            image_tokens: 1_024,
+            repeats_max: None,
+        },
         budget: Budget { calls: 10, tokens: 100_000, open: 4 },
         marking: MarkingTerms::default(),
-        policy: PolicyTerms { baseline: digest(0x17), additions: String::new() },
+        policy: PolicyTerms { baseline: digest(0x17), additions: String::new(), contact: None },
         endpoint: Endpoint::Connector,
         scanner_locks: ScannerLocks::Run,
     }
@@ -361,6 +369,46 @@ fn samples() -> Vec<(Scope, Event)> {
                 statement: signed(&disposition),
             })),
         ),
+    ]
+    .into_iter()
+    .chain(added(grant, call))
+    .collect()
+}
+
+/// What is added to grants, and what the scanner finds.
+fn added(grant: GrantId, call: CallId) -> Vec<(Scope, Event)> {
+    let lab = org("lab-a");
+    let (in_grant, in_lab) = (Scope::Grant(grant), Scope::Organisation(lab.clone()));
+    let line = ModelLine::parse("aurora").unwrap();
+    let narrowing = Narrowing {
+        grant,
+        by: lab.clone(),
+        after: digest(30),
+        rules: "@id(\"a\") forbid (principal, action, resource);".to_owned(),
+        reason: "counsel".to_owned(),
+    };
+    let list_bytes: Arc<[u8]> =
+        format!(r#"{{"nonce":"{}","canaries":["heron-seven"]}}"#, digest(31)).into_bytes().into();
+    let list = Watched::parse(&list_bytes).unwrap();
+    let watch = WatchList { grant, by: lab.clone(), list: Digest::of(&list_bytes), previous: None };
+    let budget = LineBudget { by: lab.clone(), line: line.clone(), calls: 10, tokens: 1000, previous: None };
+    vec![
+        (in_grant.clone(), Event::RulesAdded { statement: signed(&narrowing), narrowing: Arc::new(narrowing) }),
+        (
+            in_grant.clone(),
+            Event::WatchListSet { statement: signed(&watch), watch, list: Some(Arc::new(list)), list_bytes },
+        ),
+        (in_lab.clone(), Event::LineBudgetSet { statement: signed(&budget), budget }),
+        (
+            in_grant.clone(),
+            Event::ScannerLocked {
+                lock: LockId::from_bytes([32; 16]),
+                call,
+                target: LockTarget::Run { grant, run: RunId::parse("run-a").unwrap() },
+            },
+        ),
+        (in_grant, Event::PromptsAlike(Alike { count: 64, first: at(1), runs: 2, people: 1 })),
+        (in_lab, Event::LineBudgetHit { grant, call, line, values: "line_held=1".to_owned() }),
     ]
 }
 

@@ -11,7 +11,10 @@ use std::{
 use anteroom_proto::{names::Digest, rpc::Facts, statement::terms::Terms};
 use prost::Message;
 
-use crate::rules::{self, RulesError, engine::Rules};
+use crate::{
+    rules::{self, Added, RulesError, engine::Rules},
+    standing::Grant,
+};
 
 /// Most judgements that an epoch remembers; beyond it, all are forgotten.
 pub const CACHE_ENTRIES_MAX: usize = 1024;
@@ -53,12 +56,28 @@ impl Epoch {
     /// # Errors
     /// The terms name another baseline than this program has, or add rules that cannot be used.
     pub fn new(terms: Arc<Terms>) -> Result<Self, RulesError> {
+        Self::with(terms, &[])
+    }
+
+    /// Compiles the rules of a grant as it stands.
+    ///
+    /// # Errors
+    /// As [`Epoch::new`].
+    pub fn of(grant: &Grant) -> Result<Self, RulesError> {
+        Self::with(Arc::clone(&grant.terms), &Added::of(grant))
+    }
+
+    /// Compiles the rules that the terms name and those added since.
+    ///
+    /// # Errors
+    /// As [`Epoch::new`].
+    pub fn with(terms: Arc<Terms>, added: &[Added]) -> Result<Self, RulesError> {
         let here = rules::baseline_digest();
         if terms.policy.baseline != here {
             return Err(RulesError::Baseline { named: terms.policy.baseline, here });
         }
-        let rules = Rules::new(&terms)?;
-        let digest = rules::digest(&terms);
+        let rules = Rules::with(&terms, added)?;
+        let digest = rules::digest_with(&terms, added);
         Ok(Self { terms, rules, digest, cache: Mutex::default() })
     }
 

@@ -12,6 +12,7 @@ pub mod event;
 pub mod facts;
 pub mod grant;
 pub mod judge;
+pub mod marking;
 pub mod record;
 pub mod refusal;
 pub mod replay;

@@ -4,6 +4,7 @@
 
 mod call;
 mod read;
+mod rules;
 
 use std::sync::Arc;
 
@@ -223,6 +224,47 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
                 last_index: disposed.last_index,
                 last_entry: disposed.last_entry.as_bytes().to_vec(),
                 statement: some(&disposed.statement),
+            }
+        ),
+        Event::RulesAdded { narrowing, statement } => {
+            record!(33, rpc::RulesAdded { by: narrowing.by.to_string(), statement: some(statement) })
+        }
+        Event::WatchListSet { watch, list: _, list_bytes, statement } => record!(
+            34,
+            rpc::WatchListSet { lab: watch.by.to_string(), statement: some(statement), list: list_bytes.to_vec() }
+        ),
+        Event::LineBudgetSet { budget, statement } => record!(
+            19,
+            rpc::LineBudgetSet {
+                lab: budget.by.to_string(),
+                line: budget.line.to_string(),
+                statement: some(statement),
+            }
+        ),
+        Event::ScannerLocked { lock, call, target } => record!(
+            35,
+            rpc::ScannerLocked {
+                lock: id(lock.as_bytes()),
+                call: id(call.as_bytes()),
+                target: rules::target_out(target),
+            }
+        ),
+        Event::PromptsAlike(alike) => record!(
+            46,
+            rpc::PromptsAlike {
+                count: alike.count,
+                first_ms: alike.first.ms(),
+                runs: alike.runs,
+                people: alike.people,
+            }
+        ),
+        Event::LineBudgetHit { grant, call, line, values } => record!(
+            47,
+            rpc::LineBudgetHit {
+                grant: id(grant.as_bytes()),
+                call: id(call.as_bytes()),
+                line: line.to_string(),
+                values: values.clone(),
             }
         ),
         Event::CallAdmitted(call) => record!(40, admitted_out(call)),
@@ -483,6 +525,7 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
                 statement,
             }))
         }
+        19 => rules::line_budget_in(record.event()?)?,
         20 => {
             let m: rpc::GrantOffered = record.event()?;
             let terms = Terms::parse(&m.terms).map_err(|_| RecordError::Event("the terms cannot be read"))?;
@@ -544,6 +587,9 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
             let m: rpc::LockLifted = record.event()?;
             Event::LockLifted { lock: lock_id(&m.lock)?, by: org(&m.by)?, statement: signed(m.statement)? }
         }
+        33 => rules::added_in(record.event()?)?,
+        34 => rules::watch_in(record.event()?, record.is_part())?,
+        35 => rules::locked_in(record.event()?)?,
         40 => Event::CallAdmitted(Box::new(admitted_in(record.event()?, record.is_part())?)),
         41 => Event::CallRefused(Box::new(refused_in(record.event()?)?)),
         42 => {
@@ -578,6 +624,8 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
             let m: rpc::CallSettled = record.event()?;
             Event::CallSettled { call: call(&m.call)?, outcome: m.outcome, charged: m.charged_tokens }
         }
+        46 => rules::alike_in(record.event()?)?,
+        47 => rules::hit_in(record.event()?)?,
         50 => {
             let m: rpc::ReadOpened = record.event()?;
             Event::ReadOpened { reader: m.reader, target: read::scope(&m.target)?, from_seq: m.from_seq }

@@ -122,6 +122,12 @@ refusals! {
     GrantRelinquished "grant_relinquished" Ended "the agency has given the grant back";
     GrantDeclined "grant_declined" Ended "the agency has declined the offer";
     GrantLapsed "grant_lapsed" Ended "the offer was not accepted in time";
+    TwoPeople "two_people_needed" Denied "lowered safeguards and tools that reach the internet take the signatures of two people of the lab";
+    RulesInvalid "rules_invalid" Invalid "the rules cannot be used; the detail says why, and `anteroom policy check` says it beforehand";
+    RulesChanged "rules_changed" Conflict "other rules are in force by now than the statement was written against; read them and sign again";
+    WatchListInvalid "watch_list_invalid" Invalid "the list for the scanner cannot be used; see the detail";
+    WatchListChanged "watch_list_changed" Conflict "another list is in force by now than the statement takes the place of; sign again";
+    LineBudgetChanged "line_budget_changed" Conflict "another bound on this line is in force by now than the statement takes the place of; sign again";
     WindowOver "window_over" Invalid "the window named in the terms is over already";
     CapReached "cap_reached" Denied "the 720 hours of this model line with this sponsor are used up";
     LineNotDisclaimed "line_not_disclaimed" Denied "another line of this lab has a running clock; both sides have to state in the terms that the lines are unrelated";
@@ -148,6 +154,8 @@ refusals! {
     TokensExceeded "tokens_exceeded" Denied "the call asks for more tokens than the terms allow for one call";
     BudgetHeld "budget_held" Later "calls in flight hold what is left of the budget; try again when some have ended";
     BudgetSpent "budget_spent" Denied "the budget is spent";
+    LineBudgetHeld "line_budget_held" Later "calls in flight hold what is left of the lab's bound on this model line; try again when some have ended";
+    LineBudgetSpent "line_budget_spent" Denied "the lab's bound on all use of this model line is reached; ask the lab";
     LabOffline "lab_offline" Later "no connector of the lab has a free slot for this model; try again shortly";
     ConnectorRefused "connector_refused" Denied "the lab's connector refused the call";
     ConnectorLost "connector_lost" Unavailable "the lab's connector went away in mid-call; its report will settle the budget";

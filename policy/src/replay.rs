@@ -7,13 +7,16 @@
 //! **Invariant:** replay uses the deciding functions themselves ([`crate::decide::check`], [`crate::judge::judge_uncached`]),
 //! never a copy of them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anteroom_proto::{
     ledger::scope::Scope,
-    names::{Digest, GrantId},
+    names::{Digest, GrantId, OrgId},
     rpc::{Facts, SignedStatement},
-    statement::{StatementError, roster::Roster},
+    statement::{StatementError, acts::LockTarget, roster::Roster},
     time::Window,
 };
 use prost::Message as _;
@@ -25,7 +28,7 @@ use crate::{
     event::{Admitted, ClockTrust, Entered, Event, Refused},
     judge::{Epoch, Judgement, Verdict, judge_uncached},
     refusal::Refusal,
-    standing::{Grant, PublishedRoster},
+    standing::{Grant, PublishedRoster, StandingLock},
     state::State,
 };
 
@@ -66,6 +69,8 @@ pub struct Replay {
     state: State,
     epochs: BTreeMap<Digest, Option<Arc<Epoch>>>,
     follows_system: bool,
+    /// Grants that labs' scopes name.
+    opened: BTreeSet<(OrgId, GrantId)>,
     report: Report,
 }
 
@@ -83,7 +88,7 @@ impl Replay {
     /// The statement is no roster.
     pub fn adopt_roster(&mut self, statement: &SignedStatement) -> Result<(), StatementError> {
         let roster = Arc::new(Roster::parse(statement)?);
-        let published = PublishedRoster { roster, statement: statement.clone(), index: 0 };
+        let published = PublishedRoster::new(roster, statement.clone(), 0, &[]);
         self.state.adopt_roster(Digest::of(&statement.payload), published);
         Ok(())
     }
@@ -97,6 +102,8 @@ impl Replay {
             self.refused(entered, refused);
         } else if let Event::LogOpened { .. } = &entered.event {
             self.follows_system = true;
+        } else if let Event::GrantOpened { grant, lab, .. } = &entered.event {
+            self.opened.insert((lab.clone(), *grant));
         }
         self.state.apply(entered);
     }
@@ -119,6 +126,9 @@ impl Replay {
         let recorded = (Verdict::Allow, call.policy, call.reasons.clone());
         if !self.same_verdict(entered.index, &judgement, recorded) {
             return;
+        }
+        if !self.sees_line(&grant) {
+            return self.assert_only();
         }
         let computed = self.check(entered, &grant, Some(&call.claim), judgement.verdict, call.hold, true);
         match computed {
@@ -151,6 +161,10 @@ impl Replay {
         if refused.code == Refusal::CapReached.code() && self.state.standing().clock_of(&grant.terms).is_none() {
             return self.assert_only();
         }
+        let of_line = [Refusal::LineBudgetHeld, Refusal::LineBudgetSpent].iter().any(|no| no.code() == refused.code);
+        if of_line && !(self.bounded(&grant) && self.sees_line(&grant)) {
+            return self.assert_only();
+        }
         let value = |name: &str| refused.values.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         let hold = value("call_hold").and_then(|hold| hold.parse().ok());
         let slot = value("call_slot").and_then(|slot| slot.parse().ok());
@@ -172,11 +186,8 @@ impl Replay {
 
     fn judge(&mut self, grant: &Grant, facts: &[u8]) -> Option<Judgement> {
         let facts = Facts::decode(facts).ok()?;
-        let epoch = self
-            .epochs
-            .entry(grant.terms_digest)
-            .or_insert_with(|| Epoch::new(Arc::clone(&grant.terms)).ok().map(Arc::new))
-            .clone()?;
+        let epoch =
+            self.epochs.entry(grant.judged_by).or_insert_with(|| Epoch::of(grant).ok().map(Arc::new)).clone()?;
         Some(judge_uncached(&epoch, &facts))
     }
 
@@ -212,9 +223,34 @@ impl Replay {
         if !follows {
             return None;
         }
+        if !self.sees_citizenships(grant) {
+            return None;
+        }
         let claim = ReadClaim::read(claim?.clone()).ok()?;
         let now = Now { at: entered.at, trusted: standing.clock == ClockTrust::Trusted };
         Some(decide::check(&self.state, Asked { claim: &claim, verdict, hold, slot }, grant, now))
+    }
+
+    /// Whether a lock on a citizenship can be decided again, if one stands that could hit this grant's people.
+    fn sees_citizenships(&self, grant: &Grant) -> bool {
+        let standing = self.state.standing();
+        let asks = |held: &Arc<StandingLock>| matches!(held.lock.target, LockTarget::Citizen { .. });
+        let seen = || standing.rosters.get(&grant.terms.roster).is_some_and(|roster| roster.citizenships.is_some());
+        !standing.locks.values().any(asks) || seen()
+    }
+
+    /// Whether the sum over all grants of a bounded line is the one that the decision saw: every grant that the lab's scope names has
+    /// been fed.
+    fn sees_line(&self, grant: &Grant) -> bool {
+        let (lab, standing) = (&grant.terms.lab.org, self.state.standing());
+        let mut of_lab = self.opened.iter().filter(|(by, _)| by == lab);
+        !self.bounded(grant) || of_lab.all(|(_, opened)| standing.grants.contains_key(opened))
+    }
+
+    /// Whether a bound on the grant's line is known to stand.
+    fn bounded(&self, grant: &Grant) -> bool {
+        let key = (grant.terms.lab.org.clone(), grant.terms.model.line.clone());
+        self.state.standing().line_budgets.contains_key(&key)
     }
 
     fn same_decision(&mut self) {

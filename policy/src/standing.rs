@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use anteroom_proto::{
     ledger::{leaf::Entry, scope::Scope},
-    names::{Digest, GrantId, LockId, ModelLine, OrgId, RunId},
+    names::{Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId},
     rpc::SignedStatement,
     statement::{
         acts::{Appointment, Hold, Lock, LockTarget, RunCredential},
         key_set::{KeySet, OrgKind},
-        roster::{Person, Roster, Tri},
+        roster::{Person, PrivatePerson, Rest, Roster, Tri},
+        rules::{LineBudget, Narrowing, Watched},
         terms::Terms,
     },
     time::{At, Window},
@@ -62,6 +63,8 @@ pub struct Standing {
     pub released: OrdSet<LockId>,
     /// Scopes that were destroyed. Nothing happens in them any more.
     pub disposed: OrdMap<Scope, Arc<Disposition>>,
+    /// What labs let all grants of a line use together.
+    pub line_budgets: OrdMap<(OrgId, ModelLine), Arc<StandingLineBudget>>,
 }
 
 /// An organisation.
@@ -125,15 +128,74 @@ pub struct PublishedRoster {
     pub statement: SignedStatement,
     /// Index of the record.
     pub index: u64,
+    /// Citizenships of each person, in roster order; absent to readers whom the agency does not show them.
+    pub citizenships: Option<Arc<[Vec<String>]>>,
+}
+
+impl PublishedRoster {
+    /// A roster with what `private`, the agency's own part, says of citizenships; that is empty to readers who may not see it.
+    #[must_use]
+    pub fn new(roster: Arc<Roster>, statement: SignedStatement, index: u64, private: &[u8]) -> Self {
+        let people: Option<Vec<PrivatePerson>> = serde_json::from_slice(private).ok();
+        let citizenships = people.and_then(|people| {
+            people.iter().map(|person| Some(serde_json::from_str::<Rest>(&person.rest).ok()?.citizenships)).collect()
+        });
+        Self { roster, statement, index, citizenships }
+    }
+
+    /// Whether a person of this roster holds a citizenship. Who is not known to hold none but others may hold it.
+    #[must_use]
+    pub fn may_be_citizen(&self, pseudonym: &Pseudonym, country: &str) -> bool {
+        let place = self.roster.people.iter().position(|person| person.pseudonym == *pseudonym);
+        let held = place.and_then(|place| self.citizenships.as_ref()?.get(place));
+        held.is_none_or(|held| held.is_empty() || held.iter().any(|citizenship| citizenship == country))
+    }
 }
 
 /// A lock with when it was set.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StandingLock {
-    /// What was signed.
+    /// What was signed, or what the scanner set in the lab's name.
     pub lock: Lock,
     /// When.
     pub at: At,
+    /// Index of the record.
+    pub index: u64,
+    /// The scope that it is recorded in, and goes with.
+    pub scope: Scope,
+}
+
+/// A bound on all grants of a line.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StandingLineBudget {
+    /// What was signed.
+    pub budget: LineBudget,
+    /// Digest of the statement's payload.
+    pub digest: Digest,
+    /// Index of the record.
+    pub index: u64,
+}
+
+/// Rules that were added to a grant.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AddedRules {
+    /// What was signed.
+    pub narrowing: Arc<Narrowing>,
+    /// As signed.
+    pub statement: SignedStatement,
+    /// Index of the record.
+    pub index: u64,
+}
+
+/// A lab's list for the scanner of a grant.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StandingWatch {
+    /// SHA-256 of the list's bytes.
+    pub digest: Digest,
+    /// The list; absent to readers who may not see it.
+    pub list: Option<Arc<Watched>>,
+    /// Digest of the statement's payload.
+    pub statement: Digest,
     /// Index of the record.
     pub index: u64,
 }
@@ -205,6 +267,12 @@ pub struct Grant {
     pub offered: u64,
     /// Counts its changes.
     pub epoch: u64,
+    /// Rules that either side added since, oldest first.
+    pub added: Vec<AddedRules>,
+    /// The lab's list for the scanner.
+    pub watch: Option<Arc<StandingWatch>>,
+    /// Names everything that calls are judged with: terms, added rules, list. A judgement under another one is stale.
+    pub judged_by: Digest,
 }
 
 /// A pause.
@@ -247,6 +315,7 @@ impl Default for Standing {
             holds: OrdMap::new(),
             released: OrdSet::new(),
             disposed: OrdMap::new(),
+            line_budgets: OrdMap::new(),
         }
     }
 }
@@ -300,6 +369,10 @@ impl Standing {
             LockTarget::Line { line } => *line == subject.terms.model.line,
             LockTarget::NotUsPerson {} => subject.person.is_none_or(|person| person.us_person != Tri::Yes),
             LockTarget::NotUsOnly {} => subject.person.is_none_or(|person| person.us_only != Tri::Yes),
+            LockTarget::Citizen { country } => subject.person.is_none_or(|person| {
+                let roster = self.rosters.get(&subject.terms.roster);
+                roster.is_none_or(|roster| roster.may_be_citizen(&person.pseudonym, country))
+            }),
         }
     }
 }
@@ -327,6 +400,24 @@ pub fn clock_key(terms: &Terms) -> ClockKey {
 }
 
 impl Grant {
+    /// Gives [`Grant::judged_by`] what follows from terms, added rules and list.
+    pub(crate) fn renamed(&mut self) {
+        if self.added.is_empty() && self.watch.is_none() {
+            self.judged_by = self.terms_digest;
+            return;
+        }
+        let mut bytes = b"anteroom/judged-by/v1".to_vec();
+        bytes.extend_from_slice(self.terms_digest.as_bytes());
+        for added in &self.added {
+            bytes.extend_from_slice(Digest::of(&added.statement.payload).as_bytes());
+        }
+        if let Some(watch) = &self.watch {
+            bytes.push(1);
+            bytes.extend_from_slice(watch.digest.as_bytes());
+        }
+        self.judged_by = Digest::of(&bytes);
+    }
+
     /// The window that calls at `at` stand in: the fixed one, or, if none is fixed, the one that a first call at `at` would
     /// fix, both cut by the cap clock at either end: a clock scheduled for later has not started.
     #[must_use]

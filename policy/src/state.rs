@@ -4,7 +4,9 @@
 //! asked before it is recorded, in [`crate::decide`]; applying asks nothing.
 
 mod dispose;
+mod lines;
 mod part;
+mod rules;
 
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use anteroom_proto::{
         leaf::Entry,
         scope::{Scope, TagKey},
     },
-    names::{CallId, Digest, GrantId, RunId},
+    names::{CallId, Digest, GrantId, ModelLine, OrgId, RunId},
     time::{At, HOUR_MS},
 };
 use imbl::OrdMap;
@@ -29,7 +31,11 @@ use crate::{
     },
 };
 
-pub use self::part::{Part, PartError, digest};
+pub use self::{
+    lines::LineUsage,
+    part::{Part, PartError, digest},
+    rules::SCANNER_REASON,
+};
 
 /// How long a finished call is remembered, so that repeating it dispatches nothing: 24 hours.
 pub const REMEMBERED_MS: i64 = 24 * HOUR_MS;
@@ -49,6 +55,8 @@ pub struct State {
     open: OrdMap<CallId, OpenCall>,
     abandoned: OrdMap<CallId, OpenCall>,
     done: OrdMap<CallId, DoneCall>,
+    /// Sums of the accounts above; in no part.
+    lines: OrdMap<(OrgId, ModelLine), LineUsage>,
 }
 
 /// A grant's budgets.
@@ -272,8 +280,8 @@ impl State {
                 let key = (registration.lab.clone(), registration.manifest);
                 Arc::make_mut(&mut self.standing).models.insert(key, Arc::new(model));
             }
-            Event::RosterPublished { digest, roster, statement, private: _ } => {
-                let published = PublishedRoster { roster: Arc::clone(roster), statement: statement.clone(), index };
+            Event::RosterPublished { digest, roster, statement, private } => {
+                let published = PublishedRoster::new(Arc::clone(roster), statement.clone(), index, private);
                 Arc::make_mut(&mut self.standing).rosters.insert(*digest, Arc::new(published));
             }
             Event::ReaderAppointed { appointment, statement: _ } => {
@@ -297,6 +305,9 @@ impl State {
                     index,
                     offered: index,
                     epoch: 0,
+                    added: Vec::new(),
+                    watch: None,
+                    judged_by: Digest::of(terms_bytes),
                 };
                 let accounts = Accounts {
                     grant: Account::new(terms.budget),
@@ -349,7 +360,8 @@ impl State {
             Event::LockSet { lock, statement: _ } => {
                 let standing = Arc::make_mut(&mut self.standing);
                 standing.locks_epoch = index.saturating_add(1);
-                standing.locks.insert(lock.id, Arc::new(StandingLock { lock: lock.clone(), at, index }));
+                let held = StandingLock { lock: lock.clone(), at, index, scope: entered.scope.clone() };
+                standing.locks.insert(lock.id, Arc::new(held));
             }
             Event::LockLifted { lock, by: _, statement: _ } => {
                 let standing = Arc::make_mut(&mut self.standing);
@@ -367,6 +379,10 @@ impl State {
                 standing.released.insert(*hold);
             }
             Event::Disposed(disposed) => self.dispose(entered, disposed),
+            Event::RulesAdded { .. }
+            | Event::WatchListSet { .. }
+            | Event::LineBudgetSet { .. }
+            | Event::ScannerLocked { .. } => self.apply_rules(entered),
             Event::CallAdmitted(call) => self.admit(entered, call),
             Event::CallFinished(end) => {
                 if let Some(open) = self.open.remove(&end.call) {
@@ -397,6 +413,8 @@ impl State {
             | Event::ActRefused { .. }
             | Event::CallRefused(_)
             | Event::RefusalsCounted { .. }
+            | Event::PromptsAlike(_)
+            | Event::LineBudgetHit { .. }
             | Event::ReadOpened { .. } => {}
         }
     }
@@ -427,6 +445,7 @@ impl State {
             if let Some(run) = accounts.runs.get_mut(&call.run) {
                 run.hold(hold);
             }
+            self.line_holds(&grant, hold);
         }
         let open = OpenCall {
             grant,
@@ -445,6 +464,7 @@ impl State {
         if let Some(run) = accounts.runs.get_mut(&open.run) {
             run.settle(open.hold, charged, was_open);
         }
+        self.line_settles(&open.grant, open.hold, charged);
     }
 
     /// Forgets calls whose identifiers are refused for their age by now. Identifiers sort by time, so this looks at the

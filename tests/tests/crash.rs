@@ -133,7 +133,7 @@ async fn streams(tally: Arc<Tally>, mut rng: Rng) {
         };
         loop {
             match soon("an event", events.message()).await {
-                Ok(Some(CallEvent { event: Some(event) })) => match event {
+                Ok(Some(CallEvent { event: Some(event), .. })) => match event {
                     call_event::Event::Admitted(proven) => match live.caller.admission(&proven, call) {
                         Ok(record) => tally.show(&record),
                         Err(error) => lock(&tally.wrong).push(format!("{call}: the admission does not hold: {error}")),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anteroom_proto::{
-    names::{ModelLine, OrgId},
+    names::{GrantId, ModelLine, OrgId},
     rpc::{
         acts_server::ActsServer, audit_server::AuditServer, directory_server::DirectoryServer,
         enrolment_server::EnrolmentServer,
@@ -92,6 +92,11 @@ impl Cutter for Behind {
 
     fn restore(&self, cut: &Cut) {
         self.0.reopen(cut.grant);
+    }
+
+    fn judge_again(&self, grant: &GrantId) {
+        let cut = self.0.judge_again(grant);
+        tracing::info!(%grant, cut, "open streams were judged by added rules");
     }
 }
 

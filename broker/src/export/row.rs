@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use anteroom_policy::event::{Event, Finished, Refused};
+use anteroom_policy::{
+    event::{Event, Finished, Refused},
+    marking::banner,
+};
 use anteroom_proto::{
     ledger::{scope::Scope, tree::leaf_hash},
+    rpc::Facts,
     statement::acts::LockTarget,
 };
 use data_encoding::HEXLOWER;
+use prost::Message as _;
 use serde::Serialize;
 
 use crate::journal::Sealed;
@@ -69,6 +74,9 @@ pub struct Told {
     /// How many times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+    /// A call's effective marking, as a banner line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marking: Option<String>,
     /// What it is about, where no other field says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -129,6 +137,27 @@ fn fill(told: &mut Told, event: &Event) {
         Event::HoldReleased { hold, by, .. } => {
             told.actor = Some(by.to_string());
             told.target = Some(hold.to_string());
+        }
+        Event::RulesAdded { narrowing, .. } => told.actor = Some(narrowing.by.to_string()),
+        Event::WatchListSet { watch, .. } => {
+            told.actor = Some(watch.by.to_string());
+            told.target = Some(watch.list.to_string());
+        }
+        Event::LineBudgetSet { budget, .. } => {
+            told.actor = Some(budget.by.to_string());
+            told.target = Some(budget.line.to_string());
+            told.count = Some(budget.calls);
+            told.tokens = Some(budget.tokens);
+        }
+        Event::ScannerLocked { lock: _, call, target } => {
+            told.call = Some(call.to_string());
+            told.target = Some(self::target(target));
+        }
+        Event::PromptsAlike(alike) => told.count = Some(alike.count),
+        Event::LineBudgetHit { grant, call, line, values: _ } => {
+            told.grant = Some(grant.to_string());
+            told.call = Some(call.to_string());
+            told.target = Some(line.to_string());
         }
         Event::Disposed(disposed) => {
             told.target = Some(disposed.scope.to_string());
@@ -205,6 +234,7 @@ fn fill(told: &mut Told, event: &Event) {
             told.call = Some(call.call.to_string());
             told.run = Some(call.run.to_string());
             told.tokens = Some(call.hold);
+            told.marking = marking(&call.facts);
         }
         Event::CallRefused(refused) => refusal(told, refused),
         Event::RefusalsCounted { code, caller, count, .. } => {
@@ -237,6 +267,12 @@ fn refusal(told: &mut Told, refused: &Refused) {
     if !refused.reasons.is_empty() {
         told.target = Some(refused.reasons.join(" "));
     }
+    told.marking = refused.facts.as_deref().and_then(marking);
+}
+
+/// The effective marking that a call's facts hold.
+fn marking(facts: &[u8]) -> Option<String> {
+    Facts::decode(facts).ok()?.marking.as_ref().map(banner)
 }
 
 fn finish(told: &mut Told, end: &Finished) {
@@ -257,5 +293,6 @@ fn target(target: &LockTarget) -> String {
         LockTarget::Line { line } => line.to_string(),
         LockTarget::NotUsPerson {} => "not_us_person".to_owned(),
         LockTarget::NotUsOnly {} => "not_us_only".to_owned(),
+        LockTarget::Citizen { country } => format!("citizen {country}"),
     }
 }

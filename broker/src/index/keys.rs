@@ -237,6 +237,12 @@ pub(super) fn found(event: &Event) -> Found<'_> {
         | Event::Snapshotted { .. }
         | Event::HoldSet { .. }
         | Event::HoldReleased { .. }
+        | Event::RulesAdded { .. }
+        | Event::WatchListSet { .. }
+        | Event::LineBudgetSet { .. }
+        | Event::LineBudgetHit { .. }
+        | Event::ScannerLocked { .. }
+        | Event::PromptsAlike(_)
         | Event::Disposed(_)
         | Event::ReadOpened { .. } => Found::default(),
     }

@@ -35,7 +35,8 @@ async fn call(world: &World, access: &Access) -> CallId {
         body_key,
         facts: Vec::new().into(),
         judgement,
-        terms: anteroom_proto::names::Digest::of(&access.terms_bytes),
+        judged_by: anteroom_proto::names::Digest::of(&access.terms_bytes),
+        scanner_locks: false,
         hold: 100,
         slot: true,
     };
@@ -50,6 +51,7 @@ async fn call(world: &World, access: &Access) -> CallId {
         used: Some(7),
         status: 200,
         cut: None,
+        scanner_locks: false,
     };
     let _ = world.journal.submit(Command::Finish(Box::new(finish))).await.unwrap();
     id

@@ -8,11 +8,15 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use anteroom_policy::{
     claim::ReadClaim,
     command::{CallCommand, Command, EarlyRefusal, Reply},
-    content::body::{self, Body, BodyBounds, BodyError, MESSAGE_TOKENS, Route},
+    content::{
+        body::{self, Body, BodyBounds, BodyError, MESSAGE_TOKENS, Route},
+        scan::{ScanVerdict, Scanner},
+    },
     decide,
     event::{CallerId, Refused},
     facts::facts,
     judge::judge,
+    marking::banner,
     refusal::{Class, Refusal},
     standing::Grant,
 };
@@ -25,8 +29,8 @@ use prost::Message as _;
 
 use super::{
     Relay,
-    call::{Answer, Plan, dispatch},
-    epochs::Compiled,
+    alike::Counted,
+    call::{Answer, Label, Plan, dispatch},
     floods::{Key, Note},
     gate::{About, Ticket},
     slots::{Slot, Want},
@@ -61,10 +65,12 @@ struct No {
 /// A call ready to be decided.
 struct Ready {
     command: CallCommand,
-    compiled: Arc<Compiled>,
+    scanner: Arc<Scanner>,
     want: Want,
     input_hold: u64,
     answers: u64,
+    label: Label,
+    counted: Counted,
 }
 
 impl Relay {
@@ -136,11 +142,14 @@ impl Relay {
             let detail = "`stream` goes with the streamed call".to_owned();
             return Err(no(Refusal::BodyInvalid, detail, &known));
         }
-        let compiled = self.epochs.of(grant.terms_digest, terms).map_err(|refusal| plain(refusal, &known))?;
-        let scan = compiled.scanner.scan_body(&body);
+        let compiled = self.epochs.of(grant).map_err(|refusal| plain(refusal, &known))?;
+        let scanner = Arc::clone(compiled.scanner(run).map_err(|refusal| plain(refusal, &known))?);
+        let scan = scanner.scan_body(&body);
         let network = self.networks.name(asked.address);
         let at = self.journal.now().at;
-        let facts = facts(&body, terms, run, person, network, at, verified.marking(), &scan);
+        let counted = self.alike.count(id, &body, at);
+        let repeated = terms.limits.repeats_max.is_some_and(|most| counted.before() >= most);
+        let facts = facts(&body, terms, run, person, network, at, verified.marking(), &scan, repeated);
         let judgement = judge(&compiled.epoch, &facts);
         let hold = body.hold_tokens(terms.limits.default_max_tokens, terms.limits.image_tokens).unwrap_or(u64::MAX);
         let want = Want { terms: Arc::clone(terms), variant: facts.variant.clone() };
@@ -150,12 +159,18 @@ impl Relay {
             body_key,
             facts: facts.encode_to_vec().into(),
             judgement,
-            terms: compiled.terms,
+            judged_by: compiled.judged_by,
             hold,
             slot: true,
+            scanner_locks: scan.verdict == ScanVerdict::StopAndLock,
         };
         let answers = u64::from(body.n).saturating_mul(u64::from(body.prompts));
-        Ok(Ready { command, compiled, want, input_hold: input_hold(&body, terms.limits.image_tokens), answers })
+        let label = Label {
+            marking: facts.marking.clone().unwrap_or_default(),
+            assertion: terms.marking.assertion.clone().unwrap_or_default(),
+        };
+        let input_hold = input_hold(&body, terms.limits.image_tokens);
+        Ok(Ready { command, scanner, want, input_hold, answers, label, counted })
     }
 
     /// Whether the newest checkpoint that a caller names in its claim is one of this log's.
@@ -178,8 +193,10 @@ impl Relay {
             Reply::CallRepeated { admitted, ended, state } => return Err(repeated(call, admitted, ended, &state)),
             Reply::Refused { refusal, .. } => {
                 let key = self.key(&ready.command.caller, Some(grant), refusal);
-                if self.floods.note(&key, self.journal.now().at) == Note::Repeat {
-                    return Err(self.reject(grant, call, refusal, String::new()));
+                let first = self.floods.note(&key, self.journal.now().at) == Note::First;
+                // What locks is recorded every time, or the lock would not come to stand.
+                if !first && !ready.command.scanner_locks {
+                    return Err(self.rejected(&ready, refusal));
                 }
                 None
             }
@@ -198,7 +215,7 @@ impl Relay {
         let ticket = match self.gates.gate(grant).ticket() {
             Ok(ticket) => ticket,
             // The rehearsal refused it and noted it as the first of its kind, so the journal has to write it.
-            Err(_) if !ready.command.slot => return self.decided_against(ready.command).await,
+            Err(_) if !ready.command.slot => return self.decided_against(ready).await,
             Err(cut) => {
                 let refused = Refused {
                     call: Some(call),
@@ -218,23 +235,24 @@ impl Relay {
         let plan = Plan {
             body: asked.request.body.clone(),
             body_key: ready.command.body_key,
-            scanner: Arc::clone(&ready.compiled.scanner),
+            scanner: Arc::clone(&ready.scanner),
             input_hold: ready.input_hold,
             answers: ready.answers,
             whole: asked.whole,
+            label: ready.label.clone(),
         };
         let admitting = Admitting { slot, ticket, patience, plan, reset: asked.reset.clone() };
         let relay = Arc::clone(self);
         // In a task of its own: an admission must end on record, also if the caller leaves while it is being written.
-        let task = tokio::spawn(async move { relay.admitted(ready.command, admitting).await });
+        let task = tokio::spawn(async move { relay.admitted(ready, admitting).await });
         task.await.unwrap_or_else(|_| Err(Reject::new(Refusal::LedgerUnavailable)))
     }
 
     /// Has a refusal written that the rehearsal foresaw.
-    async fn decided_against(&self, command: CallCommand) -> Result<Option<Answer>, Reject> {
-        let (grant, call) = (command.claim.grant(), command.claim.call());
-        match self.journal.submit(Command::Call(Box::new(command))).await?.reply {
-            Reply::Refused { refusal, detail } => Err(self.reject(grant, call, refusal, detail)),
+    async fn decided_against(&self, ready: Ready) -> Result<Option<Answer>, Reject> {
+        let call = ready.command.claim.call();
+        match self.journal.submit(Command::Call(Box::new(ready.command.clone()))).await?.reply {
+            Reply::Refused { refusal, detail: _ } => Err(self.rejected(&ready, refusal)),
             Reply::CallRepeated { admitted, ended, state } => Err(repeated(call, admitted, ended, &state)),
             Reply::Stale | Reply::Noted => Ok(None),
             // Without a slot nothing is admitted.
@@ -245,26 +263,27 @@ impl Relay {
     }
 
     /// Asks the journal. The call counts as open from before it is asked, so that a drain waits for it.
-    async fn admitted(self: Arc<Self>, command: CallCommand, admitting: Admitting) -> Result<Option<Answer>, Reject> {
+    async fn admitted(self: Arc<Self>, ready: Ready, admitting: Admitting) -> Result<Option<Answer>, Reject> {
         self.open.send_modify(|open| *open = open.saturating_add(1));
-        let answer = self.admit(command, admitting).await;
+        let answer = self.admit(ready, admitting).await;
         if !matches!(answer, Ok(Some(_))) {
             self.open.send_modify(|open| *open = open.saturating_sub(1));
         }
         answer
     }
 
-    async fn admit(self: &Arc<Self>, command: CallCommand, admitting: Admitting) -> Result<Option<Answer>, Reject> {
+    async fn admit(self: &Arc<Self>, ready: Ready, admitting: Admitting) -> Result<Option<Answer>, Reject> {
         let Admitting { slot, ticket, patience, plan, reset } = admitting;
-        let (grant, call, run) = (command.claim.grant(), command.claim.call(), command.claim.run().clone());
-        let committed = self.journal.submit(Command::Call(Box::new(command))).await?;
+        let claim = &ready.command.claim;
+        let (grant, call, run) = (claim.grant(), claim.call(), claim.run().clone());
+        let committed = self.journal.submit(Command::Call(Box::new(ready.command.clone()))).await?;
         let admission = match committed.into_admission() {
             Ok(admission) => admission,
             Err(committed) => {
                 return match committed.reply {
                     Reply::Stale => Ok(None),
                     Reply::CallRepeated { admitted, ended, state } => Err(repeated(call, admitted, ended, &state)),
-                    Reply::Refused { refusal, detail } => Err(self.reject(grant, call, refusal, detail)),
+                    Reply::Refused { refusal, detail: _ } => Err(self.rejected(&ready, refusal)),
                     Reply::Admitted { .. } | Reply::Done { .. } | Reply::Repeated { .. } | Reply::Noted => {
                         Err(Reject::new(Refusal::LedgerUnavailable))
                     }
@@ -274,7 +293,21 @@ impl Relay {
         let anteroom_policy::event::Event::CallAdmitted(event) = &admission.recorded().sealed().entered.event else {
             return Err(Reject::new(Refusal::LedgerUnavailable));
         };
-        let about = About { call, grant, run, pseudonym: event.pseudonym.clone(), end: admission.end(), patience };
+        if let Some(alike) = ready.counted.keep(&run, &event.pseudonym, self.journal.now().at) {
+            let journal = self.journal.clone();
+            // An alert, which no call waits for.
+            tokio::spawn(async move { journal.submit(Command::Alike { grant, alike }).await });
+        }
+        let about = About {
+            call,
+            grant,
+            run,
+            pseudonym: event.pseudonym.clone(),
+            end: admission.end(),
+            patience,
+            facts: Arc::clone(&event.facts),
+            marking: banner(&ready.label.marking),
+        };
         let flow = self.gates.enter(about, ticket, &plan.body_key, reset);
         Ok(Some(dispatch(self, admission, flow, slot, plan)))
     }
@@ -294,6 +327,16 @@ impl Relay {
             (Some(grant), Some(call)) => self.reject(grant, call, refusal, detail),
             _ => Reject::new(refusal).detail(detail),
         }
+    }
+
+    /// What a caller is told of a call that was judged. A refusal by rules names them and whom to ask.
+    fn rejected(&self, ready: &Ready, refusal: Refusal) -> Reject {
+        let claim = &ready.command.claim;
+        let mut reject = self.reject(claim.grant(), claim.call(), refusal, String::new());
+        if refusal == Refusal::PolicyDenied {
+            reject = reject.fact("rules", ready.command.judgement.reasons.join(" "));
+        }
+        reject.fact("marking", banner(&ready.label.marking))
     }
 
     fn reject(&self, grant: GrantId, call: CallId, refusal: Refusal, detail: String) -> Reject {

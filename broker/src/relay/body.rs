@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tower_service::Service;
 
 use super::{
-    call::{Answer, Item},
+    call::{Answer, Item, Label},
     gate::{Cut, Flow},
 };
 use crate::{identity::Kill, status::Reject};
@@ -44,7 +44,7 @@ pub(crate) fn reset() -> Option<Kill> {
 /// A streamed answer.
 pub struct CallStream {
     flow: Arc<Flow>,
-    first: Option<ProvenRecord>,
+    first: Option<(ProvenRecord, Label)>,
     items: mpsc::Receiver<Item>,
     closed: Pin<Box<dyn Future<Output = Cut> + Send>>,
     done: bool,
@@ -58,16 +58,16 @@ impl std::fmt::Debug for CallStream {
 
 impl CallStream {
     pub(crate) fn new(answer: Answer) -> Self {
-        let Answer { flow, admitted, items } = answer;
+        let Answer { flow, admitted, label, items } = answer;
         let watched = Arc::clone(&flow);
         let closed = Box::pin(async move { watched.closed().await });
-        Self { flow, first: Some(admitted), items, closed, done: false }
+        Self { flow, first: Some((admitted, label)), items, closed, done: false }
     }
 
     fn end(&mut self, last: Result<call_event::Event, Reject>) -> Poll<Option<Result<CallEvent, Reject>>> {
         self.done = true;
         self.flow.told();
-        Poll::Ready(Some(last.map(|event| CallEvent { event: Some(event) })))
+        Poll::Ready(Some(last.map(step)))
     }
 
     fn cut(&mut self, cut: Cut) -> Poll<Option<Result<CallEvent, Reject>>> {
@@ -88,8 +88,9 @@ impl Stream for CallStream {
         if this.done {
             return Poll::Ready(None);
         }
-        if let Some(admitted) = this.first.take() {
-            return Poll::Ready(Some(Ok(CallEvent { event: Some(call_event::Event::Admitted(admitted)) })));
+        if let Some((admitted, Label { marking, assertion })) = this.first.take() {
+            let event = Some(call_event::Event::Admitted(admitted));
+            return Poll::Ready(Some(Ok(CallEvent { event, marking: Some(marking), assertion })));
         }
         let flow = Arc::clone(&this.flow);
         let mut releasing = flow.releasing();
@@ -104,7 +105,7 @@ impl Stream for CallStream {
                 let counted = releasing.count(&event);
                 drop(releasing);
                 match counted {
-                    Ok(()) => Poll::Ready(Some(Ok(CallEvent { event: Some(call_event::Event::Data(event)) }))),
+                    Ok(()) => Poll::Ready(Some(Ok(step(call_event::Event::Data(event))))),
                     Err(cut) => this.cut(cut),
                 }
             }
@@ -122,6 +123,10 @@ impl Stream for CallStream {
             }
         }
     }
+}
+
+fn step(event: call_event::Event) -> CallEvent {
+    CallEvent { event: Some(event), marking: None, assertion: String::new() }
 }
 
 /// Stands in a response's extensions and gates its body.

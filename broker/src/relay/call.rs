@@ -11,16 +11,17 @@ use std::{sync::Arc, time::Duration};
 use anteroom_policy::{
     command::{Command, Finish, Reply},
     content::scan::{
-        Scanner,
+        ScanSummary, ScanVerdict, Scanner,
         stream::{Release, StreamScanner, UNKNOWN_EVENT},
     },
+    marking::raised,
     refusal::Refusal,
 };
 use anteroom_proto::{
     ledger::{chain::ResponseChain, record::Audience},
     rpc::{
-        CallEnd, Dispatch, OutcomeClaim, ProvenRecord, Receipt, ServeCut, ServeDone, ServeDown, SignedStatement,
-        serve_down, serve_up,
+        CallEnd, Dispatch, Marking, OutcomeClaim, ProvenRecord, Receipt, ServeCut, ServeDone, ServeDown,
+        SignedStatement, serve_down, serve_up,
     },
     statement::{envelope, key_set::KeyRole},
 };
@@ -80,6 +81,16 @@ pub(crate) struct Plan {
     pub(crate) answers: u64,
     /// Whether the caller waits for one whole answer.
     pub(crate) whole: bool,
+    pub(crate) label: Label,
+}
+
+/// How an answer has to be handled.
+#[derive(Clone, Debug)]
+pub(crate) struct Label {
+    /// The effective marking.
+    pub(crate) marking: Marking,
+    /// The confidentiality assertion of the terms; empty if there is none.
+    pub(crate) assertion: String,
 }
 
 /// An admitted call on its way into a slot.
@@ -98,6 +109,7 @@ pub(crate) struct Job {
 pub(crate) struct Answer {
     pub(crate) flow: Arc<Flow>,
     pub(crate) admitted: ProvenRecord,
+    pub(crate) label: Label,
     pub(crate) items: mpsc::Receiver<Item>,
 }
 
@@ -112,7 +124,7 @@ pub(crate) fn dispatch(
     let (caller, items) = mpsc::channel(EVENTS_MAX);
     let admitted = admission.recorded().clone();
     let proven = admitted.prove(Audience::AGENCY);
-    let hold = admission.hold();
+    let (hold, label) = (admission.hold(), plan.label.clone());
     let job = Job { relay: Arc::clone(relay), flow: Arc::clone(&flow), admitted, hold, plan, caller };
     let sent = match slot {
         Some(slot) => slot.dispatch(job),
@@ -122,7 +134,7 @@ pub(crate) fn dispatch(
         // The slot went away between admission and dispatch: the model's side has seen nothing.
         tokio::spawn(job.undelivered());
     }
-    Answer { flow, admitted: proven, items }
+    Answer { flow, admitted: proven, label, items }
 }
 
 /// How a call ended, as the connector's side saw it.
@@ -145,6 +157,8 @@ struct Seen {
     received: u64,
     outcome: Option<(SignedStatement, OutcomeClaim)>,
     refused: String,
+    /// What the scanner found in the answer.
+    found: ScanSummary,
 }
 
 impl Job {
@@ -169,6 +183,7 @@ impl Job {
             usable = self.cut_off(link, end, &mut seen).await;
         }
         if seen.refused.is_empty() {
+            seen.found = scanner.summary();
             self.finish_scanned(end, seen, scanner, whole).await;
         } else {
             let (call, code) = (self.flow.about().call, seen.refused.as_str());
@@ -362,10 +377,11 @@ impl Job {
         true
     }
 
-    async fn finish_scanned(self, end: End, seen: Seen, mut scanner: StreamScanner, mut whole: Option<Bytes>) {
+    async fn finish_scanned(self, end: End, mut seen: Seen, mut scanner: StreamScanner, mut whole: Option<Bytes>) {
         let mut end = end;
         if end == End::Completed {
             let rest = scanner.finish();
+            seen.found = scanner.summary();
             if self.plan.whole {
                 whole = whole.or_else(|| rest.into_iter().next());
             } else if let Err(cut) = self.hand_on(rest).await {
@@ -414,7 +430,9 @@ impl Job {
                 let receipt =
                     Receipt { admitted: Some(self.admitted.prove(Audience::AGENCY)), finished: Some(finished) };
                 let outcome = seen.outcome.map(|(statement, _)| statement);
-                Item::End(Box::new(CallEnd { receipt: Some(receipt), outcome, status: seen.status }))
+                let marking = raised(&self.plan.label.marking, seen.found.level, &seen.found.caveats);
+                let end = CallEnd { receipt: Some(receipt), outcome, status: seen.status, marking: Some(marking) };
+                Item::End(Box::new(end))
             }
             (End::Completed, None) => Item::Failed(Box::new(self.flow.reject(Refusal::LedgerUnavailable, at))),
             (End::Stopped(refusal), _) => Item::Failed(Box::new(self.flow.reject(refusal, at))),
@@ -451,6 +469,7 @@ impl Job {
             used: Some(self.used(seen)),
             status: seen.status,
             cut,
+            scanner_locks: seen.found.verdict == ScanVerdict::StopAndLock,
         }
     }
 

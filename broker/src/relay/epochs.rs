@@ -1,32 +1,43 @@
-//! What terms compile to, kept by their digest: the rules and the scanner that every call under them is judged with.
+//! What a grant's calls are judged with, compiled and kept by its name ([`Grant::judged_by`]): the rules, and a scanner for each
+//! content profile that its runs name.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use anteroom_policy::{
-    content::scan::{ScanConfig, Scanner},
+    content::{scan::Scanner, watch::scan_config},
     judge::Epoch,
     refusal::Refusal,
+    standing::Grant,
 };
-use anteroom_proto::{names::Digest, statement::terms::Terms};
+use anteroom_proto::{names::Digest, statement::terms::RunTerms};
 
-/// Most terms whose rules are kept compiled; the oldest are compiled again when they are asked for.
+/// Most grants whose rules are kept compiled; the oldest are compiled again when they are asked for.
 pub const EPOCHS_MAX: usize = 256;
 
-/// The rules and the scanner of one version of terms.
+/// The rules and the scanners of one grant as it stands.
 #[derive(Debug)]
 pub struct Compiled {
-    /// Digest of the terms' bytes.
-    pub terms: Digest,
+    /// What it was compiled from.
+    pub judged_by: Digest,
     /// The rules.
     pub epoch: Epoch,
-    /// The scanner.
-    pub scanner: Arc<Scanner>,
+    scanners: BTreeMap<String, Arc<Scanner>>,
 }
 
-/// Compiled terms by digest.
+impl Compiled {
+    /// The scanner of a run's profile.
+    ///
+    /// # Errors
+    /// The terms that this was compiled from plan no such run.
+    pub fn scanner(&self, run: &RunTerms) -> Result<&Arc<Scanner>, Refusal> {
+        self.scanners.get(&run.content_profile).ok_or(Refusal::RunUnknown)
+    }
+}
+
+/// What grants were compiled to, by [`Grant::judged_by`].
 #[derive(Debug, Default)]
 pub struct Epochs {
     held: Mutex<Held>,
@@ -34,36 +45,28 @@ pub struct Epochs {
 
 #[derive(Debug, Default)]
 struct Held {
-    by_terms: HashMap<Digest, Arc<Compiled>>,
+    compiled: HashMap<Digest, Arc<Compiled>>,
     oldest_first: VecDeque<Digest>,
 }
 
 impl Epochs {
-    /// The rules of these terms, compiled in the caller's task where nobody has before. Two callers may do the same work; none
-    /// waits for the other.
+    /// What a grant's calls are judged with, compiled in the caller's task where nobody has before. Two callers may do the same
+    /// work; none waits for the other.
     ///
     /// # Errors
-    /// This program has another baseline than the terms name.
-    pub fn of(&self, digest: Digest, terms: &Arc<Terms>) -> Result<Arc<Compiled>, Refusal> {
-        if let Some(known) = self.held().by_terms.get(&digest) {
+    /// This program has another baseline than the terms name, or what was added cannot be used by it.
+    pub fn of(&self, grant: &Grant) -> Result<Arc<Compiled>, Refusal> {
+        if let Some(known) = self.held().compiled.get(&grant.judged_by) {
             return Ok(Arc::clone(known));
         }
-        let epoch = Epoch::new(Arc::clone(terms)).map_err(|error| {
-            tracing::error!(%error, grant = %terms.grant, "the rules of a grant cannot be used");
-            Refusal::PolicyUnknown
-        })?;
-        let scanner = Scanner::new(&ScanConfig::default()).map_err(|error| {
-            tracing::error!(%error, grant = %terms.grant, "the scanner of a grant cannot be built");
-            Refusal::PolicyUnknown
-        })?;
-        let compiled = Arc::new(Compiled { terms: digest, epoch, scanner: Arc::new(scanner) });
+        let compiled = Arc::new(compile(grant)?);
         let mut held = self.held();
-        if held.by_terms.insert(digest, Arc::clone(&compiled)).is_none() {
-            held.oldest_first.push_back(digest);
+        if held.compiled.insert(grant.judged_by, Arc::clone(&compiled)).is_none() {
+            held.oldest_first.push_back(grant.judged_by);
         }
-        while held.by_terms.len() > EPOCHS_MAX {
+        while held.compiled.len() > EPOCHS_MAX {
             let Some(oldest) = held.oldest_first.pop_front() else { break };
-            held.by_terms.remove(&oldest);
+            held.compiled.remove(&oldest);
         }
         Ok(compiled)
     }
@@ -72,4 +75,21 @@ impl Epochs {
         // Entries are inserted whole, so what a panicked task left behind is right.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn compile(grant: &Grant) -> Result<Compiled, Refusal> {
+    let unusable = |error: String| {
+        tracing::error!(error, grant = %grant.terms.grant, "what a grant's calls are judged with cannot be used");
+        Refusal::PolicyUnknown
+    };
+    let epoch = Epoch::of(grant).map_err(|error| unusable(error.to_string()))?;
+    let list = grant.watch.as_ref().and_then(|watch| watch.list.as_deref());
+    let mut scanners: BTreeMap<String, Arc<Scanner>> = BTreeMap::new();
+    for run in &grant.terms.runs {
+        if !scanners.contains_key(&run.content_profile) {
+            let scanner = Scanner::new(&scan_config(list)).map_err(|error| unusable(error.to_string()))?;
+            scanners.insert(run.content_profile.clone(), Arc::new(scanner));
+        }
+    }
+    Ok(Compiled { judged_by: grant.judged_by, epoch, scanners })
 }

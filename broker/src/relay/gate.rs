@@ -3,8 +3,12 @@
 //! Each grant has one [`Gate`], each open call one [`Flow`] behind it. Closing a gate is one atomic step that every call behind
 //! it sees before its next chunk; the calls are then told one by one, so that idle ones wake.
 //!
+//! Rules that are added to a grant reach open calls here as well: each is judged again, by what it was admitted on, before its
+//! next chunk.
+//!
 //! **Invariant:** a call that was open when its gate closed never continues, also if the gate opens again. Whether a call is
-//! live is computed from the clock each time it is asked, so that no record and no timer has to come for it to end.
+//! live is computed from the clock each time it is asked, so that no record and no timer has to come for it to end. No chunk
+//! leaves a call that the rules in force have not judged.
 
 use std::{
     collections::HashMap,
@@ -18,6 +22,7 @@ use std::{
 use anteroom_policy::{
     command::Now,
     event::Event,
+    judge::{Verdict, judge},
     refusal::Refusal,
     standing::{Standing, Subject},
     state::State,
@@ -25,12 +30,13 @@ use anteroom_policy::{
 use anteroom_proto::{
     ledger::{chain::ResponseChain, scope::Scope},
     names::{CallId, GrantId, Pseudonym, RunId},
+    rpc::Facts,
     time::At,
 };
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::times::CutTimes;
+use super::{epochs::Epochs, times::CutTimes};
 use crate::{
     identity::Kill,
     journal::{Journal, Sealed, handle::Observer},
@@ -54,6 +60,8 @@ pub struct Cut {
 pub struct Gate {
     /// Counts closings. A call remembers the count it began with.
     closings: AtomicU64,
+    /// Counts changes of the grant's rules. A call remembers the one it was judged under last.
+    rules: AtomicU64,
     inside: Mutex<Inside>,
 }
 
@@ -71,7 +79,7 @@ impl Gate {
     fn new() -> Self {
         let why = Cut { refusal: Refusal::GrantUnknown, at: At::ZERO };
         let inside = Inside { why, closing: 0, last: false, flows: HashMap::new() };
-        Self { closings: AtomicU64::new(0), inside: Mutex::new(inside) }
+        Self { closings: AtomicU64::new(0), rules: AtomicU64::new(0), inside: Mutex::new(inside) }
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -87,7 +95,8 @@ impl Gate {
         if inside.last || inside.closing > 0 {
             return Err(inside.why);
         }
-        Ok(Ticket { gate: Arc::clone(self), closings: self.closings.load(Ordering::Acquire) })
+        let (closings, rules) = (self.closings.load(Ordering::Acquire), self.rules.load(Ordering::Acquire));
+        Ok(Ticket { gate: Arc::clone(self), closings, rules })
     }
 
     fn close(&self, cut: Cut) -> Vec<Arc<Flow>> {
@@ -107,6 +116,7 @@ impl Gate {
 pub(crate) struct Ticket {
     gate: Arc<Gate>,
     closings: u64,
+    rules: u64,
 }
 
 impl Ticket {
@@ -127,6 +137,10 @@ pub(crate) struct About {
     pub(crate) end: At,
     /// First instant at which the caller has stopped waiting.
     pub(crate) patience: At,
+    /// What the rules saw when it was admitted.
+    pub(crate) facts: Arc<[u8]>,
+    /// What the answer has to be handled as, for people.
+    pub(crate) marking: String,
 }
 
 /// An open call, seen from its gate.
@@ -143,6 +157,9 @@ pub struct Flow {
     times: Arc<CutTimes>,
     /// Resets the caller's stream at once.
     reset: Option<Kill>,
+    epochs: Arc<Epochs>,
+    /// The change of the grant's rules that it was judged under last.
+    judged: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -158,19 +175,38 @@ impl Flow {
         &self.about
     }
 
-    /// Asks gate and clock whether the call may go on, and closes it for good if not.
+    /// Asks gate, clock and, where they changed, rules whether the call may go on, and closes it for good if not.
     pub(crate) fn check(&self) -> Result<(), Cut> {
         if let Some((cut, _)) = self.cut.get() {
             return Err(*cut);
         }
-        let cut = match self.ticket.cut() {
-            Some(cut) => cut,
-            None => match self.by_clock(self.journal.now()) {
-                Some(cut) => cut,
-                None => return Ok(()),
-            },
-        };
-        Err(self.close(cut))
+        let cut = self.ticket.cut().or_else(|| self.by_clock(self.journal.now())).or_else(|| self.by_rules());
+        match cut {
+            Some(cut) => Err(self.close(cut)),
+            None => Ok(()),
+        }
+    }
+
+    /// Judges the call again if the grant's rules changed since it was judged last.
+    fn by_rules(&self) -> Option<Cut> {
+        let rules = self.ticket.gate.rules.load(Ordering::Acquire);
+        if self.judged.load(Ordering::Acquire) == rules {
+            return None;
+        }
+        // The count is read first: a change in between is met the next time.
+        let standing = self.journal.standing();
+        let passes = standing.grants.get(&self.about.grant).is_some_and(|grant| {
+            let facts = <Facts as prost::Message>::decode(&*self.about.facts);
+            match (self.epochs.of(grant), facts) {
+                (Ok(compiled), Ok(facts)) => judge(&compiled.epoch, &facts).verdict == Verdict::Allow,
+                (Err(_), _) | (_, Err(_)) => false,
+            }
+        });
+        if passes {
+            self.judged.store(rules, Ordering::Release);
+            return None;
+        }
+        Some(Cut { refusal: Refusal::PolicyDenied, at: self.journal.now().at })
     }
 
     fn by_clock(&self, now: Now) -> Option<Cut> {
@@ -270,7 +306,8 @@ impl Flow {
 
     /// What a caller is told of a cut.
     pub(crate) fn reject(&self, refusal: Refusal, at: At) -> Reject {
-        Reject::new(refusal).fact("grant", self.about.grant).fact("call", self.about.call).fact("at", at.ms())
+        let reject = Reject::new(refusal).fact("grant", self.about.grant).fact("call", self.about.call);
+        reject.fact("at", at.ms()).fact("marking", &self.about.marking)
     }
 
     /// Whether what stands hits this call.
@@ -313,11 +350,12 @@ pub struct Gates {
     journal: Journal,
     gates: Mutex<HashMap<GrantId, Arc<Gate>>>,
     times: Arc<CutTimes>,
+    epochs: Arc<Epochs>,
 }
 
 impl Gates {
-    pub(crate) fn new(journal: Journal, times: Arc<CutTimes>) -> Self {
-        Self { journal, gates: Mutex::default(), times }
+    pub(crate) fn new(journal: Journal, times: Arc<CutTimes>, epochs: Arc<Epochs>) -> Self {
+        Self { journal, gates: Mutex::default(), times, epochs }
     }
 
     /// The gate of a grant that stands.
@@ -334,6 +372,7 @@ impl Gates {
         let call = about.call;
         let gate = Arc::clone(&ticket.gate);
         let released = Released { chain: ResponseChain::new(body_key), sealed: false, last: None };
+        let judged = AtomicU64::new(ticket.rules);
         let flow = Arc::new(Flow {
             about,
             ticket,
@@ -345,6 +384,8 @@ impl Gates {
             stopped: AtomicBool::new(false),
             times: Arc::clone(&self.times),
             reset,
+            epochs: Arc::clone(&self.epochs),
+            judged,
         });
         gate.inside().flows.insert(call, Arc::clone(&flow));
         // A lock recorded before this line is in the standing read here, one recorded after it finds the call in the table.
@@ -388,6 +429,13 @@ impl Gates {
         inside.last |= last;
     }
 
+    /// Has every open call of a grant judged by the rules in force; answers how many were cut by them. Calls judge themselves
+    /// before their next chunk; this reaches those that wait.
+    pub(crate) fn judge_again(&self, grant: &GrantId) -> usize {
+        let flows = self.known(grant).map(|gate| gate.flows()).unwrap_or_default();
+        flows.iter().filter(|flow| flow.cut().is_none() && flow.check().is_err()).count()
+    }
+
     /// Judges every open call by `standing` and cuts those it hits.
     pub(crate) fn judge_all(&self, standing: &Standing, at: At) -> usize {
         let gates: Vec<Arc<Gate>> = lock(&self.gates).values().cloned().collect();
@@ -424,17 +472,29 @@ impl Observer for Gates {
     fn committed(&self, records: &[Arc<Sealed>], state: &State) {
         for sealed in records {
             let entered = &sealed.entered;
-            if let Event::LockSet { lock, statement: _ } = &entered.event {
+            let lock = if let Event::LockSet { lock, statement: _ } = &entered.event {
+                Some(lock.id)
+            } else if let Event::ScannerLocked { lock, .. } = &entered.event {
+                Some(*lock)
+            } else {
+                None
+            };
+            if let Some(lock) = lock {
                 // Calls are held against the new lock alone: those before it have judged them already.
                 let mut standing = Standing::clone(state.standing());
-                if let Some(new) = standing.locks.get(&lock.id).cloned() {
+                if let Some(new) = standing.locks.get(&lock).cloned() {
                     standing.locks.clear();
-                    standing.locks.insert(lock.id, new);
+                    standing.locks.insert(lock, new);
                     self.judge_all(&standing, entered.at);
                 }
                 continue;
             }
             let Scope::Grant(grant) = &entered.scope else { continue };
+            if let Event::RulesAdded { .. } = &entered.event {
+                // What the standing says comes first, so that whoever sees the count sees the rules.
+                self.gate(*grant).rules.fetch_add(1, Ordering::AcqRel);
+                continue;
+            }
             let (refusal, at, last) = if let Event::GrantWithdrawn { cut, .. } = &entered.event {
                 (Refusal::GrantWithdrawn, *cut, true)
             } else if let Event::GrantRelinquished { cut, .. } = &entered.event {

@@ -6,6 +6,7 @@
 //! **Invariant:** the model's side sees a call only after the journal's [`Admission`](crate::journal::Admission) for it, and the
 //! caller sees no byte after the call's end. Every queue here has a bound.
 
+pub mod alike;
 pub mod body;
 pub mod call;
 pub mod epochs;
@@ -34,6 +35,7 @@ use anteroom_proto::{names::GrantId, time::At};
 use tokio::{sync::watch, time::timeout};
 
 use self::{
+    alike::Alike,
     epochs::Epochs,
     floods::Floods,
     gate::{Cut, Flow, Gates},
@@ -58,7 +60,8 @@ const LAST_ENDS_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Relay {
     journal: Journal,
-    epochs: Epochs,
+    epochs: Arc<Epochs>,
+    alike: Alike,
     floods: Floods,
     gates: Arc<Gates>,
     slots: Arc<Slots>,
@@ -75,12 +78,14 @@ impl Relay {
     #[must_use]
     pub fn new(journal: Journal, networks: Networks) -> Arc<Self> {
         let times = Arc::new(CutTimes::default());
-        let gates = Arc::new(Gates::new(journal.clone(), Arc::clone(&times)));
+        let epochs = Arc::new(Epochs::default());
+        let gates = Arc::new(Gates::new(journal.clone(), Arc::clone(&times), Arc::clone(&epochs)));
         let observer: Arc<dyn crate::journal::handle::Observer> = Arc::<Gates>::clone(&gates);
         journal.observe(observer);
         Arc::new(Self {
             journal,
-            epochs: Epochs::default(),
+            epochs,
+            alike: Alike::default(),
             floods: Floods::default(),
             gates,
             slots: Arc::new(Slots::default()),
@@ -126,6 +131,12 @@ impl Relay {
     /// The end for which [`Relay::cut_grant`] closed the gate was not recorded. Calls that were cut stay cut.
     pub fn reopen(&self, grant: GrantId) {
         self.gates.reopen(grant);
+    }
+
+    /// Judges the open calls of a grant by the rules in force, after some were added. Answers how many were cut by them.
+    #[must_use]
+    pub fn judge_again(&self, grant: &GrantId) -> usize {
+        self.gates.judge_again(grant)
     }
 
     /// Whether no new calls are taken.

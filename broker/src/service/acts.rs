@@ -15,10 +15,11 @@ use std::sync::Arc;
 use anteroom_policy::{
     command::{Act, Command, Reply},
     decide,
-    event::CallerId,
+    event::{CallerId, Event},
     refusal::Refusal,
 };
 use anteroom_proto::{
+    ledger::scope::Scope,
     names::OrgId,
     rpc::{ProvenRecord, SubmitReply, SubmitRequest, acts_server},
     statement::PAYLOAD_BYTES_MAX,
@@ -100,7 +101,21 @@ impl Acts {
             Some(cut) => self.end(act, cut).await?,
             None => self.journal.submit(Command::Act(Box::new(act))).await?,
         };
+        self.judge_again(&committed).await;
         self.reply(&caller.org, committed).await
+    }
+
+    /// Whoever adds rules hears of it when every open stream has been judged by them.
+    async fn judge_again(&self, committed: &Committed) {
+        let Some(recorded) = committed.focus() else { return };
+        let entered = &recorded.sealed().entered;
+        if let (Event::RulesAdded { .. }, Scope::Grant(grant)) = (&entered.event, &entered.scope) {
+            let (cutter, grant) = (Arc::clone(&self.cutter), *grant);
+            // Compiling and judging take a while; no task that serves others waits for it.
+            if spawn_blocking(move || cutter.judge_again(&grant)).await.is_err() {
+                tracing::error!(%grant, "open streams were not judged again; each is before its next event");
+            }
+        }
     }
 
     /// What an act that would hold at this moment cuts.

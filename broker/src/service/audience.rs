@@ -132,6 +132,12 @@ fn of_the_log(state: &State, org: &OrgId, event: &Event) -> Audience {
         | Event::Snapshotted { .. }
         | Event::HoldSet { .. }
         | Event::HoldReleased { .. }
+        | Event::RulesAdded { .. }
+        | Event::WatchListSet { .. }
+        | Event::LineBudgetSet { .. }
+        | Event::ScannerLocked { .. }
+        | Event::PromptsAlike(_)
+        | Event::LineBudgetHit { .. }
         | Event::Disposed(_)
         | Event::ReadOpened { .. } => Audience::SCOPE,
     }

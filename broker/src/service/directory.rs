@@ -148,6 +148,8 @@ impl View {
             terms: grant.terms_bytes.to_vec(),
             budgets: self.budgets(&terms.grant),
             slots: self.slots.slots(&terms.lab.org, &terms.model.line),
+            rules_digest: rules::digest_with(terms, &rules::Added::of(grant)).as_bytes().to_vec(),
+            watch_list: grant.watch.as_ref().map(|watch| watch.digest.as_bytes().to_vec()).unwrap_or_default(),
         }
     }
 
@@ -189,15 +191,19 @@ impl View {
             roster: standing.rosters.get(&terms.roster).map(|published| published.statement.clone()),
             credentials: in_force.map(|held| held.statement.clone()).collect(),
             summary: Some(self.summary(grant)),
-            policy: policy(&terms.policy.additions),
+            policy: policy(grant),
             manifests: manifests.collect(),
+            added_rules: grant.added.iter().map(|added| added.statement.clone()).collect(),
         })
     }
 }
 
-/// The rules in force under terms that add `additions`, as text.
-fn policy(additions: &str) -> String {
-    if additions.is_empty() { rules::BASELINE.to_owned() } else { format!("{}\n{additions}", rules::BASELINE) }
+/// The rules in force under a grant, as text.
+fn policy(grant: &Grant) -> String {
+    let since = grant.added.iter().map(|added| added.narrowing.rules.as_str());
+    let mut parts = vec![rules::BASELINE];
+    parts.extend(std::iter::once(grant.terms.policy.additions.as_str()).chain(since).filter(|text| !text.is_empty()));
+    parts.join("\n")
 }
 
 fn is_party(grant: &Grant, org: &OrgId) -> bool {
@@ -232,7 +238,9 @@ impl directory_server::Directory for Directory {
 
     async fn list_models(&self, request: Request<ListModelsRequest>) -> Result<Response<ListModelsReply>, Status> {
         let (_, id) = caller(&request, &Role::ALL, self.journal.now())?;
-        Ok(Response::new(ListModelsReply { models: list::models(self.journal.state().standing(), &id.org) }))
+        let state = self.journal.state();
+        let models = list::models(state.standing(), &id.org);
+        Ok(Response::new(ListModelsReply { models, line_budgets: list::line_budgets(&state, &id.org) }))
     }
 
     async fn list_locks(&self, request: Request<ListLocksRequest>) -> Result<Response<ListLocksReply>, Status> {

@@ -54,7 +54,7 @@ impl InferenceService {
     }
 
     async fn whole(&self, request: Request<CallRequest>) -> Result<Response<CallReply>, Reject> {
-        let Answer { flow, admitted: _, mut items } = self.relay.call(self.asked(request, true)?).await?;
+        let Answer { flow, admitted: _, label, mut items } = self.relay.call(self.asked(request, true)?).await?;
         let mut body = Bytes::new();
         loop {
             let item = tokio::select! {
@@ -73,7 +73,14 @@ impl InferenceService {
                         flow.told();
                         return Err(flow.reject(cut.refusal, cut.at));
                     }
-                    let reply = CallReply { status: end.status, body, receipt: end.receipt, outcome: end.outcome };
+                    let reply = CallReply {
+                        status: end.status,
+                        body,
+                        receipt: end.receipt,
+                        outcome: end.outcome,
+                        marking: end.marking,
+                        assertion: label.assertion,
+                    };
                     let mut response = Response::new(reply);
                     response.extensions_mut().insert(GatedBy(flow));
                     return Ok(response);

@@ -16,7 +16,7 @@ use anteroom_proto::{
 use bytes::Bytes;
 use tonic::Streaming;
 
-use super::{Evaluator, Prepared, RecordedCall};
+use super::{Evaluator, Label, Prepared, RecordedCall};
 use crate::{
     error::{Error, Refused, VerificationError},
     verify::receipt::{CallFault, VerifiedCall},
@@ -25,7 +25,7 @@ use crate::{
 /// A step of a streamed answer.
 #[derive(Clone, Debug)]
 pub enum StreamItem {
-    /// The call is on record; events follow.
+    /// The call is on record; events follow. [`AnswerStream::label`] says how they have to be handled.
     Admitted(Box<VerifiedRecord>),
     /// One event's data, verbatim.
     Data(Bytes),
@@ -37,6 +37,8 @@ pub enum StreamItem {
         call: Box<VerifiedCall>,
         /// The receipt as kept.
         receipt: Box<Receipt>,
+        /// How the answer has to be handled, with what it was found to carry.
+        label: Box<Label>,
     },
 }
 
@@ -46,7 +48,8 @@ pub struct AnswerStream {
     prepared: Prepared,
     events: Streaming<CallEvent>,
     chain: ResponseChain,
-    admitted: bool,
+    /// Known from the admission on.
+    label: Option<Label>,
     over: bool,
 }
 
@@ -62,13 +65,19 @@ impl std::fmt::Debug for AnswerStream {
 impl AnswerStream {
     pub(super) fn new(evaluator: Evaluator, prepared: Prepared, events: Streaming<CallEvent>) -> Self {
         let chain = ResponseChain::new(&prepared.body_key);
-        Self { evaluator, prepared, events, chain, admitted: false, over: false }
+        Self { evaluator, prepared, events, chain, label: None, over: false }
     }
 
     /// The call.
     #[must_use]
     pub const fn call(&self) -> CallId {
         self.prepared.call
+    }
+
+    /// How the answer has to be handled; known once the admission was handed out.
+    #[must_use]
+    pub const fn label(&self) -> Option<&Label> {
+        self.label.as_ref()
     }
 
     /// The next step; `None` after the end.
@@ -86,26 +95,26 @@ impl AnswerStream {
 
     async fn step(&mut self) -> Result<StreamItem, Error> {
         let event = match self.events.message().await {
-            Ok(Some(CallEvent { event: Some(event) })) => event,
-            Ok(Some(CallEvent { event: None })) => {
+            Ok(Some(CallEvent { event: Some(event), marking: _, assertion: _ })) => event,
+            Ok(Some(CallEvent { event: None, .. })) => {
                 return Err(VerificationError::Missing("event").into());
             }
             Ok(None) => return Err(VerificationError::Missing("end").into()),
             Err(status) => return Err(self.broke_off(status).await),
         };
-        match (event, self.admitted) {
-            (Event::Admitted(proven), false) => self.take_admission(&proven).await,
-            (Event::Data(data), true) => {
+        match (event, self.label.clone()) {
+            (Event::Admitted(proven), None) => self.take_admission(&proven),
+            (Event::Data(data), Some(_)) => {
                 self.chain.push(&data);
                 Ok(StreamItem::Data(data))
             }
-            (Event::End(end), true) => self.take_end(end).await,
-            (Event::Admitted(_), true) => Err(VerificationError::Other("event").into()),
-            (Event::Data(_) | Event::End(_), false) => Err(VerificationError::Missing("admission").into()),
+            (Event::End(end), Some(label)) => self.take_end(end, label).await,
+            (Event::Admitted(_), Some(_)) => Err(VerificationError::Other("event").into()),
+            (Event::Data(_) | Event::End(_), None) => Err(VerificationError::Missing("admission").into()),
         }
     }
 
-    async fn take_admission(&mut self, proven: &ProvenRecord) -> Result<StreamItem, Error> {
+    fn take_admission(&mut self, proven: &ProvenRecord) -> Result<StreamItem, Error> {
         let dossier = self.evaluator.dossier();
         let log = self.evaluator.log();
         let key = dossier.tag_key();
@@ -113,14 +122,15 @@ impl AnswerStream {
         if event.claim.as_ref() != Some(&self.prepared.claim) {
             return Err(CallFault::OtherClaim.into());
         }
-        self.admitted = true;
+        self.label = Some(Label::admitted(&event, &dossier)?);
         Ok(StreamItem::Admitted(Box::new(record)))
     }
 
-    async fn take_end(&mut self, end: CallEnd) -> Result<StreamItem, Error> {
+    async fn take_end(&mut self, end: CallEnd, label: Label) -> Result<StreamItem, Error> {
+        let label = Box::new(label.ended(end.marking)?);
         let receipt = end.receipt.ok_or(VerificationError::Missing("receipt"))?;
         let call = self.evaluator.settle(&self.prepared, &receipt, end.outcome.as_ref(), &self.chain).await?;
-        Ok(StreamItem::End { status: end.status, call: Box::new(call), receipt: Box::new(receipt) })
+        Ok(StreamItem::End { status: end.status, call: Box::new(call), receipt: Box::new(receipt), label })
     }
 
     /// A refusal in mid-stream says what cut the call. A broken connection says nothing, so the broker is asked.

@@ -87,7 +87,7 @@ fn refusal(code: &str) -> Status {
 }
 
 fn event(event: Event) -> Result<CallEvent, Status> {
-    Ok(CallEvent { event: Some(event) })
+    Ok(CallEvent { event: Some(event), ..CallEvent::default() })
 }
 
 #[tonic::async_trait]
@@ -114,7 +114,7 @@ impl Inference for Fake {
             status: 200,
             body: Bytes::from_static(body),
             receipt: Some(receipt),
-            outcome: None,
+            ..CallReply::default()
         }))
     }
 
@@ -125,7 +125,7 @@ impl Inference for Fake {
         let receipt = self.dispatch(&request.into_inner(), &[b"one", b"two"]);
         let admitted = event(Event::Admitted(receipt.admitted.clone().unwrap()));
         let data = |text: &'static str| event(Event::Data(Bytes::from_static(text.as_bytes())));
-        let end = event(Event::End(CallEnd { receipt: Some(receipt), outcome: None, status: 200 }));
+        let end = event(Event::End(CallEnd { receipt: Some(receipt), status: 200, ..CallEnd::default() }));
         let events = match turn {
             Turn::ForgetsEnd => vec![admitted, data("one"), data("two")],
             Turn::HidesAdmission => vec![data("one"), data("two"), end],

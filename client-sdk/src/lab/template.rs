@@ -74,7 +74,13 @@ impl TermsTemplate {
             sponsor: agency.clone(),
             agency,
             instrument: instrument.to_owned(),
-            model: ModelTerms { line, builds: vec![build], variants: vec![standard], unrelated_to: Vec::new() },
+            model: ModelTerms {
+                line,
+                builds: vec![build],
+                variants: vec![standard],
+                lowered: Vec::new(),
+                unrelated_to: Vec::new(),
+            },
             window: WindowTerms {
                 start_ms: None,
                 term_ms: Term::MAX,
@@ -90,10 +96,11 @@ impl TermsTemplate {
                 tokens_max: 131_072,
                 default_max_tokens: 4_096,
                 image_tokens: 1_024,
+                repeats_max: None,
             },
             budget,
             marking: MarkingTerms::default(),
-            policy: PolicyTerms { baseline, additions: String::new() },
+            policy: PolicyTerms { baseline, additions: String::new(), contact: None },
             endpoint: Endpoint::Connector,
             scanner_locks: ScannerLocks::Run,
         };

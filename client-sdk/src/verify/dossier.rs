@@ -6,8 +6,10 @@
 //! **Invariant:** a [`VerifiedDossier`] exists only after all of that held. What it cannot know is what is newest: an operator
 //! can withhold a key-set version or a lock, and whoever reads the organisations' scopes finds that.
 
+mod added;
 mod error;
 
+use anteroom_policy::rules::Added;
 use anteroom_proto::{
     ledger::{
         note::{KeyName, VerifierKey},
@@ -142,6 +144,12 @@ impl VerifiedOffer {
         demand_equal(&offer.lab, &terms.lab.org, "lab").map_err(DossierError::OfferMismatch)?;
         demand_equal(offer.key_set, terms.lab.key_set, "key_set").map_err(DossierError::OfferMismatch)?;
         lab_keys.named().demand(statement, KeyRole::Signer).map_err(DossierError::Offer)?;
+        if terms.takes_two_people() {
+            let people = envelope::count_signers(statement, lab_keys.named().keys_of(KeyRole::Signer));
+            if people.map_err(DossierError::Offer)? < 2 {
+                return Err(DossierError::TwoPeople);
+            }
+        }
         Ok(Self { terms, terms_digest, offer_digest: Digest::of(&statement.payload), lab_keys, agency_keys })
     }
 
@@ -194,6 +202,7 @@ pub struct VerifiedDossier {
     credentials: Vec<HeldCredential>,
     manifests: Vec<(Digest, Manifest)>,
     window: Option<Window>,
+    added: Vec<Added>,
 }
 
 impl VerifiedDossier {
@@ -216,7 +225,8 @@ impl VerifiedDossier {
             Some(summary) => stated_window(summary, &offer.terms)?,
             None => None,
         };
-        Ok(Self { offer, roster, credentials, manifests, window })
+        let added = added::verify(dossier, &offer)?;
+        Ok(Self { offer, roster, credentials, manifests, window, added })
     }
 
     /// The grant.
@@ -235,6 +245,12 @@ impl VerifiedDossier {
     #[must_use]
     pub const fn terms_digest(&self) -> Digest {
         self.offer.terms_digest
+    }
+
+    /// Rules that either side added since, oldest first.
+    #[must_use]
+    pub fn added_rules(&self) -> &[Added] {
+        &self.added
     }
 
     /// The lab's keys.

@@ -17,8 +17,8 @@ use anteroom_proto::{
     },
     names::{CallId, Digest, GrantId, ModelLine, OrgId, Pseudonym, RunId, Variant},
     rpc::{
-        CallAdmitted, CallClaim, CallFinished, CallRequest, Dossier, OutcomeClaim, ProvenRecord, Receipt, RecordHeader,
-        SignedStatement,
+        CallAdmitted, CallClaim, CallFinished, CallRequest, Dossier, Facts, Marking, OutcomeClaim, ProvenRecord,
+        Receipt, RecordHeader, SignedStatement,
     },
     statement::{
         acts::{Acceptance, Offer, RunCredential},
@@ -345,6 +345,7 @@ impl Call {
                 credential: world.credential.as_bytes().to_vec(),
                 run: "cyber".to_owned(),
                 body_key: body_key.to_vec(),
+                facts: Facts { marking: Some(Marking::default()), ..Facts::default() }.encode_to_vec(),
                 ..CallAdmitted::default()
             },
             finished: CallFinished {

@@ -6,6 +6,8 @@
 //! **Invariant:** content stays here. No error, hit or fact repeats a text it was found in; field names and counts are all
 //! that leaves.
 
+pub mod alike;
 pub mod body;
 pub mod scan;
 pub mod strict_json;
+pub mod watch;

@@ -14,10 +14,11 @@ use anteroom_proto::{
         key_set::{Enrolment, KeySet},
         model::Registration,
         roster::Roster,
+        rules::{LineBudget, Narrowing, WatchList},
     },
 };
 
-use super::{Reply, grant, org, org_scope, refused, retention};
+use super::{Reply, grant, org, org_scope, refused, retention, rules};
 use crate::{
     command::{Act, Decision, Now},
     event::{CallerId, Event},
@@ -100,6 +101,9 @@ fn dispatch(state: &State, act: &Act, now: Now) -> Result<Outcome, No> {
         Offer::TYPE => grant::offer(state, act, &read_json(statement)?, now),
         Acceptance::TYPE => grant::accept(state, act, &read_json(statement)?, now),
         Decline::TYPE => grant::decline(state, act, &read_json(statement)?),
+        Narrowing::TYPE => rules::narrow(state, act, read_json(statement)?),
+        WatchList::TYPE => rules::watch(state, act, read_json(statement)?),
+        LineBudget::TYPE => rules::line_budget(state, act, read_json(statement)?),
         Stop::TYPE => grant::stop(state, act, &read_json(statement)?, now),
         Resume::TYPE => grant::resume(state, act, &read_json(statement)?),
         RunCredential::TYPE => grant::credential(state, act, read_json(statement)?, now),

@@ -2,9 +2,14 @@
 
 use anteroom_proto::{
     ledger::scope::Scope,
-    names::OrgId,
+    names::{CallId, Digest, LockId, OrgId, Pseudonym, RunId},
     rpc::{OutcomeClaim, SignedStatement},
-    statement::{envelope, key_set::KeyRole, terms::Terms},
+    statement::{
+        acts::LockTarget,
+        envelope,
+        key_set::KeyRole,
+        terms::{ScannerLocks, Terms},
+    },
     time::{At, Window},
 };
 
@@ -62,7 +67,7 @@ pub(super) fn admit(state: &State, call: &CallCommand, now: Now) -> Decision {
         Some(reply) => return nothing(reply),
         None => {}
     }
-    if call.terms != grant.terms_digest {
+    if call.judged_by != grant.judged_by {
         return nothing(Reply::Stale);
     }
     let asked = Asked { claim, verdict: call.judgement.verdict, hold: call.hold, slot: call.slot };
@@ -125,6 +130,7 @@ pub fn check(state: &State, call: Asked<'_>, grant: &Grant, now: Now) -> Result<
         return Err(No { refusal: Refusal::TokensExceeded, values });
     }
     check_budgets(state, call)?;
+    check_line(state, call, grant)?;
     if !call.slot {
         return Err(Refusal::LabOffline.into());
     }
@@ -177,6 +183,40 @@ fn check_budgets(state: &State, call: Asked<'_>) -> Result<(), No> {
     Ok(())
 }
 
+/// What the lab lets all grants of the line use together.
+fn check_line(state: &State, call: Asked<'_>, grant: &Grant) -> Result<(), No> {
+    let key = (grant.terms.lab.org.clone(), grant.terms.model.line.clone());
+    let Some(bound) = state.standing().line_budgets.get(&key) else { return Ok(()) };
+    let usage = state.line_usage(&key.0, &key.1);
+    let calls_left = bound.budget.calls.saturating_sub(usage.settled_calls);
+    let tokens_left = bound.budget.tokens.saturating_sub(usage.settled_tokens);
+    let refusal = if calls_left == 0 || tokens_left < call.hold {
+        Refusal::LineBudgetSpent
+    } else if usage.held_calls >= calls_left || call.hold > tokens_left.saturating_sub(usage.held_tokens) {
+        Refusal::LineBudgetHeld
+    } else {
+        return Ok(());
+    };
+    // Others' use is the lab's alone: the numbers go into the lab's scope, not into the refusal.
+    Err(refusal.into())
+}
+
+/// What a line's bound was compared with.
+fn line_values(state: &State, grant: &Grant) -> Option<String> {
+    let key = (grant.terms.lab.org.clone(), grant.terms.model.line.clone());
+    let bound = state.standing().line_budgets.get(&key)?;
+    let usage = state.line_usage(&key.0, &key.1);
+    Some(format!(
+        "line_held={}\nline_held_calls={}\nline_limit={}\nline_limit_calls={}\nline_settled={}\nline_settled_calls={}",
+        usage.held_tokens,
+        usage.held_calls,
+        bound.budget.tokens,
+        bound.budget.calls,
+        usage.settled_tokens,
+        usage.settled_calls,
+    ))
+}
+
 fn window_values(grant: &Grant, clock: Option<Window>, at: At) -> String {
     let window = grant.window_at(at, clock);
     format!("end={}\nphase={}\nstart={}", window.end().ms(), grant.phase, window.start().ms())
@@ -197,6 +237,14 @@ fn admitted(state: &State, call: &CallCommand, grant: &Grant, window: Window) ->
     let started = |(_, event): &(Scope, Event)| {
         if let Event::ClockStarted { window, .. } = event { Some(*window) } else { None }
     };
+    let mut lab_values = fingerprint(&terms.lab.org);
+    if let Some(line) = line_values(state, grant) {
+        lab_values = format!("{lab_values}\n{line}");
+        // `name=value` lines are sorted by name.
+        let mut lines: Vec<&str> = lab_values.lines().collect();
+        lines.sort_unstable();
+        lab_values = lines.join("\n");
+    }
     let clock = events.iter().find_map(started).or_else(|| standing.clock_of(terms)).unwrap_or(window);
     let claim = &call.claim;
     let Some(held) = grant.credentials.get(&claim.credential()) else { return nothing(Reply::Stale) };
@@ -212,7 +260,7 @@ fn admitted(state: &State, call: &CallCommand, grant: &Grant, window: Window) ->
         reasons: call.judgement.reasons.clone(),
         hold: call.hold,
         end: window.end(),
-        lab: state.dep(Scope::Organisation(terms.lab.org.clone()), fingerprint(&terms.lab.org)),
+        lab: state.dep(Scope::Organisation(terms.lab.org.clone()), lab_values),
         agency: state.dep(Scope::Organisation(terms.agency.org.clone()), fingerprint(&terms.agency.org)),
         roster: state.dep(Scope::Roster(terms.agency.org.clone()), format!("roster={}", terms.roster)),
         system: state.dep(Scope::System, format!("clock=trusted\nclock_end={}\nlocks=0", clock.end().ms())),
@@ -246,7 +294,7 @@ fn refuse(state: &State, call: &CallCommand, no: No) -> Decision {
         .map(|held| held.credential.pseudonym.clone());
     let record = Refused {
         call: Some(claim.call()),
-        pseudonym,
+        pseudonym: pseudonym.clone(),
         credential: Some(claim.credential()),
         claim: Some(claim.statement().clone()),
         run: Some(claim.run().clone()),
@@ -258,7 +306,49 @@ fn refuse(state: &State, call: &CallCommand, no: No) -> Decision {
         values: values(call, no.values),
     };
     let scope = refusal_scope(state, &call.caller, Some(&claim.grant()));
-    Decision { events: vec![(scope, Event::CallRefused(Box::new(record)))], reply: refused(no.refusal, String::new()) }
+    let mut events = vec![(scope, Event::CallRefused(Box::new(record)))];
+    if let Some(grant) = party {
+        if matches!(no.refusal, Refusal::LineBudgetHeld | Refusal::LineBudgetSpent) {
+            events.extend(line_values(state, grant).map(|values| {
+                let (line, lab) = (grant.terms.model.line.clone(), grant.terms.lab.org.clone());
+                let hit = Event::LineBudgetHit { grant: claim.grant(), call: claim.call(), line, values };
+                (Scope::Organisation(lab), hit)
+            }));
+        }
+        if let (Some(pseudonym), true) = (pseudonym, call.scanner_locks) {
+            events.extend(scanner_lock(state, grant, claim.run(), &pseudonym, claim.call()));
+        }
+    }
+    Decision { events, reply: refused(no.refusal, String::new()) }
+}
+
+/// The lock that a finding of the scanner sets in the lab's name, unless it stands: on what the terms say a scanner locks.
+fn scanner_lock(
+    state: &State,
+    grant: &Grant,
+    run: &RunId,
+    pseudonym: &Pseudonym,
+    call: CallId,
+) -> Option<(Scope, Event)> {
+    let terms = &grant.terms;
+    let target = match terms.scanner_locks {
+        ScannerLocks::Run => LockTarget::Run { grant: terms.grant, run: run.clone() },
+        ScannerLocks::Person => LockTarget::Person { org: terms.agency.org.clone(), pseudonym: pseudonym.clone() },
+        ScannerLocks::Grant => LockTarget::Grant { grant: terms.grant },
+    };
+    let stands = |held: &std::sync::Arc<crate::standing::StandingLock>| {
+        held.lock.by == terms.lab.org && held.lock.target == target
+    };
+    if state.standing().locks.values().any(stands) {
+        return None;
+    }
+    // From the call, so that deciding needs no randomness; a call sets one lock at most.
+    let digest = Digest::of(&[b"anteroom/scanner-lock/v1".as_slice(), call.as_bytes()].concat());
+    let lock = LockId::from_slice(digest.as_bytes().get(..16)?).ok()?;
+    if state.standing().lifted.contains_key(&lock) {
+        return None;
+    }
+    Some((Scope::Grant(terms.grant), Event::ScannerLocked { lock, call, target }))
 }
 
 /// What replay needs beside the claim and the facts, in front of what was compared.
@@ -298,7 +388,11 @@ pub(super) fn finish(state: &State, finish: &Finish) -> Decision {
         status: finish.status,
         cut: finish.cut,
     };
-    let events = vec![(Scope::Grant(open.grant), Event::CallFinished(Box::new(event)))];
+    let mut events = vec![(Scope::Grant(open.grant), Event::CallFinished(Box::new(event)))];
+    if let (Some(grant), true) = (state.standing().grants.get(&open.grant), finish.scanner_locks) {
+        let held = grant.credentials.get(&open.credential).map(|held| held.credential.pseudonym.clone());
+        events.extend(held.and_then(|person| scanner_lock(state, grant, &open.run, &person, finish.call)));
+    }
     Decision { events, reply: Reply::Done { focus: 0, standing: finish.end.to_owned() } }
 }
 
@@ -307,7 +401,7 @@ pub(super) fn outcome_invalid(state: &State, caller: &CallerId, outcome: &Signed
     let event = Event::ActRefused {
         code: Refusal::OutcomeInvalid.code().to_owned(),
         payload_type: outcome.payload_type.chars().take(120).collect(),
-        payload: anteroom_proto::names::Digest::of(&outcome.payload),
+        payload: Digest::of(&outcome.payload),
         caller: caller.to_string(),
     };
     Decision { events: vec![(org_scope(state, &caller.org), event)], reply: refused(Refusal::OutcomeInvalid, "") }
@@ -317,9 +411,7 @@ pub(super) fn outcome_invalid(state: &State, caller: &CallerId, outcome: &Signed
 pub(super) fn report(state: &State, caller: &CallerId, outcome: &SignedStatement) -> Decision {
     let refuse = || outcome_invalid(state, caller, outcome);
     let Ok(claim) = envelope::read_claim::<OutcomeClaim>(outcome) else { return refuse() };
-    let Ok(call) = anteroom_proto::names::CallId::from_slice(&claim.call) else {
-        return refuse();
-    };
+    let Ok(call) = CallId::from_slice(&claim.call) else { return refuse() };
     if state.done_call(&call).is_some() {
         return nothing(Reply::Done { focus: 0, standing: "already_settled".to_owned() });
     }

@@ -62,6 +62,13 @@ pub(super) fn offer(state: &State, act: &Act, offer: &Offer, now: Now) -> Result
     if terms.grant != offer.grant || terms.lab.org != offer.lab || terms.lab.key_set != offer.key_set {
         return Err(Refusal::TermsChanged.into());
     }
+    if terms.takes_two_people() {
+        // Whatever the lab's threshold is. A key counts once, and a person holds one key.
+        let people = envelope::count_signers(&act.statement, lab.key_set.keys_of(KeyRole::Signer))?;
+        if people < 2 {
+            return Err(Refusal::TwoPeople.into());
+        }
+    }
     check_parties(state, &terms)?;
     check_model(state, &terms)?;
     check_time(state, &terms, now)?;

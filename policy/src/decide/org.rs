@@ -228,6 +228,7 @@ pub(super) fn lock(state: &State, act: &Act, lock: Lock) -> Result<Outcome, No> 
         | LockTarget::Organisation { .. }
         | LockTarget::NotUsPerson {}
         | LockTarget::NotUsOnly {} => true,
+        LockTarget::Citizen { country } => country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase()),
         LockTarget::Line { .. } => org.kind == OrgKind::Lab,
     };
     if !within {
@@ -240,7 +241,8 @@ pub(super) fn lock(state: &State, act: &Act, lock: Lock) -> Result<Outcome, No> 
         | LockTarget::Organisation { .. }
         | LockTarget::Line { .. }
         | LockTarget::NotUsPerson {}
-        | LockTarget::NotUsOnly {} => Scope::Organisation(lock.by.clone()),
+        | LockTarget::NotUsOnly {}
+        | LockTarget::Citizen { .. } => Scope::Organisation(lock.by.clone()),
     };
     let event = Event::LockSet { lock, statement: act.statement.clone() };
     Ok(Outcome::New(vec![(scope, event)], "locked".to_owned()))
@@ -256,15 +258,8 @@ pub(super) fn lift(state: &State, act: &Act, lift: &Lift) -> Result<Outcome, No>
     if standing.lock.by != lift.by {
         return Err(Refusal::LockUnknown.into());
     }
-    let scope = match &standing.lock.target {
-        LockTarget::Grant { grant } | LockTarget::Run { grant, .. } => Scope::Grant(*grant),
-        LockTarget::Person { .. }
-        | LockTarget::Employer { .. }
-        | LockTarget::Organisation { .. }
-        | LockTarget::Line { .. }
-        | LockTarget::NotUsPerson {}
-        | LockTarget::NotUsOnly {} => Scope::Organisation(lift.by.clone()),
-    };
+    // Where the lock is recorded, whoever follows it sees it go.
+    let scope = standing.scope.clone();
     let event = Event::LockLifted { lock: lift.lock, by: lift.by.clone(), statement: act.statement.clone() };
     Ok(Outcome::New(vec![(scope, event)], "lifted".to_owned()))
 }

@@ -179,6 +179,7 @@ pub(super) fn disposed(state: &State, command: &Command, disposition: &Arc<stand
         | Command::Report { .. }
         | Command::OpenRead { .. }
         | Command::Snapshot { .. }
+        | Command::Alike { .. }
         | Command::Tick => nothing(refused(Refusal::ScopeDisposed, detail)),
     }
 }

@@ -30,7 +30,7 @@ fn of(body: &str, declared: Option<&Marking>, scan: &ScanSummary) -> Facts {
     let bounds = BodyBounds { bytes_max: terms.limits.body_bytes_max };
     let body = parse(Route::Chat, body.as_bytes(), &bounds, &terms.features.named_fields).unwrap();
     let run = terms.runs.first().unwrap();
-    facts(&body, &terms, run, &person(), "hq", At::clamped(61_999), declared, scan)
+    facts(&body, &terms, run, &person(), "hq", At::clamped(61_999), declared, scan, false)
 }
 
 fn body(extra: &str) -> String {
@@ -72,7 +72,12 @@ fn token_counts_are_rounded_up_and_never_wrap() {
 
 #[test]
 fn a_marking_is_raised_and_never_lowered() {
-    let floor = MarkingTerms { level: 1, caveats: vec!["PROPIN".into()], rel_to: vec!["GBR".into(), "USA".into()] };
+    let floor = MarkingTerms {
+        level: 1,
+        caveats: vec!["PROPIN".into()],
+        rel_to: vec!["GBR".into(), "USA".into()],
+        assertion: None,
+    };
     let join = |declared: &Marking, scan: &ScanSummary| effective(&floor, Some(declared), scan);
     assert_eq!(effective(&floor, None, &UNMARKED), marking(1, &["PROPIN"], &["GBR", "USA"]));
     assert_eq!(join(&marking(0, &[], &[]), &UNMARKED), marking(1, &["PROPIN"], &["GBR", "USA"]));

@@ -9,7 +9,7 @@ use anteroom_proto::{rpc::Facts, statement::terms::Terms};
 use cedar_policy::{Authorizer, Decision, Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
 use super::{
-    ADDED_PREFIX, ADDED_RULES_MAX, ALLOWING_RULE, BASELINE, RULE_ID_BYTES_MAX, RulesError, SCHEMA, depth,
+    ADDED_PREFIX, ADDED_RULES_MAX, ALLOWING_RULE, Added, BASELINE, RULE_ID_BYTES_MAX, RulesError, SCHEMA, depth,
     entities::{self, Grant},
 };
 
@@ -47,10 +47,18 @@ impl Rules {
     /// # Errors
     /// The additions are not what [`super`] demands of rules.
     pub fn new(terms: &Terms) -> Result<Self, RulesError> {
-        Self::compile(SCHEMA, BASELINE, terms)
+        Self::with(terms, &[])
     }
 
-    fn compile(schema: &str, baseline: &str, terms: &Terms) -> Result<Self, RulesError> {
+    /// Compiles the baseline, what the terms add to it, and what was added since.
+    ///
+    /// # Errors
+    /// As [`Rules::new`].
+    pub fn with(terms: &Terms, added: &[Added]) -> Result<Self, RulesError> {
+        Self::compile(SCHEMA, BASELINE, terms, added)
+    }
+
+    fn compile(schema: &str, baseline: &str, terms: &Terms, since: &[Added]) -> Result<Self, RulesError> {
         let (schema, warnings) = Schema::from_cedarschema_str(schema).map_err(|e| RulesError::Schema(e.to_string()))?;
         if let Some(warning) = warnings.into_iter().next() {
             return Err(RulesError::Schema(warning.to_string()));
@@ -61,7 +69,10 @@ impl Rules {
         if first.id().to_string() != ALLOWING_RULE || !first.has_non_scope_constraint() {
             return Err(RulesError::NoAllowingRule);
         }
-        let added = read(&terms.policy.additions, ADDED_PREFIX)?;
+        let mut added = read(&terms.policy.additions, ADDED_PREFIX)?;
+        for more in since {
+            added.extend(read(&more.text, more.side.prefix())?);
+        }
         if added.len() > ADDED_RULES_MAX {
             return Err(RulesError::TooMany(added.len()));
         }

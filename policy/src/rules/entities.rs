@@ -178,6 +178,7 @@ fn context(facts: &Facts, run: EntityUid) -> Result<HashMap<String, Value>, Stri
         ("responseFormat", string(&facts.response_format)),
         ("tokensAsked", Value::new_long(tokens)),
         ("namedFields", set(&facts.named_fields)),
+        ("repeated", Value::new_bool(facts.repeated)),
         ("scanVerdict", long(facts.scan_verdict)),
         ("scanHits", set(&facts.scan_hits)),
     ]))

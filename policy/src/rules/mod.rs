@@ -14,6 +14,8 @@ pub(crate) mod fixture;
 
 use anteroom_proto::{names::Digest, statement::terms::Terms};
 
+use crate::standing::Grant;
+
 /// The schema's exact text.
 pub const SCHEMA: &str = include_str!("baseline.cedarschema");
 /// The baseline's exact text.
@@ -22,6 +24,8 @@ pub const BASELINE: &str = include_str!("baseline.cedar");
 pub const ALLOWING_RULE: &str = "grant";
 /// What stands before the identifier of each rule that a lab added.
 pub const ADDED_PREFIX: &str = "lab/";
+/// What stands before the identifier of each rule that an agency added.
+pub const AGENCY_PREFIX: &str = "agency/";
 /// Longest identifier of a rule in bytes, without the prefix.
 pub const RULE_ID_BYTES_MAX: usize = 64;
 /// Deepest nesting of brackets in a rule.
@@ -33,8 +37,51 @@ pub const TOKENS_MAX: usize = 192;
 /// The engine's validator and evaluator recurse, and give up (one silently, one with an error) when they are short of stack. A
 /// verdict must not depend on how much stack a thread has, so rules stay far from where that happens.
 pub const EXPRESSION_DEPTH_MAX: usize = 24;
-/// Most rules that a lab can add.
+/// Most rules that can be added to a grant, in its terms and since.
 pub const ADDED_RULES_MAX: usize = 128;
+/// Most times that rules can be added to a grant since it was signed.
+pub const ADDED_TIMES_MAX: usize = 32;
+
+/// Rules that a side added since the terms were signed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Added {
+    /// Which side.
+    pub side: Side,
+    /// Their exact text.
+    pub text: String,
+}
+
+/// A side of a grant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// The lending one.
+    Lab,
+    /// The using one.
+    Agency,
+}
+
+impl Side {
+    /// What stands before the identifiers of its rules.
+    #[must_use]
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Lab => ADDED_PREFIX,
+            Self::Agency => AGENCY_PREFIX,
+        }
+    }
+}
+
+impl Added {
+    /// What stands added to a grant.
+    #[must_use]
+    pub fn of(grant: &Grant) -> Vec<Self> {
+        let side = |by: &anteroom_proto::names::OrgId| {
+            if *by == grant.terms.lab.org { Side::Lab } else { Side::Agency }
+        };
+        let added = grant.added.iter().map(|added| &added.narrowing);
+        added.map(|narrowing| Self { side: side(&narrowing.by), text: narrowing.rules.clone() }).collect()
+    }
+}
 
 /// Why rules cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -59,7 +106,7 @@ pub enum RulesError {
     )]
     TooDeep,
     /// More rules than [`ADDED_RULES_MAX`].
-    #[error("the terms add {0} rules, more than {ADDED_RULES_MAX}")]
+    #[error("{0} rules are added, more than {ADDED_RULES_MAX}")]
     TooMany(usize),
     /// A rule has no `@id`.
     #[error("rule number {0} has no `@id`")]
@@ -95,10 +142,19 @@ pub fn baseline_digest() -> Digest {
     digest_of(&[SCHEMA, BASELINE, &engine::version()])
 }
 
-/// Digest of the rules in force under these terms: schema, baseline, additions and engine version, byte for byte.
+/// Digest of the rules under these terms: schema, baseline, additions and engine version, byte for byte.
 #[must_use]
 pub fn digest(terms: &Terms) -> Digest {
-    digest_of(&[SCHEMA, BASELINE, &engine::version(), &terms.policy.additions])
+    digest_with(terms, &[])
+}
+
+/// Digest of the rules in force: those under the terms and what was added since, byte for byte.
+#[must_use]
+pub fn digest_with(terms: &Terms, added: &[Added]) -> Digest {
+    let version = engine::version();
+    let mut parts = vec![SCHEMA, BASELINE, &version, &terms.policy.additions];
+    parts.extend(added.iter().flat_map(|added| [added.side.prefix(), added.text.as_str()]));
+    digest_of(&parts)
 }
 
 /// Each part goes in with its length, so that no byte can move from one part to the next.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anteroom_proto::{
     ledger::scope::Scope,
     names::{Digest, LockId, OrgId},
-    statement::acts::{DispositionAction, LockTarget},
+    statement::acts::DispositionAction,
 };
 
 use super::State;
@@ -27,6 +27,9 @@ impl State {
             Scope::Organisation(org) => Some(org.clone()),
             Scope::System | Scope::Roster(_) | Scope::Reads(_) | Scope::Grant(_) => None,
         };
+        if let (Scope::Grant(grant), false) = (&disposed.scope, self.standing.disposed.contains_key(&disposed.scope)) {
+            self.line_counts(grant, false);
+        }
         let standing = Arc::make_mut(&mut self.standing);
         if let Some(known) = standing.disposed.get_mut(&disposed.scope) {
             let known = Arc::make_mut(known);
@@ -77,17 +80,8 @@ fn forget(standing: &mut Standing, scope: &Scope) {
         Scope::Grant(grant) => {
             standing.grants.remove(grant);
             standing.readers.retain(|reader| reader.appointment.grant != Some(*grant));
-            let on_it = |target: &LockTarget| match target {
-                LockTarget::Grant { grant: on } | LockTarget::Run { grant: on, .. } => on == grant,
-                LockTarget::Person { .. }
-                | LockTarget::Employer { .. }
-                | LockTarget::Organisation { .. }
-                | LockTarget::Line { .. }
-                | LockTarget::NotUsPerson {}
-                | LockTarget::NotUsOnly {} => false,
-            };
             let mut gone: Vec<LockId> = Vec::new();
-            gone.extend(standing.locks.iter().filter(|(_, lock)| on_it(&lock.lock.target)).map(|(id, _)| *id));
+            gone.extend(standing.locks.iter().filter(|(_, lock)| lock.scope == *scope).map(|(id, _)| *id));
             for id in &gone {
                 standing.locks.remove(id);
             }

@@ -270,6 +270,7 @@ impl State {
                     let account = accounts.runs.get_mut(&run).ok_or(PartError::Acts)?;
                     *account = Account::restored(account.limit(), numbers);
                 }
+                state.line_counts(grant, true);
             }
             state.open.extend(part.open);
             state.abandoned.extend(part.abandoned);

@@ -312,6 +312,20 @@ pub struct Disposed {
     #[prost(message, optional, tag = "22")]
     pub statement: ::core::option::Option<SignedStatement>,
 }
+/// A lab bounded what all grants of one of its model lines may use together. In the lab's own scope, so that no agency learns what
+/// the lab lends to others.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LineBudgetSet {
+    /// The lab.
+    #[prost(string, tag = "16")]
+    pub lab: ::prost::alloc::string::String,
+    /// Its line.
+    #[prost(string, tag = "17")]
+    pub line: ::prost::alloc::string::String,
+    /// Signed by the lab's signers.
+    #[prost(message, optional, tag = "18")]
+    pub statement: ::core::option::Option<SignedStatement>,
+}
 /// A lab offered a grant by signing its terms.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GrantOffered {
@@ -450,6 +464,42 @@ pub struct LockLifted {
     /// Signed by a signer of it.
     #[prost(message, optional, tag = "18")]
     pub statement: ::core::option::Option<SignedStatement>,
+}
+/// A party added rules to a grant that stands. They can only refuse.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RulesAdded {
+    /// The organisation.
+    #[prost(string, tag = "16")]
+    pub by: ::prost::alloc::string::String,
+    /// Signed by its signers.
+    #[prost(message, optional, tag = "17")]
+    pub statement: ::core::option::Option<SignedStatement>,
+}
+/// A lab gave the scanner of one grant its own list: canaries, code names, seeded flags.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchListSet {
+    /// The lab.
+    #[prost(string, tag = "16")]
+    pub lab: ::prost::alloc::string::String,
+    /// Signed by the lab's signers; names the list by its digest.
+    #[prost(message, optional, tag = "17")]
+    pub statement: ::core::option::Option<SignedStatement>,
+    /// The list's exact bytes, salted, so that the digest tells nobody what is on it.
+    #[prost(bytes = "vec", tag = "18")]
+    pub list: ::prost::alloc::vec::Vec<u8>,
+}
+/// The scanner found what locks. Counts as a lock that the lab set; the lab lifts it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScannerLocked {
+    /// The lock, derived from the call.
+    #[prost(bytes = "vec", tag = "16")]
+    pub lock: ::prost::alloc::vec::Vec<u8>,
+    /// The call.
+    #[prost(bytes = "vec", tag = "17")]
+    pub call: ::prost::alloc::vec::Vec<u8>,
+    /// What it hits, as JSON in the form that a signed lock has.
+    #[prost(string, tag = "18")]
+    pub target: ::prost::alloc::string::String,
 }
 /// A call may pass. Durable before the model's side sees a byte.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -610,6 +660,39 @@ pub struct CallSettled {
     #[prost(uint64, tag = "18")]
     pub charged_tokens: u64,
 }
+/// Many prompts of one grant are nearly the same. An alert to the lab, never a stop: who tests a model looks like who copies it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromptsAlike {
+    /// Nearly the same prompts in the last 24 hours.
+    #[prost(uint64, tag = "16")]
+    pub count: u64,
+    /// When the first of them came.
+    #[prost(int64, tag = "17")]
+    pub first_ms: i64,
+    /// How many runs they came from.
+    #[prost(uint32, tag = "18")]
+    pub runs: u32,
+    /// How many people.
+    #[prost(uint32, tag = "19")]
+    pub people: u32,
+}
+/// A call was refused because all grants of its line together had no room for it. In the lab's own scope, beside the refusal in the
+/// grant's: what other grants use is the lab's alone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LineBudgetHit {
+    /// The grant.
+    #[prost(bytes = "vec", tag = "16")]
+    pub grant: ::prost::alloc::vec::Vec<u8>,
+    /// The call.
+    #[prost(bytes = "vec", tag = "17")]
+    pub call: ::prost::alloc::vec::Vec<u8>,
+    /// The line.
+    #[prost(string, tag = "18")]
+    pub line: ::prost::alloc::string::String,
+    /// What was compared, as `name=value` lines.
+    #[prost(string, tag = "19")]
+    pub values: ::prost::alloc::string::String,
+}
 /// Somebody opened a read session. In a scope that no tail shows.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadOpened {
@@ -720,6 +803,9 @@ pub struct Facts {
     /// The run in the signed terms.
     #[prost(string, tag = "31")]
     pub run: ::prost::alloc::string::String,
+    /// The grant asked these very texts more often in the last 24 hours than its terms let it.
+    #[prost(bool, tag = "32")]
+    pub repeated: bool,
 }
 /// A confidentiality marking.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1055,6 +1141,12 @@ pub struct GrantSummary {
     /// Slots that the lab's connectors hold open for this grant's line.
     #[prost(uint32, tag = "11")]
     pub slots: u32,
+    /// Digest of the rules in force, which added rules name as what they were written against.
+    #[prost(bytes = "vec", tag = "12")]
+    pub rules_digest: ::prost::alloc::vec::Vec<u8>,
+    /// Digest of the lab's list for the scanner; empty if there is none.
+    #[prost(bytes = "vec", tag = "13")]
+    pub watch_list: ::prost::alloc::vec::Vec<u8>,
 }
 /// One budget.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1071,6 +1163,19 @@ pub struct BudgetLine {
     /// Held by calls in flight.
     #[prost(uint64, tag = "4")]
     pub held: u64,
+}
+/// A bound on all grants of a model line, with what they used of it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LineBudgetSummary {
+    /// The line.
+    #[prost(string, tag = "1")]
+    pub line: ::prost::alloc::string::String,
+    /// Calls and tokens: `calls` and `tokens`.
+    #[prost(message, repeated, tag = "2")]
+    pub budgets: ::prost::alloc::vec::Vec<BudgetLine>,
+    /// Digest of the statement in force, which the next one names as the one before it.
+    #[prost(bytes = "vec", tag = "3")]
+    pub statement: ::prost::alloc::vec::Vec<u8>,
 }
 /// Asks for a grant's dossier.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1112,6 +1217,9 @@ pub struct Dossier {
     /// Manifests of the builds that the terms name.
     #[prost(bytes = "vec", repeated, tag = "10")]
     pub manifests: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Statements that added rules since, oldest first.
+    #[prost(message, repeated, tag = "11")]
+    pub added_rules: ::prost::alloc::vec::Vec<SignedStatement>,
 }
 /// Asks for models.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1119,6 +1227,9 @@ pub struct ListModelsRequest {}
 /// Models.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListModelsReply {
+    /// For a lab: what it lets all grants of a line use together.
+    #[prost(message, repeated, tag = "2")]
+    pub line_budgets: ::prost::alloc::vec::Vec<LineBudgetSummary>,
     /// By line, then by registration.
     #[prost(message, repeated, tag = "1")]
     pub models: ::prost::alloc::vec::Vec<ModelSummary>,
@@ -1226,10 +1337,22 @@ pub struct CallReply {
     /// The connector's signed outcome.
     #[prost(message, optional, tag = "4")]
     pub outcome: ::core::option::Option<SignedStatement>,
+    /// The call's effective marking: what the answer has to be handled as.
+    #[prost(message, optional, tag = "5")]
+    pub marking: ::core::option::Option<Marking>,
+    /// The confidentiality assertion that both sides signed in the terms, verbatim; empty if there is none.
+    #[prost(string, tag = "6")]
+    pub assertion: ::prost::alloc::string::String,
 }
 /// A step of a streamed answer.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CallEvent {
+    /// With `admitted`: the call's effective marking, what the answer has to be handled as.
+    #[prost(message, optional, tag = "4")]
+    pub marking: ::core::option::Option<Marking>,
+    /// With `admitted`: the confidentiality assertion that both sides signed in the terms, verbatim; empty if there is none.
+    #[prost(string, tag = "5")]
+    pub assertion: ::prost::alloc::string::String,
     /// What happened.
     #[prost(oneof = "call_event::Event", tags = "1, 2, 3")]
     pub event: ::core::option::Option<call_event::Event>,
@@ -1262,6 +1385,9 @@ pub struct CallEnd {
     /// Status the model server answered with.
     #[prost(uint32, tag = "3")]
     pub status: u32,
+    /// The marking again, with what the answer itself was found to carry.
+    #[prost(message, optional, tag = "4")]
+    pub marking: ::core::option::Option<Marking>,
 }
 /// Asks for a call's outcome.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1602,6 +1728,17 @@ pub mod enrolment_client {
     pub struct EnrolmentClient<T> {
         inner: tonic::client::Grpc<T>,
     }
+    impl EnrolmentClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
     impl<T> EnrolmentClient<T>
     where
         T: tonic::client::GrpcService<tonic::body::Body>,
@@ -1887,6 +2024,17 @@ pub mod directory_client {
     #[derive(Debug, Clone)]
     pub struct DirectoryClient<T> {
         inner: tonic::client::Grpc<T>,
+    }
+    impl DirectoryClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
     }
     impl<T> DirectoryClient<T>
     where
@@ -2538,6 +2686,17 @@ pub mod acts_client {
     pub struct ActsClient<T> {
         inner: tonic::client::Grpc<T>,
     }
+    impl ActsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
     impl<T> ActsClient<T>
     where
         T: tonic::client::GrpcService<tonic::body::Body>,
@@ -2820,6 +2979,17 @@ pub mod inference_client {
     #[derive(Debug, Clone)]
     pub struct InferenceClient<T> {
         inner: tonic::client::Grpc<T>,
+    }
+    impl InferenceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
     }
     impl<T> InferenceClient<T>
     where
@@ -3259,6 +3429,17 @@ pub mod serving_client {
     pub struct ServingClient<T> {
         inner: tonic::client::Grpc<T>,
     }
+    impl ServingClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
     impl<T> ServingClient<T>
     where
         T: tonic::client::GrpcService<tonic::body::Body>,
@@ -3623,6 +3804,17 @@ pub mod audit_client {
     #[derive(Debug, Clone)]
     pub struct AuditClient<T> {
         inner: tonic::client::Grpc<T>,
+    }
+    impl AuditClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
     }
     impl<T> AuditClient<T>
     where

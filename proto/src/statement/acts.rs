@@ -149,6 +149,12 @@ pub enum LockTarget {
     NotUsPerson {},
     /// Everybody who is not known to hold the one citizenship of the United States.
     NotUsOnly {},
+    /// Everybody who holds this citizenship, or may: the broker looks at what the agency keeps from the lab, and tells the lab
+    /// nothing of it but which calls the lock refused.
+    Citizen {
+        /// ISO 3166-1 alpha-2.
+        country: String,
+    },
 }
 
 /// Sets a lock; one signature by a signer or stop key, valid at any head of the log.

@@ -13,6 +13,7 @@ pub mod key;
 pub mod key_set;
 pub mod model;
 pub mod roster;
+pub mod rules;
 pub mod terms;
 pub mod witness;
 

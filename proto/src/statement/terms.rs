@@ -17,6 +17,10 @@ pub const RUNS_MAX: usize = 64;
 pub const CALL_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Largest marking level that this version can carry: 1, CUI.
 pub const LEVEL_MAX: u32 = 1;
+/// Longest confidentiality assertion in bytes.
+pub const ASSERTION_BYTES_MAX: usize = 1024;
+/// Kinds of tools that reach the internet from where the model runs.
+pub const INTERNET_TOOLS: [&str; 5] = ["web_search", "web_search_preview", "browser", "computer_use", "mcp"];
 
 /// The terms of a grant.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -80,6 +84,9 @@ pub struct ModelTerms {
     pub builds: Vec<Digest>,
     /// Variants that may answer.
     pub variants: Vec<Variant>,
+    /// Those of them whose safeguards the lab lowered, on the lab's word. Lending one takes two people of the lab.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lowered: Vec<Variant>,
     /// The lab's other lines that both sides state to be unrelated to this one. Every line of the lab whose clock with this
     /// sponsor has started must stand here, so that a new name for an old model cannot start a new clock unseen.
     #[serde(default)]
@@ -179,6 +186,9 @@ pub struct CallLimits {
     pub default_max_tokens: u64,
     /// Tokens that an image counts for.
     pub image_tokens: u64,
+    /// How often the same texts may be asked within 24 hours, whatever their sampling settings; absent means no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats_max: Option<u32>,
 }
 
 /// A confidentiality marking as signed.
@@ -193,6 +203,9 @@ pub struct MarkingTerms {
     /// REL TO list; empty means no such restriction.
     #[serde(default)]
     pub rel_to: Vec<String>,
+    /// What the lab asserts about the confidentiality of every answer, such as an exemption from disclosure. It travels with each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<String>,
 }
 
 /// The rules as signed.
@@ -204,6 +217,9 @@ pub struct PolicyTerms {
     /// What the lab adds: rules that only forbid.
     #[serde(default)]
     pub additions: String,
+    /// Whom an evaluator asks about a refusal by the rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contact: Option<String>,
 }
 
 /// How the model is reached.
@@ -243,11 +259,19 @@ impl Terms {
         self.runs.iter().find(|run| run.id == *id)
     }
 
+    /// Whether the lab's side has to sign with two people: a variant with lowered safeguards, or a tool that reaches the internet.
+    #[must_use]
+    pub fn takes_two_people(&self) -> bool {
+        let reaches = |tool: &String| INTERNET_TOOLS.contains(&tool.as_str());
+        !self.model.lowered.is_empty() || self.features.tools.iter().any(reaches)
+    }
+
     fn check(&self) -> Result<(), StatementError> {
         let fail = |field, why| Err(StatementError::Field { field, why });
         if self.version != 1 {
             return fail("version", "it is 1");
         }
+        self.check_texts()?;
         if self.lab.org == self.agency.org || self.lab.key_set == self.agency.key_set {
             return fail("agency", "lab and agency are two organisations with two key sets");
         }
@@ -290,18 +314,6 @@ impl Terms {
         if self.marking.level > LEVEL_MAX {
             return fail("marking.level", "nothing above CUI passes in this version");
         }
-        let texts = self.marking.caveats.iter().chain(&self.marking.rel_to).chain(&self.features.tools);
-        let texts = texts.chain(&self.features.named_fields).chain(self.runs.iter().flat_map(|run| &run.networks));
-        let texts = texts.chain(self.runs.iter().flat_map(|run| [&run.purpose, &run.content_profile]));
-        for text in texts {
-            let plain = text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
-            if text.is_empty() || text.len() > 128 || !plain || text.trim() != text {
-                return fail(
-                    "names and purposes",
-                    "1 to 128 printable ASCII characters without blanks at either end are expected",
-                );
-            }
-        }
         if self.features.logit_bias && self.features.logprobs > 0 {
             return fail("features", "logit_bias and logprobs are never granted together");
         }
@@ -310,6 +322,37 @@ impl Terms {
         }
         if self.policy.additions.len() > 32 * 1024 {
             return fail("policy.additions", "at most 32 KiB are expected");
+        }
+        Ok(())
+    }
+
+    /// Texts that stand in facts, headers and errors: plain, so that none can pass for another.
+    fn check_texts(&self) -> Result<(), StatementError> {
+        let fail = |field, why| Err(StatementError::Field { field, why });
+        let plain = |text: &String, most: usize| {
+            let characters = text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+            !text.is_empty() && text.len() <= most && characters && text.trim() == text
+        };
+        let texts = self.marking.caveats.iter().chain(&self.marking.rel_to).chain(&self.features.tools);
+        let texts = texts.chain(&self.features.named_fields).chain(self.runs.iter().flat_map(|run| &run.networks));
+        let mut texts = texts.chain(self.runs.iter().flat_map(|run| [&run.purpose, &run.content_profile]));
+        if !texts.all(|text| plain(text, 128)) {
+            return fail(
+                "names and purposes",
+                "1 to 128 printable ASCII characters without blanks at either end are expected",
+            );
+        }
+        if !self.marking.assertion.iter().all(|text| plain(text, ASSERTION_BYTES_MAX)) {
+            return fail("marking.assertion", "1 to 1024 printable ASCII characters in one line are expected");
+        }
+        if !self.policy.contact.iter().all(|text| plain(text, 128)) {
+            return fail("policy.contact", "1 to 128 printable ASCII characters in one line are expected");
+        }
+        if self.model.lowered.iter().any(|variant| !self.model.variants.contains(variant)) {
+            return fail("model.lowered", "each stands in `model.variants`, too");
+        }
+        if self.limits.repeats_max == Some(0) {
+            return fail("limits.repeats_max", "at least 1 is expected");
         }
         Ok(())
     }

@@ -158,7 +158,7 @@ async fn once(world: &mut World, plan: &Plan) -> Fallible<Cut> {
         readers.spawn(async move {
             let mut stream = client.stream(request).await?.into_inner();
             let first = stream.message().await?;
-            if !matches!(first, Some(CallEvent { event: Some(Event::Admitted(_)) })) {
+            if !matches!(first, Some(CallEvent { event: Some(Event::Admitted(_)), .. })) {
                 return Err("a stream began without its admission".into());
             }
             began.fetch_add(1, Ordering::Relaxed);
@@ -248,7 +248,7 @@ async fn read(
     let mut late = 0;
     loop {
         match stream.message().await {
-            Ok(Some(CallEvent { event: Some(Event::Data(_)) })) => late += usize::from(*acknowledged.borrow()),
+            Ok(Some(CallEvent { event: Some(Event::Data(_)), .. })) => late += usize::from(*acknowledged.borrow()),
             ended => {
                 let Some(sent) = *cut.borrow() else { return Err("a stream ended before the cut".into()) };
                 let code = match &ended {
@@ -266,7 +266,7 @@ async fn later(mut stream: Streaming<CallEvent>, mut cut: watch::Receiver<Option
     cut.wait_for(Option::is_some).await?;
     tokio::time::sleep(SETTLE).await;
     let mut bytes = 0;
-    while let Ok(Some(CallEvent { event: Some(Event::Data(data)) })) = stream.message().await {
+    while let Ok(Some(CallEvent { event: Some(Event::Data(data)), .. })) = stream.message().await {
         bytes += data.len();
     }
     // The client's window, the broker's buffer and what one read had taken already.

@@ -1,31 +1,14 @@
-//! What a start costs: from a snapshot, and by folding the whole log.
+//! What a start costs: from a snapshot, and by folding the whole log. The ledger is one as a broker keeps it, tiles and all.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Instant};
 
-use anteroom_broker::{
-    book::{
-        disk::RealDisk,
-        keyring::{Kek, Keyring},
-        wal::Config,
-    },
-    clock::{SystemTime, Timekeeper},
-    entropy::{self, SystemEntropy},
-    journal::{
-        Journal, Snapshots,
-        writer::{self, WriterConfig},
-    },
-};
+use anteroom_broker::entropy::{self, SystemEntropy};
 use anteroom_policy::{
     command::{Command, EarlyRefusal},
     event::{CallerId, Refused},
     refusal::Refusal,
 };
 use anteroom_proto::{
-    ledger::note::{KeyName, NoteSigner},
     names::{Digest, OrgId},
     rpc::{SignedStatement, StatementSignature},
 };
@@ -33,36 +16,40 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{
-    Fallible, machine,
+    Fallible,
+    ledger::{
+        place::{self, Place},
+        world::ORIGIN,
+    },
+    machine,
     report::{Table, round},
 };
 
-const ORIGIN: &str = "bench.test/log";
 /// Submitters while the ledger is filled.
 const AT_ONCE: u64 = 256;
 
-struct Place<'a> {
-    folder: &'a Path,
-    kek: [u8; 32],
-    seed: [u8; 32],
-}
-
-/// Fills a ledger with `records` refusals, each of a call's usual size, and starts from it both ways.
+/// Fills a ledger with `records` refusals, each of a call's usual size, published as it grows, and starts from it both ways.
 pub async fn run(folder: &Path, records: u64) -> Fallible<(Table, Value)> {
-    let mut random = SystemEntropy::new();
-    let place = Place { folder, kek: entropy::bytes(&mut random), seed: entropy::bytes(&mut random) };
+    let place = Place(folder.to_owned());
     let begun = Instant::now();
     fill(&place, records).await?;
     let filled = begun.elapsed();
-    let bytes = machine::ledger_bytes(&folder.join("wal"))?;
+    let bytes = machine::ledger_bytes(&place.join("wal"))?;
     let snapshots: Result<Vec<u64>, std::io::Error> =
-        std::fs::read_dir(folder.join("snapshots"))?.map(|entry| Ok(entry?.metadata()?.len())).collect();
+        std::fs::read_dir(place.join("snapshots"))?.map(|entry| Ok(entry?.metadata()?.len())).collect();
     let snapshot = snapshots?.into_iter().max().unwrap_or(0);
     let mut table = Table::new(&["start", "seconds", "resident MB", "records"]);
     let mut rows = Vec::new();
     for (name, from_snapshot) in [("from a snapshot", true), ("whole fold", false)] {
+        if !from_snapshot {
+            std::fs::remove_dir_all(place.join("snapshots"))?;
+        }
         let before = machine::resident_mb(std::process::id())?;
-        let (took, size, resident) = start(&place, from_snapshot).await?;
+        let begun = Instant::now();
+        let open = place.open()?;
+        let took = begun.elapsed();
+        let (size, resident) = (open.journal.newest().size, machine::resident_mb(std::process::id())?);
+        open.close().await?;
         table.row(vec![
             name.to_owned(),
             format!("{:.3}", took.as_secs_f64()),
@@ -78,31 +65,12 @@ pub async fn run(folder: &Path, records: u64) -> Fallible<(Table, Value)> {
     Ok((table, data))
 }
 
-fn open(place: &Place<'_>, snapshots: bool) -> Fallible<(Journal, std::thread::JoinHandle<()>, String)> {
-    std::fs::create_dir_all(place.folder)?;
-    let disk = |name: &str| RealDisk::open_or_create(&place.folder.join(name)).map(Arc::new);
-    let origin = KeyName::parse(ORIGIN)?;
-    let signer = Arc::new(NoteSigner::from_seed(origin.clone(), &place.seed)?);
-    let log_key = signer.verifier().to_string();
-    let (journal, thread) = writer::start(WriterConfig {
-        wal: disk("wal")?,
-        keyring: Keyring::open(disk("keys")?, Kek::from_bytes(&place.kek)?)?,
-        tiles: None,
-        sizes: Config::default(),
-        snapshots: if snapshots { Some(Snapshots::new(disk("snapshots")?)) } else { None },
-        snapshot_every: writer::SNAPSHOT_EVERY,
-        origin,
-        signer,
-        clock: Arc::new(Timekeeper::start(Arc::new(SystemTime::new()?), None)?),
-        entropy: Box::new(SystemEntropy::new()),
-        fatal: Box::new(|why| eprintln!("the journal stopped: {why}")),
-    })?;
-    Ok((journal, thread, log_key))
-}
-
-async fn fill(place: &Place<'_>, records: u64) -> Fallible<()> {
-    let (journal, thread, log_key) = open(place, true)?;
+async fn fill(place: &Place, records: u64) -> Fallible<()> {
+    place.create()?;
+    let filling = place.open()?.published()?;
+    let journal = filling.journal();
     let nonce = Digest::from_bytes(entropy::bytes(&mut SystemEntropy::new()));
+    let log_key = place::signer()?.verifier().to_string();
     let _ = journal.submit(Command::Open { origin: ORIGIN.to_owned(), log_key, nonce }).await?;
     let mut tasks = JoinSet::new();
     for _ in 0..AT_ONCE {
@@ -117,9 +85,7 @@ async fn fill(place: &Place<'_>, records: u64) -> Fallible<()> {
     while let Some(done) = tasks.join_next().await {
         done??;
     }
-    journal.close();
-    tokio::task::spawn_blocking(move || thread.join()).await?.map_err(|_| "the journal panicked")?;
-    Ok(())
+    filling.finish().await
 }
 
 /// A refusal with a claim and facts as calls have them.
@@ -135,15 +101,4 @@ fn refusal() -> Fallible<EarlyRefusal> {
         refusal: Refusal::BudgetHeld,
         refused: Refused { claim: Some(claim), facts: Some(vec![9; 300].into()), ..Refused::default() },
     })
-}
-
-/// Starts, waits until it can answer, and closes; the time until then, and the memory used.
-async fn start(place: &Place<'_>, snapshots: bool) -> Fallible<(Duration, u64, f64)> {
-    let begun = Instant::now();
-    let (journal, thread, _) = open(place, snapshots)?;
-    let took = begun.elapsed();
-    let (size, resident) = (journal.newest().size, machine::resident_mb(std::process::id())?);
-    journal.close();
-    tokio::task::spawn_blocking(move || thread.join()).await?.map_err(|_| "the journal panicked")?;
-    Ok((took, size, resident))
 }

@@ -50,7 +50,7 @@ impl Inference for Upstream {
         let claim = Self::claim(request.get_ref())?;
         let outcome = self.answers.whole_outcome(&claim.call, &claim.grant).map_err(internal)?;
         let body = self.answers.whole.clone();
-        Ok(Response::new(CallReply { status: 200, body, receipt: None, outcome: Some(outcome) }))
+        Ok(Response::new(CallReply { status: 200, body, outcome: Some(outcome), ..CallReply::default() }))
     }
 
     type StreamStream = ReceiverStream<Result<CallEvent, Status>>;
@@ -68,8 +68,8 @@ impl Inference for Upstream {
                 sent = send.send(Ok(said(Event::Data(event.clone())))).await;
             }
             let end = answers.stream_outcome(&claim.call, &claim.grant).map_err(internal);
-            let end =
-                end.map(|outcome| said(Event::End(CallEnd { receipt: None, outcome: Some(outcome), status: 200 })));
+            let end = end
+                .map(|outcome| said(Event::End(CallEnd { outcome: Some(outcome), status: 200, ..CallEnd::default() })));
             // Whoever asked may be gone.
             let _ = send.send(end).await;
         });
@@ -82,5 +82,5 @@ impl Inference for Upstream {
 }
 
 fn said(event: Event) -> CallEvent {
-    CallEvent { event: Some(event) }
+    CallEvent { event: Some(event), ..CallEvent::default() }
 }

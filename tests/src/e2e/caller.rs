@@ -297,7 +297,7 @@ async fn on_record(evaluator: &Evaluator, call: CallId) -> Refused {
 pub async fn raw_end(events: &mut Streaming<CallEvent>) -> Refused {
     loop {
         match soon("an event", events.message()).await {
-            Ok(Some(CallEvent { event: Some(Event::Admitted(_) | Event::Data(_)) })) => {}
+            Ok(Some(CallEvent { event: Some(Event::Admitted(_) | Event::Data(_)), .. })) => {}
             Ok(other) => panic!("the stream was not cut: {other:?}"),
             Err(status) => return refused(status.into()),
         }

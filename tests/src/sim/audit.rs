@@ -269,7 +269,7 @@ impl Auditor {
                 T::Person { org, pseudonym } => *org == terms.agency.org && *pseudonym == call.pseudonym,
                 T::Organisation { org } => *org == terms.agency.org || *org == terms.lab.org,
                 T::Line { line } => *line == terms.model.line,
-                T::Employer { .. } | T::NotUsPerson {} | T::NotUsOnly {} => false,
+                T::Employer { .. } | T::NotUsPerson {} | T::NotUsOnly {} | T::Citizen { .. } => false,
             };
             ensure(!(heard && plain), || format!("a call passed under {}", lock.id))?;
         }

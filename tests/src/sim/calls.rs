@@ -127,7 +127,7 @@ impl World {
         let person = self.person(plan, &issued.credential);
         let run = terms.run(&issued.credential.run).unwrap_or(&terms.runs[0]);
         let at = At::clamped(now);
-        let seen = facts(&parsed, &terms, run, &person, "unknown", at, None, &ScanSummary::default());
+        let seen = facts(&parsed, &terms, run, &person, "unknown", at, None, &ScanSummary::default(), false);
         let epoch = self.epoch(plan);
         let judgement = judge(&epoch, &seen);
 
@@ -162,7 +162,8 @@ impl World {
             body_key,
             facts: seen.encode_to_vec().into(),
             judgement,
-            terms: if deed.stale { Digest::from_bytes([0; 32]) } else { self.plans[plan].digest },
+            judged_by: if deed.stale { Digest::from_bytes([0; 32]) } else { self.plans[plan].digest },
+            scanner_locks: false,
             hold,
             slot: deed.slot,
         };
@@ -250,6 +251,7 @@ impl World {
             used,
             status: 200,
             cut: None,
+            scanner_locks: false,
         };
         Step { command: Command::Finish(Box::new(finish)), deed: Deed::Finish { call, used } }
     }

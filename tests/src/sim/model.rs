@@ -663,6 +663,8 @@ impl Model {
             LockTarget::Line { line } => *line == grant.terms.model.line,
             LockTarget::NotUsPerson {} => person.us_person != Tri::Yes,
             LockTarget::NotUsOnly {} => person.us_only != Tri::Yes,
+            // Nobody here sets one: the model knows no citizenships.
+            LockTarget::Citizen { .. } => true,
         }
     }
 

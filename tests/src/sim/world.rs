@@ -607,6 +607,7 @@ fn kind_of(target: &LockTarget) -> &'static str {
         LockTarget::Line { .. } => "line",
         LockTarget::NotUsPerson {} => "not_us_person",
         LockTarget::NotUsOnly {} => "not_us_only",
+        LockTarget::Citizen { .. } => "citizen",
     }
 }
 
@@ -648,5 +649,11 @@ fn name_of(event: &Event) -> (&'static str, Option<Move>) {
         Event::HoldSet { .. } => ("HoldSet", None),
         Event::HoldReleased { .. } => ("HoldReleased", None),
         Event::Disposed(_) => ("Disposed", None),
+        Event::RulesAdded { .. } => ("RulesAdded", None),
+        Event::WatchListSet { .. } => ("WatchListSet", None),
+        Event::LineBudgetSet { .. } => ("LineBudgetSet", None),
+        Event::ScannerLocked { .. } => ("ScannerLocked", None),
+        Event::PromptsAlike(_) => ("PromptsAlike", None),
+        Event::LineBudgetHit { .. } => ("LineBudgetHit", None),
     }
 }

@@ -5,3 +5,4 @@ mod ends;
 mod passing;
 mod refusals;
 mod rig;
+mod rules;

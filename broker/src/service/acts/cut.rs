@@ -47,6 +47,9 @@ pub trait Cutter: Send + Sync {
     /// refusal, at `at`.
     fn cut(&self, cut: &Cut, at: At);
 
+    /// Rules were added to the grant: its open streams are judged by them, those that wait among them. Returns when that is done.
+    fn judge_again(&self, grant: &GrantId);
+
     /// This cut lets go of the gate: the journal refused the end, had it already, or put on record what the gate heeds anyway.
     /// Streams that were cut stay ended.
     fn restore(&self, cut: &Cut);
@@ -73,7 +76,8 @@ impl Cut {
             | LockTarget::Organisation { .. }
             | LockTarget::Line { .. }
             | LockTarget::NotUsPerson {}
-            | LockTarget::NotUsOnly {} => None,
+            | LockTarget::NotUsOnly {}
+            | LockTarget::Citizen { .. } => None,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Acts through the service, a real journal on a real disk behind it.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
 
+mod rules;
+
 use std::sync::Mutex;
 
 use anteroom_policy::{event::Event, refusal::Refusal};
@@ -48,6 +50,8 @@ impl Cutter for Gate {
     fn restore(&self, cut: &Cut) {
         self.note("restore", cut);
     }
+
+    fn judge_again(&self, _: &GrantId) {}
 }
 
 fn service(world: &World) -> (Acts, Arc<Gate>) {

@@ -61,7 +61,8 @@ async fn admit(world: &World, access: &Access) {
         body_key,
         facts: b"facts".as_slice().into(),
         judgement,
-        terms: Digest::of(&access.terms_bytes),
+        judged_by: Digest::of(&access.terms_bytes),
+        scanner_locks: false,
         hold: 100,
         slot: true,
     };

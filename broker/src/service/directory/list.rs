@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use anteroom_policy::standing::{Grant, Model, Standing, StandingLock};
+use anteroom_policy::{
+    standing::{Grant, Model, Standing, StandingLock},
+    state::State,
+};
 use anteroom_proto::{
     names::{Digest, OrgId},
-    rpc::{LockSummary, ModelSummary},
+    rpc::{BudgetLine, LineBudgetSummary, LockSummary, ModelSummary},
     statement::{acts::LockTarget, key_set::OrgKind, terms::Terms},
 };
 
@@ -35,6 +38,24 @@ pub(super) fn models(standing: &Standing, org: &OrgId) -> Vec<ModelSummary> {
         }
     };
     own.into_iter().map(summary).collect()
+}
+
+/// What a lab lets all grants of each of its lines use together; nobody else's business.
+pub(super) fn line_budgets(state: &State, org: &OrgId) -> Vec<LineBudgetSummary> {
+    let own = state.standing().line_budgets.iter().filter(|((lab, _), _)| lab == org);
+    own.map(|((lab, line), bound)| {
+        let usage = state.line_usage(lab, line);
+        let budget = |name: &str, limit, settled, held| BudgetLine { name: name.to_owned(), limit, settled, held };
+        LineBudgetSummary {
+            line: line.to_string(),
+            budgets: vec![
+                budget("calls", bound.budget.calls, usage.settled_calls, usage.held_calls),
+                budget("tokens", bound.budget.tokens, usage.settled_tokens, usage.held_tokens),
+            ],
+            statement: bound.digest.as_bytes().to_vec(),
+        }
+    })
+    .collect()
 }
 
 /// The locks that `org` set or that hit something it is party to, oldest first.
@@ -70,7 +91,8 @@ fn names(target: &LockTarget, org: &OrgId) -> bool {
         | LockTarget::Employer { .. }
         | LockTarget::Line { .. }
         | LockTarget::NotUsPerson {}
-        | LockTarget::NotUsOnly {} => false,
+        | LockTarget::NotUsOnly {}
+        | LockTarget::Citizen { .. } => false,
     }
 }
 
@@ -81,7 +103,10 @@ fn hits(target: &LockTarget, terms: &Terms) -> bool {
         LockTarget::Person { org, .. } => *org == terms.agency.org,
         LockTarget::Organisation { org } => *org == terms.agency.org || *org == terms.lab.org,
         LockTarget::Line { line } => *line == terms.model.line,
-        LockTarget::Employer { .. } | LockTarget::NotUsPerson {} | LockTarget::NotUsOnly {} => true,
+        LockTarget::Employer { .. }
+        | LockTarget::NotUsPerson {}
+        | LockTarget::NotUsOnly {}
+        | LockTarget::Citizen { .. } => true,
     }
 }
 
@@ -95,5 +120,6 @@ fn describe(target: &LockTarget) -> String {
         LockTarget::Line { line } => format!("line {line}"),
         LockTarget::NotUsPerson {} => "attribute us_person".to_owned(),
         LockTarget::NotUsOnly {} => "attribute us_only".to_owned(),
+        LockTarget::Citizen { country } => format!("citizenship {country}"),
     }
 }

@@ -7,7 +7,11 @@ use anteroom_sdk::evaluator::{Route, StreamItem};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 
-use crate::{chat::ended, context::Ctx, fail::Fail};
+use crate::{
+    chat::{ended, shown},
+    context::Ctx,
+    fail::Fail,
+};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom call GRANT --route chat --body request.json
@@ -61,13 +65,14 @@ pub(crate) async fn run(ctx: &Ctx, args: Call) -> Result<(), Fail> {
     let asked: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     if asked.get("stream").and_then(serde_json::Value::as_bool) != Some(true) {
         let answer = evaluator.complete(args.route.route(), body).await?;
+        shown(ctx, Some(&answer.label));
         ctx.out.raw(&answer.body)?;
         return ended(ctx, &answer.call, answer.status);
     }
     let mut stream = evaluator.stream(args.route.route(), body).await?;
     while let Some(item) = stream.next().await? {
         match item {
-            StreamItem::Admitted(_) => {}
+            StreamItem::Admitted(_) => shown(ctx, stream.label()),
             StreamItem::Data(data) => {
                 ctx.out.raw(&data)?;
                 ctx.out.raw(b"\n")?;

@@ -8,7 +8,7 @@ use anteroom_proto::{
 };
 use anteroom_sdk::{
     error::Refused,
-    evaluator::{Evaluator, RecordedCall, Route, StreamItem},
+    evaluator::{Evaluator, Label, RecordedCall, Route, StreamItem},
     home::Home,
     store::KeptReceipt,
     system,
@@ -68,6 +68,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
     let body = Bytes::from(body.to_string());
     if args.no_stream {
         let answer = evaluator.complete(Route::Chat, body).await?;
+        shown(ctx, Some(&answer.label));
         let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         match value.pointer("/choices/0/message/content").and_then(Value::as_str) {
             Some(words) => ctx.out.words(&format!("{words}\n"))?,
@@ -79,7 +80,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
     let mut begun = false;
     loop {
         match stream.next().await {
-            Ok(Some(StreamItem::Admitted(_))) => {}
+            Ok(Some(StreamItem::Admitted(_))) => shown(ctx, stream.label()),
             Ok(Some(StreamItem::Data(data))) => {
                 if let Some(words) = words(&data) {
                     begun = true;
@@ -102,6 +103,13 @@ pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
                 });
             }
         }
+    }
+}
+
+/// Says how an answer has to be handled, beside it and never in it.
+pub(crate) fn shown(ctx: &Ctx, label: Option<&Label>) {
+    if let Some(line) = label.and_then(Label::line) {
+        ctx.out.note(&line);
     }
 }
 

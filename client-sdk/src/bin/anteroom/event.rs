@@ -68,6 +68,21 @@ pub(crate) fn describe(event: &Event) -> String {
         Event::Snapshotted { size, .. } => format!("the broker wrote its state down after {size} records"),
         Event::HoldSet { hold, .. } => format!("{} holds {}: {}", hold.by, hold.scope, hold.reason),
         Event::HoldReleased { hold, by, .. } => format!("{by} released hold {hold}"),
+        Event::RulesAdded { narrowing, .. } => format!("{} added rules: {}", narrowing.by, narrowing.reason),
+        Event::WatchListSet { watch, .. } => format!("{} gave the scanner its list {}", watch.by, watch.list),
+        Event::LineBudgetSet { budget, .. } => {
+            format!("{} bounded {}: {} calls, {} tokens", budget.by, budget.line, budget.calls, budget.tokens)
+        }
+        Event::ScannerLocked { lock, call, target } => {
+            format!("the scanner locked {} in the lab's name after {call} (lock {lock})", self::target(target))
+        }
+        Event::PromptsAlike(alike) => format!(
+            "{} nearly the same prompts since {} from {} runs and {} people",
+            alike.count, alike.first, alike.runs, alike.people
+        ),
+        Event::LineBudgetHit { call, line, values, .. } => {
+            format!("{call} found no room under the bound on {line}: {}", values.replace('\n', " "))
+        }
         Event::Disposed(disposed) => format!(
             "{} {} under `{}`: {} records up to {}",
             disposed.scope,
@@ -94,5 +109,6 @@ fn target(target: &LockTarget) -> String {
         LockTarget::Line { line } => format!("line {line}"),
         LockTarget::NotUsPerson {} => "whoever is not known to be a U.S. person".to_owned(),
         LockTarget::NotUsOnly {} => "whoever is not known to be a citizen of the United States alone".to_owned(),
+        LockTarget::Citizen { country } => format!("whoever is or may be a citizen of {country}"),
     }
 }

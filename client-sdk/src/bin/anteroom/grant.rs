@@ -16,6 +16,7 @@ use crate::{
     context::Ctx,
     explain::explain,
     fail::Fail,
+    narrow::{Narrow, narrow},
     statement,
     summary::GrantRow,
     terms::{TemplateArgs, template},
@@ -33,6 +34,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom grant relinquish GRANT --reason 'work done'         # the agency, alone and at once
   anteroom grant pause GRANT --reason 'incident'
   anteroom grant resume GRANT --reason 'incident closed'
+  anteroom grant narrow GRANT more.cedar --reason 'weekdays only'   # either side, at once
 
 Repeating an end succeeds.";
 
@@ -78,6 +80,8 @@ pub(crate) enum Grant {
     Relinquish(Why),
     /// Pause a grant; only this side can resume it
     Pause(Why),
+    /// Add rules to a grant that stands; open streams are judged by them at once
+    Narrow(Narrow),
     /// End this side's pause
     Resume {
         #[command(flatten)]
@@ -133,6 +137,7 @@ pub(crate) async fn run(ctx: &Ctx, verb: Grant) -> Result<(), Fail> {
         Grant::Relinquish(Why { grant, reason }) => act::stop(ctx, StopKind::Relinquish, grant, reason).await,
         Grant::Pause(Why { grant, reason }) => act::stop(ctx, StopKind::Pause, grant, reason).await,
         Grant::Resume { why, pause } => resume(ctx, why, pause).await,
+        Grant::Narrow(args) => narrow(ctx, args).await,
     }
 }
 
@@ -164,7 +169,8 @@ async fn show(ctx: &Ctx, grant: GrantId, raw: bool) -> Result<(), Fail> {
         return ctx.out.raw(&dossier.terms);
     }
     let terms = Terms::parse(&dossier.terms)?;
-    let standing = GrantRow::new(&dossier.summary.unwrap_or_default());
+    let summary = dossier.summary.unwrap_or_default();
+    let standing = GrantRow::new(&summary);
     let window = |at: Option<crate::output::When>| at.map_or_else(|| "not fixed".to_owned(), |at| at.to_string());
     let mut pairs = vec![
         ("phase".to_owned(), crate::output::clean(&standing.phase)),
@@ -178,6 +184,7 @@ async fn show(ctx: &Ctx, grant: GrantId, raw: bool) -> Result<(), Fail> {
             format!("the {verified}, under the pinned fingerprints; what stands above is the broker's word"),
         ),
         ("terms".to_owned(), digest.to_string()),
+        ("rules in force".to_owned(), act::hex(&summary.rules_digest)),
     ];
     pairs.extend(explain(&terms));
     ctx.out.told(&pairs, &Shown { standing, verified, terms_digest: digest.to_string(), terms })

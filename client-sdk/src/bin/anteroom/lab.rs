@@ -12,8 +12,10 @@ use serde_json::Value;
 use crate::{
     context::Ctx,
     fail::Fail,
+    line_budget::{Budget, budget},
     output::view,
     serve::{self, Serve},
+    watch::{Watch, watch},
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -21,6 +23,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom lab stop --reason 'something is wrong'      # cuts calls under way within a second, without the broker
   anteroom lab status
   anteroom lab resume
+  anteroom lab watch GRANT --canary 'heron-7-lantern' --code-name 'Project Kestrel'
+  anteroom lab budget reading-room --calls 100000 --tokens 50000000
+  anteroom lab budget
 
 `lab stop` is this machine's own switch; `grant withdraw`, `grant pause` and `lock set` are acts on record.";
 
@@ -42,6 +47,10 @@ pub(crate) enum Lab {
         #[command(flatten)]
         what: What,
     },
+    /// Give the scanner of a grant a list of this lab's own, in place of the one before
+    Watch(Watch),
+    /// Bound what all grants of a model line may use together; without numbers, show the bounds in force
+    Budget(Budget),
     /// Show what is stopped, and what a connector last said of itself
     Status {
         /// One model line [default: every line served from this folder]
@@ -92,6 +101,8 @@ pub(crate) async fn run(ctx: &Ctx, verb: Lab) -> Result<(), Fail> {
             Some(grant) => stops.resume_grant(grant),
             None => stops.resume_all(),
         }),
+        Lab::Watch(args) => watch(ctx, args).await,
+        Lab::Budget(args) => budget(ctx, args).await,
         Lab::Status { line } => status(ctx, &ctx.home()?, line),
     }
 }

@@ -1,4 +1,4 @@
-//! `anteroom lock`: stopping calls at once, by grant, run, person, employer, organisation, line or predicate.
+//! `anteroom lock`: stopping calls at once, by grant, run, person, employer, citizenship, organisation, line or predicate.
 
 use anteroom_proto::{
     names::{GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId},
@@ -22,6 +22,7 @@ use crate::{
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom lock set --person agency-a/p-7 --reason 'badge lost'
   anteroom lock set --not-us-person --reason 'order of 12 November'
+  anteroom lock set --citizen FR --reason 'counsel, 12 November'
   anteroom lock set --run GRANT/cyber-1 --reason 'scope exceeded'
   anteroom lock list
   anteroom lock lift LOCK --reason 'badge found'
@@ -79,6 +80,9 @@ pub(crate) struct Target {
     /// Everybody who is not known to hold the one citizenship of the United States
     #[arg(long)]
     not_us_only: bool,
+    /// Everybody who is, or may be, a citizen of this country (ISO 3166-1 alpha-2)
+    #[arg(long, value_name = "COUNTRY")]
+    citizen: Option<String>,
 }
 
 view! {
@@ -160,7 +164,8 @@ impl Target {
             .or_else(|| self.organisation.map(|org| LockTarget::Organisation { org }))
             .or_else(|| self.line.map(|line| LockTarget::Line { line }))
             .or_else(|| self.not_us_person.then_some(LockTarget::NotUsPerson {}))
-            .or_else(|| self.not_us_only.then_some(LockTarget::NotUsOnly {}));
+            .or_else(|| self.not_us_only.then_some(LockTarget::NotUsOnly {}))
+            .or_else(|| self.citizen.map(|country| LockTarget::Citizen { country }));
         if let Some(target) = target {
             return Ok(target);
         }

@@ -360,6 +360,7 @@ fn plain_terms(lab: Digest, agency: Digest, roster: Digest) -> Terms {
             line: "line-1".parse().unwrap(),
             builds: vec![Digest::of(b"manifest")],
             variants: vec!["standard".parse().unwrap()],
+            lowered: Vec::new(),
             unrelated_to: Vec::new(),
         },
         window: WindowTerms {
@@ -383,10 +384,11 @@ fn plain_terms(lab: Digest, agency: Digest, roster: Digest) -> Terms {
             tokens_max: 8_192,
             default_max_tokens: 1_024,
             image_tokens: 1_024,
+            repeats_max: None,
         },
         budget,
         marking: MarkingTerms::default(),
-        policy: PolicyTerms { baseline: Digest::of(b"baseline"), additions: String::new() },
+        policy: PolicyTerms { baseline: Digest::of(b"baseline"), additions: String::new(), contact: None },
         endpoint: Endpoint::Connector,
         scanner_locks: ScannerLocks::Run,
     }

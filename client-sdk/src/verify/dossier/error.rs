@@ -61,6 +61,17 @@ pub enum DossierError {
     /// The offer names something else than the terms do.
     #[error("the offer's `{0}` is not what the terms say")]
     OfferMismatch(&'static str),
+    /// One person signed what takes two.
+    #[error(
+        "the terms lend lowered safeguards or a tool that reaches the internet, and one person of the lab signed the offer"
+    )]
+    TwoPeople,
+    /// Rules that were added since do not hold.
+    #[error("rules that were added do not hold: {0}")]
+    Added(StatementError),
+    /// Rules that were added are for another grant, or by neither side.
+    #[error("rules that were added are for another grant, or by neither side of it")]
+    AddedByOther,
     /// The agency has not accepted.
     #[error("the agency has not accepted the offer")]
     NotAccepted,

@@ -166,7 +166,7 @@ fn a_second_rule_that_allows_refuses_the_load() {
     let blanket = r#"@id("all") permit (principal, action, resource);"#;
     assert_eq!(refused(&added(blanket)), RulesError::Allows("lab/all".into()));
     let terms = terms(|_| {});
-    let compile = |baseline: &str| Rules::compile(SCHEMA, baseline, &terms).unwrap_err();
+    let compile = |baseline: &str| Rules::compile(SCHEMA, baseline, &terms, &[]).unwrap_err();
     assert_eq!(compile(&format!("{BASELINE}{blanket}")), RulesError::NoAllowingRule);
     assert_eq!(compile(r#"@id("grant") permit (principal, action, resource);"#), RulesError::NoAllowingRule);
     assert_eq!(compile(r#"@id("a") forbid (principal, action, resource);"#), RulesError::NoAllowingRule);

@@ -4,9 +4,9 @@
 //! figure is of as many records as stand beside it.
 
 mod bytes;
-mod place;
+pub(super) mod place;
 mod steps;
-mod world;
+pub(super) mod world;
 
 use std::path::Path;
 

@@ -123,18 +123,10 @@ impl Place {
     /// Fills an empty ledger with `records / 2` calls, each admitted and finished, and publishes them meanwhile.
     pub async fn fill(&self, records: u64) -> Fallible<Value> {
         self.create()?;
-        let Open { journal, thread, publisher, clock, time } = self.open()?;
-        let (newest, settled) = (journal.clone(), journal.clone());
-        let publisher = publisher::spawn(
-            publisher,
-            Pace::default(),
-            Wiring {
-                newest: Box::new(move || newest.newest().size),
-                published: Arc::new(Published::default()),
-                settled: Box::new(move |size| settled.settle(size)),
-                fatal: Box::new(|why| eprintln!("the publisher stopped: {why}")),
-            },
-        )?;
+        let open = self.open()?;
+        let (clock, time) = (Arc::clone(&open.clock), open.time.clone());
+        let filling = open.published()?;
+        let journal = filling.journal();
         let world = Arc::new(World::new(&signer()?.verifier().to_string())?);
         for command in world.founding() {
             submit(&journal, command.clone()).await?;
@@ -150,7 +142,8 @@ impl Place {
                 while left.fetch_sub(1, Ordering::Relaxed) > 0 {
                     time.advance(CALL_EVERY_MS);
                     let at = journal.now().at;
-                    clock.confirm(at.ms())?;
+                    // Another caller may have moved the time on meanwhile; it confirms that itself.
+                    let _ = clock.confirm(at.ms());
                     one(&world, &journal, at).await?;
                 }
                 Fallible::Ok(())
@@ -161,15 +154,7 @@ impl Place {
         }
         let seconds = begun.elapsed().as_secs_f64();
         let (batches, size) = (journal.batches() - batches, journal.newest().size);
-        let progress = publisher.progress();
-        machine::until(PUBLISH_MAX, "everything is published", || {
-            let published = progress.size();
-            async move { Ok(published >= size) }
-        })
-        .await?;
-        journal.close();
-        let ended = tokio::task::spawn_blocking(move || publisher.finish().and_then(|()| thread.join())).await?;
-        ended.map_err(|_| "the journal or the publisher panicked")?;
+        filling.finish().await?;
         self.name_key()?;
         Ok(json!({
             "records": size, "calls": records / 2, "seconds": seconds,
@@ -185,7 +170,52 @@ impl Place {
     }
 }
 
+/// A ledger that is filled and published meanwhile.
+pub struct Filling {
+    journal: Journal,
+    thread: JoinHandle<()>,
+    publisher: publisher::Handle,
+}
+
+impl Filling {
+    /// Where records go.
+    pub fn journal(&self) -> Journal {
+        self.journal.clone()
+    }
+
+    /// Waits until everything is published, and closes in order.
+    pub async fn finish(self) -> Fallible<()> {
+        let Self { journal, thread, publisher } = self;
+        let (size, progress) = (journal.newest().size, publisher.progress());
+        machine::until(PUBLISH_MAX, "everything is published", || {
+            let published = progress.size();
+            async move { Ok(published >= size) }
+        })
+        .await?;
+        journal.close();
+        let ended = tokio::task::spawn_blocking(move || publisher.finish().and_then(|()| thread.join())).await?;
+        Ok(ended.map_err(|_| "the journal or the publisher panicked")?)
+    }
+}
+
 impl Open {
+    /// Publishes what is recorded from here on.
+    pub fn published(self) -> Fallible<Filling> {
+        let Self { journal, thread, publisher, .. } = self;
+        let (newest, settled) = (journal.clone(), journal.clone());
+        let publisher = publisher::spawn(
+            publisher,
+            Pace::default(),
+            Wiring {
+                newest: Box::new(move || newest.newest().size),
+                published: Arc::new(Published::default()),
+                settled: Box::new(move |size| settled.settle(size)),
+                fatal: Box::new(|why| eprintln!("the publisher stopped: {why}")),
+            },
+        )?;
+        Ok(Filling { journal, thread, publisher })
+    }
+
     /// Closes the journal in order.
     pub async fn close(self) -> Fallible<()> {
         self.journal.close();

@@ -230,7 +230,7 @@ impl World {
         let bounds = BodyBounds { bytes_max: self.terms.limits.body_bytes_max };
         let body = parse(Route::Chat, &self.body, &bounds, &[])?;
         let run = self.terms.runs.first().ok_or("the terms have no run")?;
-        let seen = facts(&body, &self.terms, run, &self.person, "unknown", at, None, &ScanSummary::default());
+        let seen = facts(&body, &self.terms, run, &self.person, "unknown", at, None, &ScanSummary::default(), false);
         let limits = &self.terms.limits;
         let command = CallCommand {
             caller: CallerId { org: self.agency.clone(), role: "workload".into(), name: "workload-1".into() },
@@ -238,7 +238,8 @@ impl World {
             body_key: BODY_KEY,
             facts: seen.encode_to_vec().into(),
             judgement: judge(&self.epoch, &seen),
-            terms: self.terms_digest,
+            judged_by: self.terms_digest,
+            scanner_locks: false,
             hold: body.hold_tokens(limits.default_max_tokens, limits.image_tokens).ok_or("no hold")?,
             slot: true,
         };
@@ -272,6 +273,7 @@ impl World {
             used: Some(380),
             status: 200,
             cut: None,
+            scanner_locks: false,
         })))
     }
 }

@@ -1,0 +1,76 @@
+//! Records of what parties add to a grant, and of what the scanner finds, both ways.
+
+use std::sync::Arc;
+
+use anteroom_proto::{
+    ledger::record::RecordError,
+    names::{Digest, ModelLine},
+    rpc,
+    statement::{
+        acts::LockTarget,
+        rules::{LineBudget, Narrowing, WatchList, Watched},
+    },
+};
+
+use super::read::{MISMATCH, NAME, at, call, grant, lock_id, payload, same, signed};
+use crate::event::{Alike, Event};
+
+const TARGET: RecordError = RecordError::Event("a lock's target cannot be read");
+
+/// The one spelling of a target: what serialising it gives.
+pub(super) fn target_out(target: &LockTarget) -> String {
+    serde_json::to_string(target).unwrap_or_default()
+}
+
+pub(super) fn added_in(m: rpc::RulesAdded) -> Result<Event, RecordError> {
+    let statement = signed(m.statement)?;
+    let narrowing: Narrowing = payload(&statement)?;
+    same(narrowing.by.as_str(), &m.by)?;
+    Ok(Event::RulesAdded { narrowing: Arc::new(narrowing), statement })
+}
+
+/// Without the list, where it is closed to the reader; never with another than the statement names.
+pub(super) fn watch_in(m: rpc::WatchListSet, part: bool) -> Result<Event, RecordError> {
+    let statement = signed(m.statement)?;
+    let watch: WatchList = payload(&statement)?;
+    same(watch.by.as_str(), &m.lab)?;
+    let list = if part && m.list.is_empty() {
+        None
+    } else {
+        if Digest::of(&m.list) != watch.list {
+            return Err(MISMATCH);
+        }
+        let list = Watched::parse(&m.list).map_err(|_| RecordError::Event("a watch list cannot be read"))?;
+        Some(Arc::new(list))
+    };
+    Ok(Event::WatchListSet { watch, list, list_bytes: m.list.into(), statement })
+}
+
+pub(super) fn line_budget_in(m: rpc::LineBudgetSet) -> Result<Event, RecordError> {
+    let statement = signed(m.statement)?;
+    let budget: LineBudget = payload(&statement)?;
+    same(budget.by.as_str(), &m.lab)?;
+    same(budget.line.as_str(), &m.line)?;
+    Ok(Event::LineBudgetSet { budget, statement })
+}
+
+pub(super) fn locked_in(m: rpc::ScannerLocked) -> Result<Event, RecordError> {
+    let target: LockTarget = serde_json::from_str(&m.target).map_err(|_| TARGET)?;
+    if target_out(&target) != m.target {
+        return Err(TARGET);
+    }
+    Ok(Event::ScannerLocked { lock: lock_id(&m.lock)?, call: call(&m.call)?, target })
+}
+
+pub(super) fn alike_in(m: rpc::PromptsAlike) -> Result<Event, RecordError> {
+    Ok(Event::PromptsAlike(Alike { count: m.count, first: at(m.first_ms)?, runs: m.runs, people: m.people }))
+}
+
+pub(super) fn hit_in(m: rpc::LineBudgetHit) -> Result<Event, RecordError> {
+    Ok(Event::LineBudgetHit {
+        grant: grant(&m.grant)?,
+        call: call(&m.call)?,
+        line: ModelLine::parse(&m.line).map_err(|_| NAME)?,
+        values: m.values,
+    })
+}
