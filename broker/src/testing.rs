@@ -332,7 +332,6 @@ impl World {
                 attachment: Vec::new().into(),
                 key_set: Some(party.key_set.clone()),
                 cut: None,
-                scanner_locks: false,
             };
             done(self.journal.submit(Command::Act(Box::new(act))).await.unwrap());
         }
@@ -603,6 +602,7 @@ pub(crate) async fn called(world: &World, access: &Access, ended: bool) -> CallI
             used: Some(7),
             status: 200,
             cut: None,
+            scanner_locks: false,
         };
         let _ = world.journal.submit(Command::Finish(Box::new(finish))).await.unwrap();
     }

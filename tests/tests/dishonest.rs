@@ -596,7 +596,7 @@ async fn lies_to_a_reader(stage: &mut Stage) {
 
 async fn lies_to_a_caller(stage: &mut Stage) {
     use call_event::Event;
-    let event = |event| rpc::CallEvent { event: Some(event) };
+    let event = |event| rpc::CallEvent { event: Some(event), ..rpc::CallEvent::default() };
     let streamed: Vec<(&'static str, Lies)> = vec![
         (
             "a word of the answer is changed",

@@ -436,11 +436,11 @@ impl Gates {
         flows.iter().filter(|flow| flow.cut().is_none() && flow.check().is_err()).count()
     }
 
-    /// Judges every open call by `standing` and cuts those it hits.
-    pub(crate) fn judge_all(&self, standing: &Standing, at: At) -> usize {
+    /// Judges every open call but one by `standing` and cuts those it hits.
+    pub(crate) fn judge_all(&self, standing: &Standing, at: At, but: Option<CallId>) -> usize {
         let gates: Vec<Arc<Gate>> = lock(&self.gates).values().cloned().collect();
         let mut cut = 0_usize;
-        for flow in gates.iter().flat_map(|gate| gate.flows()) {
+        for flow in gates.iter().flat_map(|gate| gate.flows()).filter(|flow| Some(flow.about.call) != but) {
             if let Some(refusal) = flow.hit_by(standing, at) {
                 let _ = flow.close(Cut { refusal, at });
                 cut = cut.saturating_add(1);
@@ -472,20 +472,21 @@ impl Observer for Gates {
     fn committed(&self, records: &[Arc<Sealed>], state: &State) {
         for sealed in records {
             let entered = &sealed.entered;
+            // A call that the scanner found something in ends for that, and not for the lock that follows from it.
             let lock = if let Event::LockSet { lock, statement: _ } = &entered.event {
-                Some(lock.id)
-            } else if let Event::ScannerLocked { lock, .. } = &entered.event {
-                Some(*lock)
+                Some((lock.id, None))
+            } else if let Event::ScannerLocked { lock, call, target: _ } = &entered.event {
+                Some((*lock, Some(*call)))
             } else {
                 None
             };
-            if let Some(lock) = lock {
+            if let Some((lock, but)) = lock {
                 // Calls are held against the new lock alone: those before it have judged them already.
                 let mut standing = Standing::clone(state.standing());
                 if let Some(new) = standing.locks.get(&lock).cloned() {
                     standing.locks.clear();
                     standing.locks.insert(lock, new);
-                    self.judge_all(&standing, entered.at);
+                    self.judge_all(&standing, entered.at, but);
                 }
                 continue;
             }

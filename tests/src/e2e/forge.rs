@@ -15,7 +15,7 @@ use anteroom_proto::{
     },
     names::{Digest, GrantId},
     rpc::{
-        CallAdmitted, CallClaim, Dispatch, Dossier, Facts, GetCheckpointReply, ProvenRecord, RecordHeader,
+        CallAdmitted, CallClaim, Dispatch, Dossier, Facts, GetCheckpointReply, Marking, ProvenRecord, RecordHeader,
         SignedStatement,
     },
     statement::{
@@ -149,7 +149,8 @@ impl Forge {
             credential: digest.as_bytes().to_vec(),
             run: named.run.to_string(),
             body_key: body_key.to_vec(),
-            facts: Facts { variant: "standard".to_owned(), ..Facts::default() }.encode_to_vec(),
+            facts: Facts { variant: "standard".to_owned(), marking: Some(Marking::default()), ..Facts::default() }
+                .encode_to_vec(),
             end_ms: at.ms() + terms.window.term_ms.ms(),
             ..CallAdmitted::default()
         };
