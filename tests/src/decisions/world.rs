@@ -291,7 +291,7 @@ fn terms(at: usize, id: GrantId, lab: &Org, agency: &Org, build: Digest, roster:
     } else {
         json!({
             "chat": true, "completions": true, "embeddings": true, "responses": true, "streaming": true,
-            "tools": ["function"], "images": 1, "logprobs": 3, "logit_bias": true, "n": 2, "seed": true, "prefill": at == 0,
+            "tools": ["function"], "images": 1, "logprobs": if at == 0 { 3 } else { 0 }, "logit_bias": at == 2, "n": 2, "seed": true, "prefill": at == 0,
             "reasoning": at == 0, "response_format": true, "named_fields": ["top_k"],
         })
     };
