@@ -227,6 +227,10 @@ fn open_read(state: &State, caller: &CallerId, target: &Scope, from_seq: u64, no
     if !state.standing().orgs.contains_key(&caller.org) {
         return refuse(Refusal::OrgUnknown, String::new());
     }
+    // Where its reads would be noted nothing is noted any more; that it asked is, with the organisation itself.
+    if let Some(disposition) = state.standing().disposed.get(&Scope::Reads(caller.org.clone())) {
+        return refuse(Refusal::ScopeDisposed, retention::says(disposition));
+    }
     let disposition = state.standing().disposed.get(target);
     if let Some(disposition) = disposition.filter(|disposition| disposition.parties.contains(&caller.org)) {
         return refuse(Refusal::ScopeDisposed, retention::says(disposition));

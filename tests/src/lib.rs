@@ -1,4 +1,6 @@
 //! What Anteroom is tested with beyond its own crates' tests.
 
+pub mod decisions;
 pub mod e2e;
+pub mod fuzz;
 pub mod sim;

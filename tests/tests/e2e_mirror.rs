@@ -84,6 +84,19 @@ async fn a_labs_auditor_mirrors_exactly_its_own_and_the_agencys_people_are_not_i
         assert!(own.contains(scope), "{scope} is none of the lab's");
     }
     json(&agency, &["audit", "verify", "--mirror", path(&agencys)]).await;
+    // What the grant rests on is beside its records, and a touched letter of its terms or rules is told by file.
+    assert_eq!(list(&held, "dossiers"), [grant_name.as_str()]);
+    let dossier = labs.join("anteroom").join("dossiers").join(format!("{grant}.dossier"));
+    let honest = fs::read(&dossier).unwrap();
+    for touched in [b"\"instrument\"".as_slice(), b"@id(\"noforn\")"] {
+        let mut bytes = honest.clone();
+        let at = bytes.windows(touched.len()).position(|part| part == touched).unwrap();
+        bytes[at + 3] ^= 1;
+        fs::write(&dossier, bytes).unwrap();
+        let found = fails(&lab, &["audit", "verify", "--mirror", path(&labs)], 7).await;
+        assert!(found.contains(&format!("{grant}.dossier")) && found.contains("at byte"), "{found}");
+    }
+    fs::write(&dossier, &honest).unwrap();
 
     // The agency's own mirror has its people; so the search would find them.
     for secret in ["Ada Example", "Ben Example", "citizenship"] {

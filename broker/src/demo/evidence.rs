@@ -92,7 +92,7 @@ pub(super) async fn gather(cast: &Cast, grants: &[GrantId], folder: &Path) -> Re
 /// Verifies the mirror from its files alone: how many entries it has, and how many slices.
 pub(super) fn offline(cast: &Cast, folder: &Path) -> Result<(u64, usize), DemoError> {
     let (trust, known) = (cast.oversight.log_trust()?, cast.oversight.tag_keys()?);
-    let demands = check::Demands { trust, known, seen: None };
+    let demands = check::Demands { trust, known, seen: None, pins: cast.oversight.fingerprints()? };
     let verified = check::verify(&Mirror::at(folder), &demands, None, &mut |_| {}, |_| Ok(()));
     let verified = verified.map_err(anteroom_sdk::error::Error::from)?;
     Ok((verified.checkpoint().checkpoint().size(), verified.slices().len()))

@@ -102,6 +102,18 @@ impl Home {
         Err(HomeError::NoPin(org.clone()))
     }
 
+    /// Every fingerprint that is known here: those pinned, and the organisation's own if its key set is here.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn fingerprints(&self) -> Result<BTreeMap<OrgId, Digest>, HomeError> {
+        let mut known = self.pins()?.orgs;
+        if let (Some(own), Ok(fingerprint)) = (&self.settings.org, self.fingerprint()) {
+            known.entry(own.clone()).or_insert(fingerprint);
+        }
+        Ok(known)
+    }
+
     /// The fingerprints under which these terms are verified.
     ///
     /// # Errors

@@ -1,24 +1,31 @@
 //! Verifying a mirror without asking anybody: its checkpoint, every byte of its tree, and that each slice is whole.
 //!
+//! Records that were destroyed before they were mirrored are no gap if a mirrored record says so.
+//!
 //! **Invariant:** a [`Verified`] exists only after everything in the mirror was found to follow from the checkpoint, which the pinned key
 //! and the demanded witnesses signed.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use anteroom_proto::ledger::{
-    checkpoint::{LogTrust, VerifiedCheckpoint},
-    leaf::Entry,
-    scope::Scope,
-    tiles::{Tile, TileKind},
-    tree::{EMPTY_ROOT, Hash, root_at},
+use anteroom_proto::{
+    ledger::{
+        checkpoint::{LogTrust, VerifiedCheckpoint},
+        leaf::Entry,
+        scope::Scope,
+        tiles::{Tile, TileKind},
+        tree::{EMPTY_ROOT, Hash, root_at},
+    },
+    names::{Digest, OrgId},
 };
 
 use super::{
     Mirror, MirrorError, Progress, Tell,
+    destroyed::Destroyed,
+    dossier::{Dossiers, HeldDossier},
     layout::read,
     set::Disclosed,
     slice::SliceReader,
-    tree::{self, Met, Tree, Watch, Watched},
+    tree::{self, Due, Met, Tree, Watch, Watched},
     write::{FRAMED_BYTES, nodes},
 };
 use crate::verify::scope::{SliceError, SliceRecord, TagKeys};
@@ -35,6 +42,8 @@ pub struct Demands {
     pub known: TagKeys,
     /// The newest checkpoint that this party saw elsewhere; the mirror must agree with it.
     pub seen: Option<VerifiedCheckpoint>,
+    /// Fingerprints of organisations' key sets that this party compared out of band.
+    pub pins: BTreeMap<OrgId, Digest>,
 }
 
 /// A slice that was shown to be whole up to the mirror's checkpoint.
@@ -46,6 +55,8 @@ pub struct WholeSlice {
     pub records: u64,
     /// Records after the checkpoint, each proven by itself: a run was broken off, and the next one covers them.
     pub beyond: u64,
+    /// Records after those, which were destroyed before this reader had them; a record of another mirrored slice says so.
+    pub destroyed: u64,
     /// Checkpoints its records came with that are newer than the mirror's, so that only their signatures could be checked.
     pub newer: u64,
 }
@@ -57,6 +68,7 @@ pub struct Verified {
     checkpoint: VerifiedCheckpoint,
     tree: Tree,
     slices: Vec<WholeSlice>,
+    dossiers: Vec<HeldDossier>,
 }
 
 impl Verified {
@@ -75,6 +87,12 @@ impl Verified {
     #[must_use]
     pub fn slices(&self) -> &[WholeSlice] {
         &self.slices
+    }
+
+    /// The dossiers of the grants among them, as far as they are there.
+    #[must_use]
+    pub fn dossiers(&self) -> &[HeldDossier] {
+        &self.dossiers
     }
 }
 
@@ -103,6 +121,8 @@ pub fn verify(
         let key = mirror.tag_key(scope, &demands.known)?;
         readers.push(SliceReader::open(mirror, scope, key, &log)?);
     }
+    let mut dossiers = Dossiers::open(mirror, &scopes, demands)?;
+    let mut destroyed = Destroyed::default();
     let mut watch = Watch::new();
     let mut beyond = vec![0_u64; readers.len()];
     let mut told = 0_u64;
@@ -110,39 +130,53 @@ pub fn verify(
         let Some(reader) = readers.get_mut(slice) else { break };
         let Some((record, _)) = reader.next()? else { break };
         each(&record)?;
+        dossiers.take(&record)?;
         let header = record.record.header();
         let (seq, entry) = (header.seq, *record.record.entry());
-        let at = Some((header.index, entry));
-        if header.index >= size
-            && let Some(count) = beyond.get_mut(slice)
-        {
+        if header.index < size {
+            destroyed.take(&record)?;
+        } else if let Some(count) = beyond.get_mut(slice) {
             *count += 1;
         }
-        watch.insert(entry.tag(), Watched { slice, seq, at });
+        watch.insert(entry.tag(), Watched { slice, seq, due: Due::At(header.index, entry) });
         told += 1;
         if told.is_multiple_of(TELL_EVERY) {
             tell(Progress { what: "records", done: told, all: 0 });
         }
     }
+    let mut placed = readers.iter().zip(&beyond).map(|(reader, beyond)| reader.count() - beyond).sum::<u64>();
+    let (mut once, mut gone) = (0, Vec::new());
     for (slice, reader) in readers.iter().enumerate() {
-        let seq = reader.count();
-        watch.insert(reader.tag_key.tag(seq), Watched { slice, seq, at: None });
+        let missing = destroyed.after(&reader.scope, reader.count());
+        gone.push(missing.len() as u64);
+        placed += u64::from(!missing.is_empty());
+        once += (missing.len() as u64).saturating_sub(1);
+        let next = reader.count() + missing.len() as u64;
+        for (seq, due) in missing {
+            watch.insert(reader.tag_key.tag(seq), Watched { slice, seq, due });
+        }
+        watch.insert(reader.tag_key.tag(next), Watched { slice, seq: next, due: Due::Nowhere });
     }
-    let expected = readers.iter().zip(&beyond).map(|(reader, beyond)| reader.count() - beyond).sum::<u64>();
-    let (tree, met, seen) = tree::verify(mirror, &checkpoint, &watch, tell)?;
+    let (tree, seen) = tree::verify(mirror, &checkpoint, &watch, tell)?;
     agrees(mirror, demands, &checkpoint)?;
-    if let Some(met) = met {
+    if let Some(met) = seen.met {
         return Err(misplaced(&readers, &met));
     }
-    if seen != expected {
-        return Err(absent(mirror, &readers, &watch, size));
+    if seen.placed != placed || seen.once != once {
+        return Err(absent(mirror, &readers, &gone, &watch, size));
     }
     let mut slices = Vec::new();
-    for (reader, beyond) in readers.iter().zip(beyond) {
+    for ((reader, beyond), destroyed) in readers.iter().zip(beyond).zip(gone) {
         let newer = compare_roots(mirror, reader, &checkpoint)?;
-        slices.push(WholeSlice { scope: reader.scope.clone(), records: reader.count() - beyond, beyond, newer });
+        let records = reader.count() - beyond;
+        slices.push(WholeSlice { scope: reader.scope.clone(), records, beyond, destroyed, newer });
     }
-    Ok(Verified { checkpoint, tree, slices })
+    let records = |grant| {
+        let reader = readers.iter().find(|reader| reader.scope == Scope::Grant(grant));
+        reader.map_or(0, SliceReader::count)
+    };
+    let dossiers = dossiers.finish(records)?;
+    Ok(Verified { checkpoint, tree, slices, dossiers })
 }
 
 /// Demands that a disclosed set is the whole of its scope up to the mirror's checkpoint: the scope's next tag is nowhere in it.
@@ -152,11 +186,11 @@ pub fn verify(
 pub fn whole_set(mirror: &Mirror, demands: &Demands, set: &Disclosed, file: &Path) -> Result<(), MirrorError> {
     let checkpoint = mirror.checkpoint(&demands.trust)?;
     let size = checkpoint.checkpoint().size();
-    let watched = Watched { slice: 0, seq: set.records(), at: None };
+    let watched = Watched { slice: 0, seq: set.records(), due: Due::Nowhere };
     let watch = Watch::from([(set.due(), watched)]);
-    let (_, met, _) = tree::verify(mirror, &checkpoint, &watch, &mut |_| {})?;
+    let (_, seen) = tree::verify(mirror, &checkpoint, &watch, &mut |_| {})?;
     let wrong = |why| MirrorError::Record { path: file.to_owned(), at: 0, why };
-    if let Some(met) = met {
+    if let Some(met) = seen.met {
         return Err(wrong(SliceError::Withheld { seq: met.watched.seq, at: met.at }));
     }
     let stated = set.checkpoint().checkpoint();
@@ -219,25 +253,34 @@ fn earliest(readers: &mut [SliceReader]) -> Result<Option<usize>, MirrorError> {
 fn misplaced(readers: &[SliceReader], met: &Met) -> MirrorError {
     let (seq, at) = (met.watched.seq, met.at);
     let Some(reader) = readers.get(met.watched.slice) else { return MirrorError::Interrupted };
-    let why = match met.watched.at {
-        Some(_) => SliceError::Forked { seq, at },
-        None => SliceError::Withheld { seq, at },
+    let why = match met.watched.due {
+        Due::At(..) | Due::Once => SliceError::Forked { seq, at },
+        Due::Nowhere => SliceError::Withheld { seq, at },
     };
     MirrorError::Record { path: reader.path().to_owned(), at: 0, why }
 }
 
-/// The first record that is not where it belongs.
-fn absent(mirror: &Mirror, readers: &[SliceReader], watch: &Watch, size: u64) -> MirrorError {
-    let mut shown: Vec<&Watched> = watch.values().filter(|watched| watched.at.is_some()).collect();
-    shown.sort_by_key(|watched| watched.at.map(|(index, _)| index));
-    for watched in shown {
-        let Some((index, entry)) = watched.at else { continue };
+/// The first record that is not where it belongs; if all are, one that was destroyed stands nowhere, or twice.
+fn absent(mirror: &Mirror, readers: &[SliceReader], gone: &[u64], watch: &Watch, size: u64) -> MirrorError {
+    let placed = |watched: &Watched| match watched.due {
+        Due::At(index, entry) => Some((index, entry, watched.slice, watched.seq)),
+        Due::Nowhere | Due::Once => None,
+    };
+    let mut shown: Vec<(u64, Entry, usize, u64)> = watch.values().filter_map(placed).collect();
+    shown.sort_by_key(|(index, ..)| *index);
+    let wrong = |slice: usize, seq| {
+        let path = readers.get(slice).map(|reader| reader.path().to_owned()).unwrap_or_default();
+        MirrorError::Record { path, at: 0, why: SliceError::Absent(seq) }
+    };
+    for (index, entry, slice, seq) in shown {
         if index < size && entry_at(mirror, index, size).ok() != Some(entry) {
-            let path = readers.get(watched.slice).map(|reader| reader.path().to_owned()).unwrap_or_default();
-            return MirrorError::Record { path, at: 0, why: SliceError::Absent(watched.seq) };
+            return wrong(slice, seq);
         }
     }
-    MirrorError::Interrupted
+    match gone.iter().position(|gone| *gone > 1) {
+        Some(slice) => wrong(slice, readers.get(slice).map_or(0, SliceReader::count)),
+        None => MirrorError::Interrupted,
+    }
 }
 
 /// Every checkpoint that a record came with must be one of this log. Returns how many are newer than the mirror.

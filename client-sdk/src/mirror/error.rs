@@ -98,6 +98,14 @@ pub enum MirrorError {
         /// What is wrong.
         why: SliceError,
     },
+    /// A proven record is not of the kind that it names.
+    #[error("record {index} cannot be read: {why}")]
+    Unread {
+        /// Its index.
+        index: u64,
+        /// Why.
+        why: String,
+    },
     /// A scope's records are not in the mirror.
     #[error("the mirror holds no records of `{0}`; `anteroom audit mirror DIR --scope {0}` fetches them")]
     NoSlice(Scope),

@@ -14,7 +14,7 @@ use anteroom_proto::{
         scope::{Scope, TagKey},
         tiles::Tile,
     },
-    names::Digest,
+    names::{Digest, GrantId},
 };
 
 use super::MirrorError;
@@ -36,6 +36,7 @@ anteroom/             private; not part of the public log, do not publish it
   witnesses.vkeys     keys of the witnesses whose cosignatures were demanded, if any were
   slices/SCOPE.records  a scope's records as the broker sent them, each with its proof
   slices/SCOPE.tag      the key of the scope's tags, by which its entries are told from all others
+  dossiers/GRANT.dossier  what the grant rests on: terms, both consents, key sets, roster, rules; after a line with its digest
   evidence/             pairs of notes that contradict each other, if there ever were any
 
 `checkpoint` and `tile/` may be given to anybody. They reveal how many records there are and, to whoever mirrors often, when
@@ -180,6 +181,29 @@ impl Mirror {
         self.slices_dir().join(format!("{scope}.tag"))
     }
 
+    pub(super) fn dossier_path(&self, grant: GrantId) -> PathBuf {
+        self.own_dir().join("dossiers").join(format!("{grant}.dossier"))
+    }
+
+    /// Whether a grant's dossier is here.
+    #[must_use]
+    pub fn has_dossier(&self, grant: GrantId) -> bool {
+        self.dossier_path(grant).exists()
+    }
+
+    pub(super) fn replace_dossier(&self, path: &Path, bytes: &[u8]) -> Result<(), MirrorError> {
+        private_dir(path.parent().unwrap_or(&self.dir))?;
+        replace_private(path, bytes)
+    }
+
+    /// Takes back what was prepared for a scope of which there turned out to be nothing to keep.
+    pub(super) fn forget_slice(&self, scope: &Scope) -> Result<(), MirrorError> {
+        for path in [self.slice_path(scope), self.tag_path(scope)] {
+            fs::remove_file(&path).map_err(|why| io(&path, why))?;
+        }
+        Ok(())
+    }
+
     fn slices_dir(&self) -> PathBuf {
         self.own_dir().join("slices")
     }
@@ -269,8 +293,13 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, MirrorError> {
 }
 
 fn read_small(path: &Path) -> Result<Vec<u8>, MirrorError> {
+    read_bounded(path, SMALL_BYTES_MAX)
+}
+
+/// Reads a file of at most so many bytes.
+pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, MirrorError> {
     let size = fs::metadata(path).map_err(|why| io(path, why))?.len();
-    if size > SMALL_BYTES_MAX {
+    if size > bytes_max {
         return Err(io(path, ErrorKind::FileTooLarge.into()));
     }
     read(path)

@@ -9,7 +9,9 @@
 //! from what is there is refused, both notes kept as evidence.
 
 pub mod check;
+mod destroyed;
 pub mod disclose;
+pub mod dossier;
 mod edge;
 mod error;
 mod layout;

@@ -251,6 +251,11 @@ async fn slice(
         Err(Error::Refused(refused)) if refused.code == "scope_disposed" && from > 0 => {
             return Ok(Slice::Disposed(from, refused.text));
         }
+        Err(error @ Error::Refused(_)) if from == 0 => {
+            drop(writer);
+            mirror.forget_slice(scope)?;
+            return Err(error);
+        }
         read => read?,
     }
     writer.append(&waiting)?;

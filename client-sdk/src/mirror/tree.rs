@@ -43,8 +43,19 @@ pub(super) struct Watched {
     pub(super) slice: usize,
     /// The position in it.
     pub(super) seq: u64,
-    /// Where it is allowed to stand, and as what; `None` if it must be nowhere.
-    pub(super) at: Option<(u64, Entry)>,
+    /// Where it is allowed to stand.
+    pub(super) due: Due,
+}
+
+/// Where a tag is allowed to stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Due {
+    /// Nowhere: it would be a record withheld.
+    Nowhere,
+    /// Here alone, as this entry.
+    At(u64, Entry),
+    /// Once, nobody knows where: its record was destroyed.
+    Once,
 }
 
 /// A tag that stood where it must not.
@@ -72,17 +83,29 @@ struct Part {
     tail: Vec<Hash>,
     met: Option<Met>,
     seen: u64,
+    once: u64,
     bytes: u64,
     failed: Option<(u64, MirrorError)>,
 }
 
-/// Verifies every file under `tile/` against `checkpoint`. What was watched and not met where it belongs is returned, too.
+/// What became of the tags that were watched.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// The first that stood where it must not.
+    pub(super) met: Option<Met>,
+    /// How many stood at their place.
+    pub(super) placed: u64,
+    /// How many of destroyed records stood somewhere.
+    pub(super) once: u64,
+}
+
+/// Verifies every file under `tile/` against `checkpoint`, and says what became of the tags watched.
 pub(super) fn verify(
     mirror: &Mirror,
     checkpoint: &VerifiedCheckpoint,
     watch: &Watch,
     tell: Tell<'_>,
-) -> Result<(Tree, Option<Met>, u64), MirrorError> {
+) -> Result<(Tree, Seen), MirrorError> {
     let size = checkpoint.checkpoint().size();
     let bundles = size.div_ceil(TILE_WIDTH);
     let next = AtomicU64::new(0);
@@ -124,7 +147,8 @@ pub(super) fn verify(
         return Err(error);
     }
     let met = parts.iter_mut().filter_map(|part| part.met.take()).min_by_key(|met| met.at);
-    let seen = parts.iter().map(|part| part.seen).sum();
+    let placed = parts.iter().map(|part| part.seen).sum();
+    let once = parts.iter().map(|part| part.once).sum();
     let mut bytes: u64 = parts.iter().map(|part| part.bytes).sum();
     let tail = parts.iter_mut().map(|part| std::mem::take(&mut part.tail)).find(|tail| !tail.is_empty());
     let mut roots: Vec<(u64, Hash)> = parts.into_iter().flat_map(|part| part.roots).collect();
@@ -135,7 +159,7 @@ pub(super) fn verify(
         return Err(MirrorError::Root { path: mirror.checkpoint_path(), size });
     }
     let files = strays(mirror, size)?;
-    Ok((Tree { entries: size, files, bytes }, met, seen))
+    Ok((Tree { entries: size, files, bytes }, Seen { met, placed, once }))
 }
 
 /// One bundle with the tile of its leaf hashes.
@@ -160,10 +184,14 @@ fn bundle(mirror: &Mirror, index: u64, size: u64, watch: &Watch, part: &mut Part
         hashes.push(leaf_hash(entry));
         let Some(entry) = Entry::from_slice(entry) else { continue };
         if let Some(watched) = watch.get(&entry.tag()) {
-            if watched.at == Some((at, entry)) {
-                part.seen += 1;
-            } else if part.met.as_ref().is_none_or(|met| at < met.at) {
-                part.met = Some(Met { watched: watched.clone(), at });
+            match watched.due {
+                Due::At(index, shown) if (index, shown) == (at, entry) => part.seen += 1,
+                Due::Once => part.once += 1,
+                Due::At(..) | Due::Nowhere => {
+                    if part.met.as_ref().is_none_or(|met| at < met.at) {
+                        part.met = Some(Met { watched: watched.clone(), at });
+                    }
+                }
             }
         }
     }

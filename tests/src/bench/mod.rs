@@ -12,6 +12,7 @@ pub mod load;
 pub mod machine;
 pub mod pass_through;
 pub mod pki;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod script;

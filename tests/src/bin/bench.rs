@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bench::{Fallible, append, cut, ledger, machine, pass_through, pki::Pki, report, run, start as starting};
+use bench::{Fallible, append, cut, ledger, machine, pass_through, pki::Pki, replay, report, run, start as starting};
 use clap::{Args, Parser, Subcommand};
 
 /// Core of the systems under test.
@@ -83,6 +83,17 @@ enum Command {
         /// Records in the ledger; also the decisions that are replayed
         #[arg(long, default_value_t = 1_000_000)]
         records: u64,
+    },
+    /// Recorded decisions of every kind decided again; fails if one comes out otherwise.
+    Replay {
+        #[command(flatten)]
+        common: Common,
+        /// Calls
+        #[arg(long, default_value_t = 100_000)]
+        calls: u64,
+        /// Which calls
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// One step of `ledger`, which starts it.
     #[command(hide = true)]
@@ -206,6 +217,10 @@ fn start(command: Command) -> Fallible<()> {
             let folder = common.folder()?;
             let (text, data) = on_runtime(ledger::run(folder.path(), records), folder.path())?;
             common.tell("ledger", &text, &data)
+        }
+        Command::Replay { common, calls, seed } => {
+            let (text, data) = replay::run(calls, seed)?;
+            common.tell("replay", &format!("{}\n\n{text}", machine::describe()), &data)
         }
         Command::LedgerStep { step, folder, records } => {
             println!("{}", on_runtime(step.run(&folder, records), &folder)?);

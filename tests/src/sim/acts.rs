@@ -387,7 +387,7 @@ impl World {
             7 => LockTarget::NotUsOnly {},
             _ => LockTarget::Grant { grant: GrantId::from_bytes(self.rng.bytes()) },
         };
-        let used: Vec<LockId> = self.model.locks.keys().chain(&self.model.lifted).copied().collect();
+        let used: Vec<LockId> = self.model.locks.keys().chain(self.model.lifted.keys()).copied().collect();
         let id = match self.rng.pick(&used) {
             Some(id) if self.rng.chance(8) => *id,
             _ => LockId::from_bytes(self.rng.bytes()),
@@ -523,8 +523,9 @@ impl World {
 
     /// An honest act of any kind.
     pub fn some_act(&mut self) -> Step {
-        match self.rng.below(12) {
+        match self.rng.below(13) {
             0 => self.build(),
+            12 => self.retention(),
             1 => self.lock(),
             2 => self.lift(),
             3 => self.appoint(),
@@ -570,6 +571,9 @@ impl World {
         }
         if let Some(step) = self.deal() {
             return vec![step];
+        }
+        if self.rng.chance(5) {
+            return vec![self.retention()];
         }
         match self.rng.below(100) {
             0..34 => {

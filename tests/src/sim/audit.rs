@@ -9,7 +9,7 @@ use std::{
 
 use anteroom_broker::journal::core::{Batch, Sealed};
 use anteroom_policy::{
-    event::{Dep, Event},
+    event::{Dep, Disposed, Event},
     record::{self, Place},
 };
 use anteroom_proto::{
@@ -20,8 +20,12 @@ use anteroom_proto::{
         scope::{Scope, TagKey},
         tree::{Hash, leaf_hash, node_hash, verify_inclusion},
     },
-    names::{CallId, Digest, GrantId, OrgId},
-    statement::{acts::Lock, key_set::KeyRole, key_set::KeySet, key_set::OrgKind, terms::Terms},
+    names::{CallId, Digest, GrantId, LockId, OrgId},
+    statement::{
+        acts::{DispositionAction, Hold, Lock},
+        key_set::{KeyRole, KeySet, OrgKind},
+        terms::Terms,
+    },
     time::TERM_MS_MAX,
 };
 
@@ -47,7 +51,7 @@ struct Party {
     terms: Arc<Terms>,
     offered: bool,
     accepted: bool,
-    ended: bool,
+    ended: Option<i64>,
     window: Option<(i64, i64)>,
     paused: BTreeSet<OrgId>,
     settled: u64,
@@ -64,14 +68,30 @@ pub struct Auditor {
     keys: BTreeMap<OrgId, KeySet>,
     fingerprints: BTreeMap<OrgId, Digest>,
     grants: BTreeMap<GrantId, Party>,
-    locks: BTreeMap<anteroom_proto::names::LockId, Lock>,
+    locks: BTreeMap<LockId, Lock>,
     calls: BTreeMap<CallId, u64>,
+    holds: BTreeMap<LockId, Hold>,
+    /// Scopes that a record says were destroyed.
+    disposed: BTreeSet<Scope>,
+    /// Scopes that this auditor came too late to read.
+    unread: BTreeSet<Scope>,
     /// First and last admission by (lab, line, sponsor), and by (lab, line, agency).
     spans: BTreeMap<(OrgId, String, OrgId, bool), (i64, i64)>,
     clocks: BTreeMap<(OrgId, String, OrgId), (i64, i64)>,
 }
 
 impl Auditor {
+    /// An auditor who comes when the keys of these scopes are gone.
+    pub fn late(unread: BTreeSet<Scope>) -> Self {
+        Self { unread, ..Self::default() }
+    }
+
+    /// Sees a record that nobody can read any more.
+    pub fn blind(&mut self, entry: Entry) {
+        self.size += 1;
+        self.entries.push(entry);
+    }
+
     /// Reads the next record.
     pub fn read(&mut self, durable: &Durable) -> Check {
         let sealed = &durable.sealed;
@@ -107,6 +127,7 @@ impl Auditor {
     /// Gap-free sequences, right predecessors, right tags, and an entry that is the record's.
     fn chain(&mut self, sealed: &Sealed) -> Check {
         let header = sealed.record.header();
+        ensure(!self.disposed.contains(&sealed.scope), || format!("`{}` goes on after its end", sealed.scope))?;
         let chain = self.chains.entry(sealed.scope.clone()).or_default();
         let Some(key) = chain.key else { return Err(format!("`{}` was never opened", sealed.scope)) };
         ensure(header.seq == chain.next_seq, || {
@@ -128,7 +149,7 @@ impl Auditor {
             Event::GrantActivated { clock, .. } => vec![clock],
             _ => Vec::new(),
         };
-        for dep in deps {
+        for dep in deps.into_iter().filter(|dep| !self.unread.contains(&dep.scope)) {
             let chain = self.chains.get(&dep.scope).ok_or_else(|| format!("`{}` was never opened", dep.scope))?;
             let (head, index) = chain.head.unwrap_or((Entry::NONE, 0));
             let stood = (head, index, chain.next_seq.saturating_sub(1));
@@ -165,7 +186,7 @@ impl Auditor {
                     terms: Arc::clone(terms),
                     offered: signed,
                     accepted: false,
-                    ended: false,
+                    ended: None,
                     window: None,
                     paused: BTreeSet::new(),
                     settled: 0,
@@ -194,11 +215,23 @@ impl Auditor {
                 let paused = self.party(&entered.scope)?.paused.remove(by);
                 ensure(paused, || format!("`{by}` resumed what it had not paused"))?;
             }
-            Event::GrantDeclined { .. }
-            | Event::GrantLapsed { .. }
-            | Event::GrantWithdrawn { .. }
-            | Event::GrantRelinquished { .. }
-            | Event::GrantExpired { .. } => self.party(&entered.scope)?.ended = true,
+            Event::GrantLapsed { lapsed: end } | Event::GrantExpired { end } => {
+                self.party(&entered.scope)?.ended = Some(end.ms());
+            }
+            Event::GrantDeclined { .. } | Event::GrantWithdrawn { .. } | Event::GrantRelinquished { .. } => {
+                self.party(&entered.scope)?.ended = Some(at);
+            }
+            Event::HoldSet { hold, .. } => {
+                self.holds.insert(hold.id, hold.clone());
+            }
+            Event::HoldReleased { hold, by, .. } => {
+                let set = self.holds.remove(hold);
+                ensure(set.is_some_and(|set| set.by == *by), || "a hold was given up by another".to_owned())?;
+            }
+            Event::Disposed(disposed) if disposed.action == DispositionAction::Destroyed => {
+                ensure(durable.trusted, || "a scope was destroyed under an untrusted clock".to_owned())?;
+                self.destroyed(disposed, at)?;
+            }
             Event::LockSet { lock, .. } => {
                 self.locks.insert(lock.id, lock.clone());
             }
@@ -213,6 +246,38 @@ impl Auditor {
             Event::CallFinished(end) => self.settled(&entered.scope, &end.call, end.charged)?,
             Event::CallSettled { call, charged, .. } => self.settled(&entered.scope, call, *charged)?,
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Nothing that is held, needed or younger than a day is destroyed, and the record of it says exactly how much is gone.
+    fn destroyed(&mut self, disposed: &Disposed, at: i64) -> Check {
+        let scope = &disposed.scope;
+        let operators = self.keys.values().filter(|keys| keys.kind == OrgKind::Operator);
+        let signed = operators.into_iter().any(|keys| keys.demand_stop(&disposed.statement).is_ok());
+        ensure(signed, || format!("`{scope}` was destroyed by another than the operator"))?;
+        ensure(self.holds.values().all(|hold| hold.scope != *scope), || format!("`{scope}` was held"))?;
+        let last = self.entries.get(usize::try_from(disposed.last_index).expect("a small log"));
+        ensure(last == Some(&disposed.last_entry), || format!("the last record of `{scope}` is another one"))?;
+        self.disposed.insert(scope.clone());
+        if self.unread.contains(scope) {
+            return Ok(());
+        }
+        let chain = self.chains.get(scope).ok_or_else(|| format!("`{scope}` was never opened"))?;
+        let stood = (chain.next_seq, chain.head.map(|(entry, index)| (index, entry)));
+        let said = (disposed.records, Some((disposed.last_index, disposed.last_entry)));
+        ensure(stood == said, || format!("`{scope}` had {stood:?} and not {said:?}"))?;
+        for (id, party) in &self.grants {
+            let (lab, agency) = (&party.terms.lab.org, &party.terms.agency.org);
+            let needs = match scope {
+                Scope::Grant(own) => own == id,
+                Scope::Roster(org) => org == agency,
+                Scope::Reads(org) => org == lab || org == agency,
+                Scope::System | Scope::Organisation(_) => true,
+            };
+            let over = party.ended.is_some_and(|ended| at - ended >= 24 * 3_600_000);
+            let settled = party.held.is_empty() || *scope != Scope::Grant(*id);
+            ensure(!needs || (over && settled), || format!("`{scope}` was destroyed while {id} needed it"))?;
         }
         Ok(())
     }
@@ -241,7 +306,7 @@ impl Auditor {
         let party = &self.grants[&id];
         let terms = Arc::clone(&party.terms);
         ensure(party.offered && party.accepted, || "a call passed without both signatures".to_owned())?;
-        ensure(!party.ended, || "a call passed after an end".to_owned())?;
+        ensure(party.ended.is_none(), || "a call passed after an end".to_owned())?;
         let unbounded = terms.window.pause_ms_max.is_none();
         ensure(!unbounded || party.paused.is_empty(), || "a call passed under a pause".to_owned())?;
         let Some((start, end)) = party.window else { return Err("a call passed before its window".to_owned()) };

@@ -1,5 +1,7 @@
 //! Holds the broker's state against the naive model.
 
+use std::collections::BTreeSet;
+
 use anteroom_policy::{budget::Account, state::State};
 use anteroom_proto::time::At;
 
@@ -30,6 +32,18 @@ pub fn compare(model: &Model, state: &State, now: At) -> Check {
     let builds: usize = model.builds.values().map(Vec::len).sum();
     ensure(standing.models.len() == builds, || "a build is missing or too many".to_owned())?;
     ensure(standing.grants.len() == model.grants.len(), || "a grant is missing or too many".to_owned())?;
+    let holds: Vec<_> = standing.holds.values().map(|stands| stands.hold.clone()).collect();
+    let expected: Vec<_> = model.holds.values().cloned().collect();
+    ensure(holds == expected, || format!("holds are {holds:?}, not {expected:?}"))?;
+    let gone: Vec<_> = standing.disposed.iter().map(|(scope, gone)| (scope.clone(), gone.statement)).collect();
+    let expected: Vec<_> = model.gone.iter().map(|(scope, gone)| (scope.clone(), gone.statement)).collect();
+    ensure(gone == expected, || format!("destroyed are {gone:?}, not {expected:?}"))?;
+    for (scope, gone) in &model.gone {
+        let told: BTreeSet<_> = standing.disposed[scope].parties.iter().collect();
+        ensure(told == gone.parties.iter().collect(), || format!("of the end of `{scope}` know {told:?}"))?;
+    }
+    ensure(standing.rosters.keys().eq(model.rosters.keys()), || "a roster is missing or too many".to_owned())?;
+    ensure(standing.lifted.keys().eq(model.lifted.keys()), || "a lifted lock is missing or too many".to_owned())?;
     for id in model.grants.keys() {
         grant(model, state, id, now)?;
     }

@@ -1,6 +1,9 @@
 //! Where the simulated broker's log lies: in memory, or in the real write-ahead log on a disk that loses what was not synced.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anteroom_broker::{
     book::{
@@ -9,7 +12,10 @@ use anteroom_broker::{
         wal::{self, BatchBytes, Config, Footer, RecordBytes, RecoveredBatch, Upkeep, Wal, WalError},
     },
     entropy::{self, Entropy},
-    journal::core::{Batch, Core, Sealed},
+    journal::{
+        blind::Blind,
+        core::{Batch, Core},
+    },
 };
 use anteroom_proto::ledger::{leaf::Entry, record::Seed, scope::Scope};
 
@@ -49,6 +55,16 @@ impl std::fmt::Display for Trouble {
             Self::Other(why) => f.write_str(why),
         }
     }
+}
+
+/// A log read back.
+pub struct ReadBack {
+    /// The fold.
+    pub core: Core,
+    /// Every entry.
+    pub entries: Vec<Entry>,
+    /// Scopes whose key is gone, as the dispositions on record account for them.
+    pub gone: BTreeSet<Scope>,
 }
 
 /// A log on a lossy disk.
@@ -120,6 +136,20 @@ impl OnDisk {
         self.files.fail(rng.below(3), Fault::Killed);
     }
 
+    /// Destroys a scope's key, and is perhaps killed at one of the steps of that; whether it got to the end.
+    pub fn destroy(&mut self, scope: &Scope, killed_at: Option<u64>) -> Result<bool, String> {
+        let Some(open) = &mut self.open else { return Err("the log is not open".to_owned()) };
+        let Some(key) = open.keys.remove(scope) else { return Err(format!("`{scope}` has no key")) };
+        if let Some(operation) = killed_at {
+            self.key_files.fail(operation, Fault::Killed);
+        }
+        match open.keyring.destroy(key) {
+            Ok(()) => Ok(true),
+            Err(_) if killed_at.is_some() => Ok(false),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Leaves no room for another file.
     pub fn fill(&self) {
         self.files.limit_capacity(Some(self.files.used_bytes()));
@@ -143,7 +173,7 @@ impl OnDisk {
 
     /// Reads the log back and folds it. Only after a power cut in a write may its end be taken for damage, namely where the cut
     /// went through the last eight bytes of a batch, which no disk of whole sectors does: then a human cuts it.
-    pub fn recover(&mut self, fresh: &dyn Fn() -> Core, in_write: bool) -> Result<(Core, Vec<Arc<Sealed>>), Trouble> {
+    pub fn recover(&mut self, fresh: &dyn Fn() -> Core, in_write: bool) -> Result<ReadBack, Trouble> {
         match self.read_back(fresh()) {
             Err(Trouble::Wal(WalError::Corrupt(found))) if in_write => {
                 wal::cut_tail(&self.files.again(), &self.origin, &self.keyring()?, &found)?;
@@ -158,19 +188,24 @@ impl OnDisk {
         Keyring::open(Arc::new(self.key_files.again()), kek).map_err(|error| Trouble::Other(error.to_string()))
     }
 
-    fn read_back(&mut self, mut core: Core) -> Result<(Core, Vec<Arc<Sealed>>), Trouble> {
+    fn read_back(&mut self, mut core: Core) -> Result<ReadBack, Trouble> {
         let keyring = self.keyring()?;
         let mut keys = BTreeMap::new();
-        let mut all = Vec::new();
+        let mut blind = Blind::default();
+        let mut entries = Vec::new();
+        let other = |error: &dyn std::fmt::Display| Trouble::Other(error.to_string());
         let visit = |batch: RecoveredBatch| -> Result<(), Trouble> {
             for recovered in batch.records {
-                let opening = recovered.opening.ok_or_else(|| Trouble::Other("a key is gone".to_owned()))?;
-                let entry = Entry::from_bytes(recovered.entry);
-                let sealed = core
-                    .fold(recovered.index, entry, &Seed::from_bytes(opening.seed), opening.record)
-                    .map_err(|error| Trouble::Other(error.to_string()))?;
+                let (index, entry) = (recovered.index, Entry::from_bytes(recovered.entry));
+                entries.push(entry);
+                let Some(opening) = recovered.opening else {
+                    blind.take(recovered.key, index, entry);
+                    core.skip(index, entry).map_err(|error| other(&error))?;
+                    continue;
+                };
+                let seed = Seed::from_bytes(opening.seed);
+                let sealed = core.fold(index, entry, &seed, opening.record).map_err(|error| other(&error))?;
                 keys.entry(sealed.scope.clone()).or_insert(recovered.key);
-                all.push(sealed);
             }
             if core.size() != batch.footer.size || core.root().as_bytes() != &batch.footer.root {
                 return Err(Trouble::Other("a batch's root is not the one signed".to_owned()));
@@ -181,6 +216,8 @@ impl OnDisk {
         let mut wal = opened.wal;
         while wal.maintain()? == Upkeep::More {}
         self.open = Some(Open { wal, keyring, keys });
-        Ok((core, all))
+        let accounted = blind.account_for(core.state()).map_err(|error| other(&error))?;
+        let gone = accounted.into_iter().map(|accounted| accounted.scope).collect();
+        Ok(ReadBack { core, entries, gone })
     }
 }

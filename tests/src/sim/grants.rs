@@ -209,9 +209,16 @@ impl World {
                 grant.is_some_and(|grant| grant.stage == Stage::Offered)
             })
             .collect();
-        let plan = match self.rng.pick(&offered) {
-            Some(at) if self.rng.chance(92) => *at,
-            _ => match self.some_plan() {
+        let declined: Vec<usize> = (0..self.plans.len())
+            .filter(|at| {
+                let grant = self.model.grants.get(&self.plans[*at].terms.grant);
+                grant.is_some_and(|grant| grant.stage == Stage::Declined)
+            })
+            .collect();
+        let late = if self.rng.chance(4) { self.rng.pick(&declined).copied() } else { None };
+        let plan = match late.or(self.rng.pick(&offered).copied().filter(|_| self.rng.chance(92))) {
+            Some(at) => at,
+            None => match self.some_plan() {
                 Some(at) => at,
                 None => return self.offer(),
             },

@@ -4,6 +4,8 @@
 //! the truth about every command ([`Deed`]) by whoever made it, says beforehand how the command must be answered, and is held
 //! against the broker's state after every step.
 
+pub mod retention;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -14,12 +16,14 @@ use anteroom_proto::{
     ledger::scope::Scope,
     names::{CallId, Digest, GrantId, LockId, OrgId, RunId},
     statement::{
-        acts::{Appointment, Lock, LockTarget, RunCredential, Stop, StopKind},
+        acts::{Appointment, Disposition, Hold, Lock, LockTarget, RunCredential, Stop, StopKind},
         key_set::OrgKind,
         roster::{Person, Roster, Tri},
         terms::Terms,
     },
 };
+
+use self::retention::MGone;
 
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
@@ -67,6 +71,8 @@ pub enum Deed {
     },
     /// Time passed.
     Tick,
+    /// The state was written down.
+    Snapshot,
 }
 
 /// An act, in truth.
@@ -113,6 +119,12 @@ pub enum What {
     Lock(Lock),
     /// Lifts.
     Lift { by: OrgId, lock: LockId },
+    /// Demands that a scope be kept.
+    Hold(Hold),
+    /// Gives that up.
+    Release { by: OrgId, hold: LockId },
+    /// Destroys a scope, or says that it is kept.
+    Dispose { disposition: Disposition, digest: Digest },
     /// Nothing that anybody could accept.
     Junk,
 }
@@ -212,6 +224,8 @@ pub struct MGrant {
     pub stage: Stage,
     /// First instant, and first instant after.
     pub window: Option<(i64, i64)>,
+    /// When it ended, if it did.
+    pub ended: Option<i64>,
     /// Who paused, with which act, until when.
     pub pauses: BTreeMap<OrgId, (LockId, Option<i64>)>,
     /// Pauses that ever were.
@@ -290,7 +304,15 @@ pub struct Model {
     /// Locks that stand.
     pub locks: BTreeMap<LockId, Lock>,
     /// Locks that stood.
-    pub lifted: BTreeSet<LockId>,
+    pub lifted: BTreeMap<LockId, Lock>,
+    /// Whose reads are on record.
+    pub reads: BTreeSet<OrgId>,
+    /// Holds that stand.
+    pub holds: BTreeMap<LockId, Hold>,
+    /// Holds that stood.
+    pub released: BTreeSet<LockId>,
+    /// Scopes that were destroyed.
+    pub gone: BTreeMap<Scope, MGone>,
     /// Every call ever admitted.
     pub calls: Vec<MCall>,
 }
@@ -315,7 +337,7 @@ impl Model {
                     Answer::Pass
                 }
             }
-            Deed::Start | Deed::Counted => Answer::Pass,
+            Deed::Start | Deed::Counted | Deed::Snapshot => Answer::Pass,
             Deed::Clock(trust) => {
                 if self.clock == Some(*trust) {
                     Answer::Quiet
@@ -323,7 +345,7 @@ impl Model {
                     Answer::Pass
                 }
             }
-            Deed::Act(act) => match self.expect_act(act, now.at.ms()) {
+            Deed::Act(act) => match self.expect_act(act, now) {
                 Answer::Pass if act.large => Answer::Refuse,
                 answer => answer,
             },
@@ -351,7 +373,8 @@ impl Model {
         self.calls.iter().find(|call| call.id == *id)
     }
 
-    fn expect_act(&self, act: &ActDeed, now: i64) -> Answer {
+    fn expect_act(&self, act: &ActDeed, clock: Now) -> Answer {
+        let now = clock.at.ms();
         if !act.holds {
             return Answer::Refuse;
         }
@@ -396,12 +419,11 @@ impl Model {
                     }
                 }
             }
-            What::Roster { digest, .. } => {
+            What::Roster { digest, roster } => {
                 if self.rosters.contains_key(digest) {
-                    Answer::Repeat
-                } else {
-                    Answer::Pass
+                    return Answer::Repeat;
                 }
+                all(&[!self.gone.contains_key(&Scope::Roster(roster.org.clone()))])
             }
             What::Appoint(appointment) => {
                 let party = appointment.grant.is_none_or(|grant| self.is_party(&grant, &appointment.by));
@@ -414,7 +436,11 @@ impl Model {
                 if let Some(known) = self.grants.get(&terms.grant) {
                     return if known.offer == *offer { Answer::Repeat } else { Answer::Refuse };
                 }
-                all(&[self.terms_can_stand(terms, now), now < terms.window.accept_by_ms.ms()])
+                all(&[
+                    !self.gone.contains_key(&Scope::Grant(terms.grant)),
+                    self.terms_can_stand(terms, now),
+                    now < terms.window.accept_by_ms.ms(),
+                ])
             }
             What::Accept { by, grant, offer, acceptance, fingerprint } => {
                 let Some(known) = self.grants.get(grant) else { return Answer::Refuse };
@@ -480,7 +506,7 @@ impl Model {
                 if let Some(known) = self.locks.get(&lock.id) {
                     return if known == lock { Answer::Repeat } else { Answer::Refuse };
                 }
-                if self.lifted.contains(&lock.id) {
+                if self.lifted.contains_key(&lock.id) {
                     return Answer::Refuse;
                 }
                 let operator = self.orgs.get(&lock.by).is_some_and(|org| org.kind == OrgKind::Operator);
@@ -495,6 +521,9 @@ impl Model {
                 }
             }
             What::Lift { by, lock } => all(&[self.locks.get(lock).is_some_and(|lock| lock.by == *by)]),
+            What::Hold(hold) => self.expect_hold(hold, now),
+            What::Release { by, hold } => self.expect_release(by, hold),
+            What::Dispose { disposition, digest } => self.expect_disposition(disposition, digest, clock),
             What::Junk => Answer::Refuse,
         }
     }
@@ -705,7 +734,8 @@ impl Model {
     }
 
     fn may_read(&self, reader: &OrgId, target: &Scope, now: i64) -> bool {
-        if !self.orgs.contains_key(reader) {
+        let noted = Scope::Reads(reader.clone());
+        if !self.orgs.contains_key(reader) || self.gone.contains_key(&noted) || self.gone.contains_key(target) {
             return false;
         }
         let appointed = |by: &OrgId, grant: Option<GrantId>| {
@@ -729,7 +759,7 @@ impl Model {
     }
 
     /// Grants that a tick must note as lapsed or expired, and calls that it must settle.
-    fn due(&self, now: Now) -> (Vec<(GrantId, Stage)>, Vec<CallId>) {
+    fn due(&self, now: Now) -> (Vec<(GrantId, Stage, i64)>, Vec<CallId>) {
         let at = now.at.ms();
         if !now.trusted {
             return (Vec::new(), Vec::new());
@@ -738,14 +768,13 @@ impl Model {
         for (id, grant) in &self.grants {
             let clock_end = self.clocks.get(&line_of(&grant.terms)).map(|clock| clock.1);
             let release = grant.terms.window.partner_release_ms.map(|at| at.ms());
-            match grant.stage {
-                Stage::Offered if at >= grant.terms.window.accept_by_ms.ms() => ended.push((*id, Stage::Lapsed)),
-                Stage::Active if grant.window.is_some_and(|(_, end)| at >= end) => ended.push((*id, Stage::Expired)),
-                Stage::Accepted if [clock_end, release].into_iter().flatten().any(|end| at >= end) => {
-                    ended.push((*id, Stage::Expired));
-                }
-                _ => {}
-            }
+            let (stage, end) = match grant.stage {
+                Stage::Offered => (Stage::Lapsed, Some(grant.terms.window.accept_by_ms.ms())),
+                Stage::Active => (Stage::Expired, grant.window.map(|(_, end)| end)),
+                Stage::Accepted => (Stage::Expired, [clock_end, release].into_iter().flatten().min()),
+                _ => continue,
+            };
+            ended.extend(end.filter(|end| at >= *end).map(|end| (*id, stage, end)));
         }
         let overdue = |call: &&MCall| call.progress == Progress::Abandoned && at - call.at >= DAY;
         (ended, self.calls.iter().filter(overdue).map(|call| call.id).collect())
@@ -778,17 +807,26 @@ impl Model {
             }
             Deed::Finish { call, used } => self.settle(call, *used),
             Deed::Report { call: Some(call), used, .. } => self.settle(call, *used),
-            Deed::Early | Deed::Counted | Deed::Report { .. } | Deed::Read { .. } => {}
+            Deed::Read { reader, .. } => {
+                self.reads.insert(reader.clone());
+            }
+            Deed::Early | Deed::Counted | Deed::Report { .. } | Deed::Snapshot => {}
             Deed::Tick => {
                 let (ended, settled) = self.due(now);
-                for (id, stage) in ended {
-                    self.grants.get_mut(&id).expect("it is due").stage = stage;
+                for (id, stage, end) in ended {
+                    self.end(&id, stage, end);
                 }
                 for call in settled {
                     self.settle(&call, None);
                 }
             }
         }
+    }
+
+    fn end(&mut self, id: &GrantId, stage: Stage, at: i64) {
+        let grant = self.grants.get_mut(id).expect("it is there");
+        grant.stage = stage;
+        grant.ended = Some(at);
     }
 
     fn settle(&mut self, id: &CallId, used: Option<u64>) {
@@ -840,6 +878,7 @@ impl Model {
                     acceptance: None,
                     stage: Stage::Offered,
                     window: None,
+                    ended: None,
                     pauses: BTreeMap::new(),
                     paused: BTreeSet::new(),
                     resumed: BTreeSet::new(),
@@ -855,20 +894,18 @@ impl Model {
                     self.start(grant, at);
                 }
             }
-            What::Decline { grant, .. } => self.grants.get_mut(grant).expect("it passed").stage = Stage::Declined,
-            What::Stop(stop) => {
-                let grant = self.grants.get_mut(&stop.grant).expect("it passed");
-                match stop.stop {
-                    StopKind::Withdraw => grant.stage = Stage::Withdrawn,
-                    StopKind::Relinquish => grant.stage = Stage::Relinquished,
-                    StopKind::Pause => {
-                        let most = grant.terms.window.pause_ms_max;
-                        let until = most.map(|most| at + i64::try_from(most).expect("the world's pauses are short"));
-                        grant.pauses.insert(stop.by.clone(), (stop.id, until));
-                        grant.paused.insert((stop.by.clone(), stop.id));
-                    }
+            What::Decline { grant, .. } => self.end(grant, Stage::Declined, at),
+            What::Stop(stop) => match stop.stop {
+                StopKind::Withdraw => self.end(&stop.grant, Stage::Withdrawn, at),
+                StopKind::Relinquish => self.end(&stop.grant, Stage::Relinquished, at),
+                StopKind::Pause => {
+                    let grant = self.grants.get_mut(&stop.grant).expect("it passed");
+                    let most = grant.terms.window.pause_ms_max;
+                    let until = most.map(|most| at + i64::try_from(most).expect("the world's pauses are short"));
+                    grant.pauses.insert(stop.by.clone(), (stop.id, until));
+                    grant.paused.insert((stop.by.clone(), stop.id));
                 }
-            }
+            },
             What::Resume { by, grant, .. } => {
                 let known = self.grants.get_mut(grant).expect("it passed");
                 let pause = known.pauses.remove(by).expect("it passed");
@@ -882,9 +919,17 @@ impl Model {
                 self.locks.insert(lock.id, lock.clone());
             }
             What::Lift { lock, .. } => {
-                self.locks.remove(lock);
-                self.lifted.insert(*lock);
+                let stood = self.locks.remove(lock).expect("it passed");
+                self.lifted.insert(*lock, stood);
             }
+            What::Hold(hold) => {
+                self.holds.insert(hold.id, hold.clone());
+            }
+            What::Release { hold, .. } => {
+                self.holds.remove(hold);
+                self.released.insert(*hold);
+            }
+            What::Dispose { disposition, digest } => self.destroy(disposition, *digest),
             What::Junk => {}
         }
     }

@@ -1,6 +1,8 @@
 //! A state that was written down in parts and put together again is the same state, and a scope that was destroyed is the same to
 //! whoever forgot it as to whoever can no longer read it.
 
+use std::collections::BTreeSet;
+
 use anteroom_policy::{
     event::{Disposed, Entered, Event},
     state::{Part, State},
@@ -26,12 +28,23 @@ pub fn restored(state: &State, durable: &[Durable]) -> Result<State, String> {
     State::restore(state.size(), acts, parts).map_err(|error| error.to_string())
 }
 
-/// The rest of the log folded into a restored state gives what the whole log gives.
-pub fn goes_on(from: &State, all: &State, durable: &[Durable]) -> Check {
+/// Whether nothing in it is of a scope that nobody can open any more; only then can it be restored.
+pub fn opens(state: &State, gone: &BTreeSet<Scope>) -> bool {
+    gone.iter().all(|scope| state.scope(scope).is_none_or(|head| head.next_seq == 0))
+}
+
+/// The rest of the log folded into a restored state, as far as it can be read, gives what the whole log gives.
+pub fn goes_on(from: &State, all: &State, durable: &[Durable], gone: &BTreeSet<Scope>) -> Check {
     let mut state = restored(from, durable)?;
     ensure(state == *from, || format!("a state of {} records is restored as another one", from.size()))?;
     let rest = usize::try_from(from.size()).expect("a small log");
-    durable[rest..].iter().for_each(|durable| state.apply(&durable.sealed.entered));
+    for Durable { sealed, .. } in &durable[rest..] {
+        if gone.contains(&sealed.scope) {
+            state.skip(sealed.entered.index);
+        } else {
+            state.apply(&sealed.entered);
+        }
+    }
     ensure(state == *all, || format!("folding on from {} records leads elsewhere", from.size()))
 }
 

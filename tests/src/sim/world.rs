@@ -1,7 +1,7 @@
 //! One world: its clock, its broker, its disk, and what happens to a batch on the way to being durable.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,8 +14,6 @@ use anteroom_policy::{
     event::{ClockTrust, Event},
     grant::{Phase, Step as Move},
     refusal::Refusal,
-    replay::Replay,
-    state::State,
 };
 use anteroom_proto::{
     ledger::{
@@ -37,9 +35,9 @@ use super::{
     disk::{Failure, OnDisk},
     ensure,
     grants::{Credential, Plan},
+    keys::Aside,
     model::{Answer, Deed, Model, What},
     rng::Rng,
-    snapshot,
 };
 
 /// The log's name.
@@ -86,13 +84,18 @@ pub struct World {
     pub credentials: Vec<Credential>,
     pub history: Vec<Step>,
     pub coverage: Coverage,
-    signer: Arc<NoteSigner>,
-    disk: Option<OnDisk>,
-    durable: Vec<Durable>,
+    pub signer: Arc<NoteSigner>,
+    pub disk: Option<OnDisk>,
+    pub durable: Vec<Durable>,
+    /// States set aside, oldest first.
+    pub asides: Vec<Aside>,
+    /// Scopes whose destruction is on record and whose key is there.
+    pub doomed: Vec<Scope>,
+    /// Scopes whose key is gone.
+    pub gone: BTreeSet<Scope>,
+    pub auditor: Auditor,
+    pub tree: Tree,
     answered: Vec<(u64, [u8; 48])>,
-    snapshots: Vec<(u64, State)>,
-    auditor: Auditor,
-    tree: Tree,
     phases: BTreeMap<GrantId, Phase>,
     lock_kinds: BTreeMap<String, &'static str>,
 }
@@ -108,6 +111,18 @@ pub fn run(seed: u64, steps: u64, step: &AtomicU64) -> Result<Coverage, String> 
     world.coverage.seeds = 1;
     world.coverage.steps = steps;
     Ok(world.coverage)
+}
+
+/// A world after so many steps, for whoever wants what is in it.
+///
+/// # Errors
+/// An invariant did not hold.
+pub fn played(seed: u64, steps: u64) -> Result<World, String> {
+    let mut world = World::new(seed)?;
+    for _ in 0..steps {
+        world.step()?;
+    }
+    Ok(world)
 }
 
 impl World {
@@ -148,8 +163,10 @@ impl World {
             signer,
             disk,
             durable: Vec::new(),
+            asides: Vec::new(),
+            doomed: Vec::new(),
+            gone: BTreeSet::new(),
             answered: Vec::new(),
-            snapshots: Vec::new(),
             auditor: Auditor::default(),
             tree: Tree::new(),
             phases: BTreeMap::new(),
@@ -157,7 +174,7 @@ impl World {
         };
         if let Some(disk) = &mut world.disk {
             let fresh = || fresh(&world.signer);
-            world.core = disk.recover(&fresh, false).map_err(|trouble| trouble.to_string())?.0;
+            world.core = disk.recover(&fresh, false).map_err(|trouble| trouble.to_string())?.core;
         }
         let log_key = world.signer.verifier().to_string();
         let open = Command::Open { origin: ORIGIN.to_owned(), log_key, nonce: Digest::from_bytes(world.rng.bytes()) };
@@ -191,7 +208,10 @@ impl World {
             _ => self.submit(steps)?,
         }
         if self.rng.chance(3) {
-            self.snapshots.push((self.core.size(), self.core.state().clone()));
+            self.set_aside()?;
+        }
+        if !self.doomed.is_empty() && self.rng.chance(25) {
+            self.destroy_a_key()?;
         }
         compare(&self.model, self.core.state(), self.broker_now().at)
     }
@@ -357,23 +377,33 @@ impl World {
     }
 
     /// The process ends and starts again; `maybe` is a batch of which nobody knows whether it was written.
-    fn restart(&mut self, maybe: Option<(&[Step], Batch, Now)>) -> Check {
+    pub fn restart(&mut self, maybe: Option<(&[Step], Batch, Now)>) -> Check {
         let before = u64::try_from(self.durable.len()).expect("a small log");
+        if !self.doomed.is_empty() {
+            self.coverage.crash("between a disposition and the end of its key");
+        }
         match &mut self.disk {
             Some(disk) => {
                 disk.crash(&mut self.rng);
                 let fresh = || fresh(&self.signer);
                 let found = disk.recover(&fresh, maybe.is_some());
-                let (core, all) = found.map_err(|trouble| format!("recovery: {trouble}"))?;
-                self.core = core;
-                for (durable, found) in self.durable.iter().zip(&all) {
-                    ensure(durable.sealed.entry == found.entry, || {
-                        format!("record {} is another one after recovery", found.entered.index)
-                    })?;
+                let found = found.map_err(|trouble| format!("recovery: {trouble}"))?;
+                self.core = found.core;
+                for (durable, entry) in self.durable.iter().zip(&found.entries) {
+                    let index = durable.sealed.entered.index;
+                    ensure(durable.sealed.entry == *entry, || format!("record {index} is another one after recovery"))?;
                 }
+                // A destruction that began was finished by the start; one that did not is still to come.
+                let (ended, doomed) =
+                    std::mem::take(&mut self.doomed).into_iter().partition(|scope| found.gone.contains(scope));
+                self.doomed = doomed;
+                let ended: Vec<Scope> = ended;
+                ended.into_iter().for_each(|scope| self.key_is_gone(scope));
+                ensure(self.gone == found.gone, || format!("gone are {:?}, not {:?}", found.gone, self.gone))?;
             }
             None => self.core = self.refold(fresh(&self.signer))?,
         }
+        self.coverage.start(if self.gone.is_empty() { "from nothing" } else { "over records that nobody can read" });
         if let Some((steps, batch, now)) = maybe {
             let whole = batch.head.as_ref().map_or(before, |head| head.size);
             ensure(self.core.size() == before || self.core.size() == whole, || {
@@ -390,23 +420,12 @@ impl World {
             ensure(same, || format!("record {index} was answered and is lost"))?;
         }
         self.stands_as_durable().map_err(|why| format!("after a restart: {why}"))?;
+        if self.rng.chance(50) {
+            self.start_from_an_aside()?;
+        }
         self.trusted = self.trusted && self.rng.chance(60);
         let start = Step { command: Command::Start { version: "simulated".to_owned() }, deed: Deed::Start };
         self.submit(vec![start])
-    }
-
-    /// Folds the whole log from nothing and compares it with every state that was ever set aside.
-    fn refold(&self, mut core: Core) -> Result<Core, String> {
-        let mut snapshots = self.snapshots.iter().peekable();
-        for durable in &self.durable {
-            let sealed = &durable.sealed;
-            let bytes = sealed.record.bytes().to_vec();
-            core.fold(sealed.entered.index, sealed.entry, &sealed.seed, bytes).map_err(|error| error.to_string())?;
-            while let Some((_, state)) = snapshots.next_if(|(size, _)| *size == core.size()) {
-                ensure(core.state() == state, || format!("the refold at {} is another state", core.size()))?;
-            }
-        }
-        Ok(core)
     }
 
     /// Holds every answer against what the model says, and lets the model learn.
@@ -523,6 +542,9 @@ impl World {
     fn note(&mut self, scope: &Scope, event: &Event) {
         let (name, step) = name_of(event);
         self.coverage.record(name);
+        if let Event::Disposed(disposed) = event {
+            self.doom(&disposed.scope, disposed.action);
+        }
         if let Event::LockSet { lock, .. } = event {
             self.lock_kinds.insert(lock.id.to_string(), kind_of(&lock.target));
         }
@@ -537,48 +559,10 @@ impl World {
             }
         }
     }
-
-    /// Closes the books: the whole log once more, from nothing.
-    fn close(&mut self, seed: u64) -> Check {
-        let core = self.refold(fresh(&self.signer))?;
-        ensure(core.state() == self.core.state(), || "the refold is another state than the live one".to_owned())?;
-        ensure(core.root() == self.core.root(), || "the refold has another root than the live one".to_owned())?;
-        self.auditor.sizes(&self.tree, &mut self.rng)?;
-        self.written_down()?;
-        if seed.is_multiple_of(8) {
-            let mut replay = Replay::new();
-            self.durable.iter().for_each(|durable| replay.feed(&durable.sealed.entered));
-            let report = replay.finish();
-            ensure(report.different == 0, || format!("a replay decides otherwise: {:?}", report.differences))?;
-        }
-        Ok(())
-    }
 }
 
-impl World {
-    /// States on the way, written down and restored; and each grant's scope, destroyed in thought.
-    fn written_down(&mut self) -> Check {
-        let state = self.core.state();
-        snapshot::goes_on(state, state, &self.durable)?;
-        for _ in 0..3 {
-            let Some((_, before)) = self.snapshots.get(self.rng.index(self.snapshots.len().max(1))) else { break };
-            if before.size() <= state.size() {
-                snapshot::goes_on(before, state, &self.durable)?;
-            }
-        }
-        let grants: Vec<_> = state.standing().grants.iter().map(|(id, grant)| (*id, Arc::clone(grant))).collect();
-        if let Some((id, grant)) = grants.get(self.rng.index(grants.len().max(1))) {
-            let parties = [&grant.terms.lab.org, &grant.terms.agency.org];
-            snapshot::forgets(&Scope::Grant(*id), &parties, state, &self.durable)?;
-            let agency = &grant.terms.agency.org;
-            snapshot::forgets(&Scope::Roster(agency.clone()), &[agency], state, &self.durable)?;
-            snapshot::forgets(&Scope::Reads(agency.clone()), &[agency], state, &self.durable)?;
-        }
-        Ok(())
-    }
-}
-
-fn fresh(signer: &Arc<NoteSigner>) -> Core {
+/// An empty log.
+pub fn fresh(signer: &Arc<NoteSigner>) -> Core {
     Core::new(KeyName::parse(ORIGIN).expect("a name"), Arc::clone(signer))
 }
 

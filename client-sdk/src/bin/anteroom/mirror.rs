@@ -19,7 +19,8 @@ use anteroom_proto::{
 };
 use anteroom_sdk::{
     auditor::Auditor,
-    home::{Home, HomeError},
+    error::Error,
+    home::{Home, HomeError, Use},
     mirror::{
         Mirror, MirrorError,
         check::{self, Demands},
@@ -83,7 +84,8 @@ impl Trust {
             Some(home) if home.pins()?.log.is_some() => home.seen_checkpoint()?,
             Some(_) | None => None,
         };
-        Ok((Demands { trust, known, seen }, home))
+        let pins = home.as_ref().map(Home::fingerprints).transpose()?.unwrap_or_default();
+        Ok((Demands { trust, known, seen, pins }, home))
     }
 }
 
@@ -126,6 +128,8 @@ view! {
         witnesses: Vec<String>,
         /// Scopes with the number of their records.
         slices: Vec<String>,
+        /// Grants whose dossier was fetched.
+        dossiers: Vec<String>,
     }
 }
 
@@ -144,6 +148,8 @@ view! {
         witnesses: Vec<String>,
         /// Slices shown to be whole, with the number of their records.
         slices: Vec<String>,
+        /// Grants whose dossier is here and says what the records say.
+        dossiers: Vec<String>,
         /// What that shows.
         shown: String,
     }
@@ -237,6 +243,7 @@ impl Round<'_> {
         for (scope, why) in &taken.disposed {
             self.ctx.out.note(&format!("what is here of {scope} stays as it was: {}", clean(why)));
         }
+        let dossiers = self.dossiers(mirror, demands, &scopes).await?;
         let checkpoint = taken.checkpoint.checkpoint();
         self.quiet = checkpoint.size() + scopes.len() as u64;
         self.ctx.out.one(&Mirrored {
@@ -246,7 +253,37 @@ impl Round<'_> {
             root: checkpoint.root().to_string(),
             witnesses: names_of(&taken.checkpoint),
             slices: taken.slices.iter().map(|(scope, records)| format!("{scope}:{records}")).collect(),
+            dossiers,
         })
+    }
+
+    /// Fetches the dossiers of the grants among `scopes`, with `--own` or where one is here already. One that is no longer shown stays as
+    /// it was.
+    async fn dossiers(
+        &self,
+        mirror: &Mirror,
+        demands: &Demands,
+        scopes: &[(Scope, TagKey)],
+    ) -> Result<Vec<String>, Fail> {
+        let channel = self.home.channel(Use::Read).await?;
+        let mut fetched = Vec::new();
+        for (scope, _) in scopes {
+            let Scope::Grant(grant) = scope else { continue };
+            if !self.args.own && !mirror.has_dossier(*grant) {
+                continue;
+            }
+            match self.home.fetch_dossier(&channel, *grant).await {
+                Ok(dossier) => {
+                    mirror.keep_dossier(*grant, &dossier, &demands.pins)?;
+                    fetched.push(grant.to_string());
+                }
+                Err(HomeError::Sdk(Error::Refused(refused))) => {
+                    self.ctx.out.note(&format!("no dossier of {grant} is shown: {}", clean(&refused.text)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(fetched)
     }
 
     /// The scopes to read, each with its key: those asked for, and those that are there already.
@@ -299,6 +336,18 @@ pub(crate) fn verify(ctx: &Ctx, dir: &Path, scopes: &[Scope], trust: &Trust) -> 
             slice.scope, slice.beyond, slice.newer
         ));
     }
+    for slice in verified.slices().iter().filter(|slice| slice.destroyed > 0) {
+        ctx.out.note(&format!(
+            "`{}`: its last {} records were destroyed on record before they were mirrored",
+            slice.scope, slice.destroyed
+        ));
+    }
+    for dossier in verified.dossiers().iter().filter(|dossier| !dossier.pinned) {
+        ctx.out.note(&format!(
+            "the dossier of {} rests on fingerprints that are not pinned here; compare them out of band",
+            dossier.grant
+        ));
+    }
     let checkpoint = verified.checkpoint().checkpoint();
     ctx.out.one(&Held {
         mirror: dir.display().to_string(),
@@ -307,6 +356,7 @@ pub(crate) fn verify(ctx: &Ctx, dir: &Path, scopes: &[Scope], trust: &Trust) -> 
         files: verified.tree().files,
         witnesses: names_of(verified.checkpoint()),
         slices: verified.slices().iter().map(|slice| format!("{}:{}", slice.scope, slice.records)).collect(),
+        dossiers: verified.dossiers().iter().map(|dossier| dossier.grant.to_string()).collect(),
         shown: "every byte of the tree follows from the signed checkpoint, and each slice is all there is".to_owned(),
     })
 }

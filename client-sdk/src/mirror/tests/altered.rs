@@ -9,7 +9,7 @@ use super::{super::prove, *};
 use crate::verify::receipt::to_tlog_proof;
 
 /// Alters each byte of a file in turn and demands that `check` finds it and names the file.
-fn each_byte(path: &Path, name: &str, check: impl Fn() -> Result<(), MirrorError>) {
+pub(super) fn each_byte(path: &Path, name: &str, check: impl Fn() -> Result<(), MirrorError>) {
     bytes_by(1, path, name, check);
 }
 
@@ -106,7 +106,7 @@ fn only_signature_lines_of_unknown_keys_may_differ_and_a_quorum_finds_those() {
     let folder = tempfile::tempdir().unwrap();
     mirrored(folder.path(), &mut Broker { witness: Some(witness()), ..Broker::new(&log) }, &[]).unwrap();
     let path = folder.path().join("checkpoint");
-    let strict = Demands { trust: quorum(&log), known: TagKeys::default(), seen: None };
+    let strict = Demands { trust: quorum(&log), known: TagKeys::default(), seen: None, pins: BTreeMap::new() };
     // Mirrored once more by one who demands the witness, whose key is kept.
     let mut broker = Broker { witness: Some(witness()), ..Broker::new(&log) };
     run(extend(&Mirror::at(folder.path()), &mut broker, &quorum(&log), &[], &mut |_: Progress| {})).unwrap();

@@ -64,7 +64,7 @@ fn nothing_new_changes_nothing_but_cosignatures() {
     let plain = fs::read_to_string(&path).unwrap();
     mirrored(folder.path(), &mut Broker::new(&log), &[]).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), plain);
-    let strict = Demands { trust: quorum(&log), known: TagKeys::default(), seen: None };
+    let strict = Demands { trust: quorum(&log), known: TagKeys::default(), seen: None, pins: BTreeMap::new() };
     assert!(matches!(verified(folder.path(), &strict), Err(MirrorError::Checkpoint { .. })));
     let mut broker = Broker { witness: Some(witness()), ..Broker::new(&log) };
     mirrored(folder.path(), &mut broker, &[]).unwrap();

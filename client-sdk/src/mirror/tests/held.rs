@@ -12,7 +12,7 @@ fn a_call_is_proven_under_the_mirrors_own_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     mirrored(folder.path(), &mut Broker { witness: Some(witness()), ..Broker::new(&log) }, &[own(&world)]).unwrap();
     let mirror = Mirror::at(folder.path());
-    let strict = Demands { trust: quorum(&log), known: TagKeys::default(), seen: None };
+    let strict = Demands { trust: quorum(&log), known: TagKeys::default(), seen: None, pins: BTreeMap::new() };
     // From the receipt, whose checkpoint is older, and from the mirror alone.
     let found = prove::find(&mirror, &strict, call.id).unwrap();
     assert_eq!(found.len(), 2);

@@ -7,12 +7,14 @@
 )]
 
 mod altered;
+mod destroyed;
 mod disclosed;
+mod dossiers;
 mod extended;
 mod held;
 mod speed;
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anteroom_proto::{
     ledger::{
@@ -157,7 +159,7 @@ fn mirrored(dir: &Path, broker: &mut Broker<'_>, scopes: &[(Scope, TagKey)]) -> 
 }
 
 fn demands(log: &MiniLog) -> Demands {
-    Demands { trust: log.trust(), known: TagKeys::default(), seen: None }
+    Demands { trust: log.trust(), known: TagKeys::default(), seen: None, pins: BTreeMap::new() }
 }
 
 fn verified(dir: &Path, demands: &Demands) -> Result<Verified, MirrorError> {

@@ -90,7 +90,8 @@ impl Step {
 
 fn verified(place: &Place) -> Fallible<Value> {
     let mirror = Mirror::at(&place.join("published"));
-    let demands = Demands { trust: trust()?, known: TagKeys::default(), seen: None };
+    let demands =
+        Demands { trust: trust()?, known: TagKeys::default(), seen: None, pins: std::collections::BTreeMap::new() };
     machine::forget_peak();
     let before = machine::resident_mb(std::process::id())?;
     let begun = Instant::now();
