@@ -1,34 +1,56 @@
 //! Scanning text against patterns, prompts at once and answers event by event.
 //!
-//! Deterministic and literal: it catches accidents and known strings. It does not stop a willing insider, a paraphrase, or a
-//! text that is encoded.
+//! Deterministic and literal: it catches accidents and known strings. It does not stop a willing insider or a paraphrase. What
+//! each detector finds and what a finding means stands in a table, [`detectors()`].
 //!
 //! **Invariant:** however a text was cut into events, the verdict is the same, and no event leaves that completes a pattern
-//! which stops. What is found is told by the detector's name alone.
+//! which stops. What is found is told by the detector's name alone. A fault of the scanner is a stop.
 
 mod automaton;
 mod channel;
+mod classes;
+mod config;
+mod decode;
+mod detectors;
+mod flags;
 mod fold;
+mod form;
+mod numbers;
 mod patterns;
+mod profile;
+mod secrets;
+pub mod seeded;
 pub mod stream;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
-use self::{automaton::Automaton, channel::Flow, patterns::Pattern};
+use anteroom_proto::names::Digest;
+
+use self::{automaton::Automaton, channel::Flow, patterns::Pattern, secrets::FORMATS};
+pub use self::{
+    config::{
+        CANARIES_MAX, CANARY_BYTES_MAX, CANARY_BYTES_MIN, CODE_NAME_BYTES_MAX, CODE_NAME_BYTES_MIN, CODE_NAMES_MAX,
+        FLAGS_MAX, ScanConfig, ScanConfigError,
+    },
+    decode::DECODED_BYTES_MAX,
+    detectors::detectors,
+    flags::{FLAG_BYTES_MAX, FLAG_BYTES_MIN},
+    profile::{Detector, Profile},
+    secrets::secret_formats,
+};
 use super::body::{Body, Text};
 
-/// Most canaries of one scanner.
-pub const CANARIES_MAX: usize = 32;
-/// Shortest canary in bytes of its folded form.
-pub const CANARY_BYTES_MIN: usize = 8;
-/// Longest canary in bytes of its folded form.
-pub const CANARY_BYTES_MAX: usize = 128;
 /// Events are held back once this many bytes of a stopping pattern are open.
 pub const HOLD_FROM_BYTES: u64 = 6;
 /// No pattern reaches further back than this many bytes of text.
 pub const HOLD_BYTES_MAX: u64 = 512;
 /// Detector of a prompt made of token numbers, which nothing here can read.
 pub const TOKEN_PROMPT: &str = "token_prompt";
+/// Hit of a scanner that failed.
+pub const SCANNER_FAILED: &str = "scanner_failed";
 
 /// What a scanner makes of a text.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -76,46 +98,24 @@ pub struct ScanSummary {
     pub caveats: Vec<String>,
 }
 
-/// What a scanner looks for beside the markings that all look for.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct ScanConfig {
-    /// Strings that a lab planted where no answer should find them.
-    pub canaries: Vec<String>,
-    /// Whether a canary also locks.
-    pub canary_locks: bool,
-}
-
-/// Shows no canary.
-impl std::fmt::Debug for ScanConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ScanConfig({} canaries, locks: {})", self.canaries.len(), self.canary_locks)
-    }
-}
-
-/// Why a scanner cannot be built.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ScanConfigError {
-    /// Too many canaries.
-    #[error("{0} canaries are more than {CANARIES_MAX}")]
-    TooMany(usize),
-    /// A canary is too short to be told from chance, or too long to be held back.
-    #[error("canary number {0} does not have {CANARY_BYTES_MIN} to {CANARY_BYTES_MAX} bytes when folded")]
-    Length(usize),
-    /// The patterns need too much memory.
-    #[error("the patterns need more than {} states", automaton::STATES_MAX)]
-    TooLarge,
-}
-
 /// The patterns of an epoch, compiled.
 pub struct Scanner {
+    profile: Profile,
     automaton: Automaton,
+    /// The automaton's first literals; those of [`FORMATS`] follow.
     patterns: Vec<Pattern>,
+    /// Of each form, in plain text and inside base64.
+    forms: Vec<[ScanVerdict; 2]>,
+    flags: BTreeSet<Digest>,
+    /// The byte at which a test's scanner fails.
+    #[cfg(test)]
+    trap: Option<u8>,
 }
 
 /// Shows no canary.
 impl std::fmt::Debug for Scanner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Scanner({} patterns)", self.patterns.len())
+        write!(f, "Scanner({} patterns, {})", self.patterns.len(), self.profile.as_str())
     }
 }
 
@@ -123,28 +123,64 @@ impl Scanner {
     /// Compiles the patterns.
     ///
     /// # Errors
-    /// The canaries break a bound.
+    /// The configuration breaks a bound.
     pub fn new(config: &ScanConfig) -> Result<Self, ScanConfigError> {
-        if config.canaries.len() > CANARIES_MAX {
-            return Err(ScanConfigError::TooMany(config.canaries.len()));
-        }
         let mut patterns = patterns::base();
-        for (place, canary) in config.canaries.iter().enumerate() {
-            let literal = shadow(canary);
-            if literal.len() < CANARY_BYTES_MIN || literal.len() > CANARY_BYTES_MAX {
-                return Err(ScanConfigError::Length(place));
-            }
-            patterns.push(patterns::canary(literal, config.canary_locks));
+        patterns.extend(config.own()?);
+        for pattern in &mut patterns {
+            pattern.verdict = config.verdict(pattern.row);
+            // What is shorter than that cannot be held back.
+            let seen = u64::try_from(pattern.literal.len()).is_ok_and(|length| length >= HOLD_FROM_BYTES);
+            pattern.encoded = config.encoded(pattern.row).filter(|_| seen).unwrap_or_default();
         }
-        let literals: Vec<(Vec<u8>, bool)> =
-            patterns.iter().map(|pattern| (pattern.literal.clone(), pattern.verdict.stops())).collect();
+        let forms: Vec<[ScanVerdict; 2]> = FORMATS
+            .iter()
+            .map(|form| [config.verdict(form.row), config.encoded(form.row).unwrap_or_default()])
+            .collect();
+        let own = patterns.iter().map(|pattern| (pattern.literal.clone(), pattern.verdict.stops()));
+        let of_forms = FORMATS.iter().zip(&forms).map(|(form, verdicts)| {
+            (form.literal.to_ascii_lowercase().into_bytes(), verdicts.iter().any(|verdict| verdict.stops()))
+        });
+        let literals: Vec<(Vec<u8>, bool)> = own.chain(of_forms).collect();
         let automaton = Automaton::new(&literals).map_err(|_| ScanConfigError::TooLarge)?;
-        Ok(Self { automaton, patterns })
+        let flags = config.flags.iter().copied().collect();
+        Ok(Self {
+            profile: config.profile,
+            automaton,
+            patterns,
+            forms,
+            flags,
+            #[cfg(test)]
+            trap: None,
+        })
+    }
+
+    /// The profile that it judges findings by.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        self.profile
     }
 
     /// Scans the texts of a prompt. Parts that continue one another are read as one text.
     #[must_use]
     pub fn scan_prompt(&self, texts: &[Text<'_>]) -> ScanSummary {
+        guarded(|| self.scan_texts(texts)).unwrap_or_else(|Failed| Failed::summary())
+    }
+
+    /// Scans a whole body, and notes what no scanner can read.
+    #[must_use]
+    pub fn scan_body(&self, body: &Body<'_>) -> ScanSummary {
+        let mut summary = self.scan_prompt(&body.texts);
+        if body.token_prompt {
+            let row = &detectors::TOKEN_PROMPT;
+            summary.verdict = summary.verdict.max(row.verdict(self.profile));
+            summary.hits.push(row.name.to_owned());
+            summary.hits.sort();
+        }
+        summary
+    }
+
+    fn scan_texts(&self, texts: &[Text<'_>]) -> ScanSummary {
         let mut findings = Findings::default();
         let mut flow = Flow::default();
         for text in texts {
@@ -160,17 +196,28 @@ impl Scanner {
         findings.summary()
     }
 
-    /// Scans a whole body, and notes what no scanner can read.
-    #[must_use]
-    pub fn scan_body(&self, body: &Body<'_>) -> ScanSummary {
-        let mut summary = self.scan_prompt(&body.texts);
-        if body.token_prompt {
-            summary.verdict = summary.verdict.max(ScanVerdict::Log);
-            summary.hits.push(TOKEN_PROMPT.to_owned());
-            summary.hits.sort();
-        }
-        summary
+    /// What a form means that stands in so many layers of base64.
+    fn form_verdict(&self, number: u16, depth: u8) -> ScanVerdict {
+        let [plain, encoded] = self.forms.get(usize::from(number)).copied().unwrap_or_default();
+        if depth == 0 { plain } else { encoded }
     }
+}
+
+/// The scanner itself failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Failed;
+
+impl Failed {
+    fn summary() -> ScanSummary {
+        let hits = vec![SCANNER_FAILED.to_owned()];
+        ScanSummary { verdict: ScanVerdict::Stop, hits, level: 0, caveats: Vec::new() }
+    }
+}
+
+/// Runs what reads content, and stands a panic for a failure: the caller stops, and no other call is touched. What the work
+/// left half done is not used again.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Failed> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Failed)
 }
 
 /// A text as the automaton sees it, in small letters.
@@ -191,11 +238,9 @@ struct Findings {
 }
 
 impl Findings {
-    fn add(&mut self, pattern: &Pattern) {
-        self.verdict = self.verdict.max(pattern.verdict);
-        self.hits.insert(pattern.detector);
-        self.level = self.level.max(pattern.level);
-        self.caveats.extend(pattern.caveat);
+    fn note(&mut self, hit: &'static str, verdict: ScanVerdict) {
+        self.verdict = self.verdict.max(verdict);
+        self.hits.insert(hit);
     }
 
     fn summary(&self) -> ScanSummary {

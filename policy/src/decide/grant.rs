@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     command::{Act, Now},
+    content::scan::Profile,
     event::Event,
     grant::{Phase, Step},
     judge::Epoch,
@@ -77,6 +78,7 @@ pub(super) fn offer(state: &State, act: &Act, offer: &Offer, now: Now) -> Result
         return Err(Refusal::PolicyUnknown.into());
     }
     Epoch::new(Arc::clone(&terms)).map_err(|error| No { refusal: Refusal::TermsInvalid, detail: error.to_string() })?;
+    check_profiles(&terms)?;
     let (grant, lab, agency) = (terms.grant, terms.lab.org.clone(), terms.agency.org.clone());
     let opened = |org: &OrgId| {
         let event = Event::GrantOpened { grant, lab: lab.clone(), agency: agency.clone(), terms: offer.terms };
@@ -85,6 +87,17 @@ pub(super) fn offer(state: &State, act: &Act, offer: &Offer, now: Now) -> Result
     let offered = Event::GrantOffered { terms, terms_bytes: bytes.into(), offer: act.statement.clone() };
     let events = vec![(Scope::Grant(grant), offered), opened(&lab), opened(&agency)];
     Ok(Outcome::New(events, Phase::Offered.as_str().to_owned()))
+}
+
+/// A run's content profile decides what the scanner lets pass; an unknown one would have to be guessed at on every call.
+fn check_profiles(terms: &Terms) -> Result<(), No> {
+    match terms.runs.iter().find(|run| Profile::parse(&run.content_profile).is_none()) {
+        None => Ok(()),
+        Some(run) => {
+            let detail = format!("run `{}` names the content profile `{}`, which is none", run.id, run.content_profile);
+            Err(No { refusal: Refusal::TermsInvalid, detail })
+        }
+    }
 }
 
 fn check_parties(state: &State, terms: &Terms) -> Result<(), No> {
@@ -334,4 +347,29 @@ fn valid(from: At, until: At, at: At) -> bool {
 fn party<'s>(state: &'s State, act: &Act, grant: anteroom_proto::names::GrantId) -> Result<&'s Grant, No> {
     let grant = state.standing().grant_of(&grant, &act.caller.org).ok_or(Refusal::GrantUnknown)?;
     Ok(grant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::fixture;
+
+    #[test]
+    fn terms_name_content_profiles_that_there_are() {
+        let named = |name: &str| {
+            check_profiles(&fixture::terms(|json| {
+                if let Some(profile) = json.pointer_mut("/runs/1/content_profile") {
+                    *profile = name.into();
+                }
+            }))
+        };
+        for known in ["default", "general", "cyber-range"] {
+            assert!(named(known).is_ok(), "{known}");
+        }
+        for unknown in ["lenient", "Cyber-Range", "cyber-range "] {
+            let no = named(unknown).err();
+            assert!(no.as_ref().is_some_and(|no| no.refusal == Refusal::TermsInvalid), "{unknown}");
+            assert!(no.is_some_and(|no| no.detail.contains(&format!("`{unknown}`")) && no.detail.contains("run-2")));
+        }
+    }
 }

@@ -15,6 +15,7 @@ pub mod pki;
 pub mod replay;
 pub mod report;
 pub mod run;
+pub mod scan;
 pub mod script;
 pub mod setup;
 pub mod start;

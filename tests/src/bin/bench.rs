@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bench::{Fallible, append, cut, ledger, machine, pass_through, pki::Pki, replay, report, run, start as starting};
+use bench::{Fallible, append, cut, ledger, machine, pass_through, pki::Pki, replay, report, run, scan, start as starting};
 use clap::{Args, Parser, Subcommand};
 
 /// Core of the systems under test.
@@ -94,6 +94,23 @@ enum Command {
         /// Which calls
         #[arg(long, default_value_t = 1)]
         seed: u64,
+    },
+    /// The scanner alone: cost of a kilobyte and of an event, recall on planted texts, findings where nothing was planted.
+    Scan {
+        #[command(flatten)]
+        common: Common,
+        /// Planted texts for each hit
+        #[arg(long, default_value_t = 20)]
+        each: usize,
+        /// Rounds of each speed
+        #[arg(long, default_value_t = 9)]
+        rounds: usize,
+        /// A folder whose text files are scanned too, each as a prompt; can be given again
+        #[arg(long, value_name = "DIR")]
+        corpus: Vec<PathBuf>,
+        /// Name the files that would be stopped, on standard error
+        #[arg(long)]
+        show: bool,
     },
     /// One step of `ledger`, which starts it.
     #[command(hide = true)]
@@ -221,6 +238,11 @@ fn start(command: Command) -> Fallible<()> {
         Command::Replay { common, calls, seed } => {
             let (text, data) = replay::run(calls, seed)?;
             common.tell("replay", &format!("{}\n\n{text}", machine::describe()), &data)
+        }
+        Command::Scan { common, each, rounds, corpus, show } => {
+            common.pin();
+            let (text, data) = scan::run(&scan::Plan { each, rounds, corpora: corpus, show })?;
+            common.tell("scan", &text, &data)
         }
         Command::LedgerStep { step, folder, records } => {
             println!("{}", on_runtime(step.run(&folder, records), &folder)?);

@@ -247,6 +247,17 @@ async fn terms_serialised_anew_are_refused() {
 }
 
 #[tokio::test]
+async fn terms_that_name_an_unknown_content_profile_are_refused() {
+    let world = World::new().await;
+    let terms = fresh_terms(&world, |terms| terms["runs"][0]["content_profile"] = json!("lenient"));
+    let (offer, bytes) = offer_of(&world, &terms);
+    check_refused(&world, &world.lab, offer, &bytes, Refusal::TermsInvalid).await;
+    let terms = fresh_terms(&world, |terms| terms["runs"][0]["content_profile"] = json!("cyber-range"));
+    let (offer, bytes) = offer_of(&world, &terms);
+    assert_eq!(submit(&service(&world).0, &world.lab, offer, &bytes).await.unwrap().standing, "offered");
+}
+
+#[tokio::test]
 async fn terms_longer_than_720_hours_are_refused() {
     let world = World::new().await;
     let terms = fresh_terms(&world, |terms| terms["window"]["term_ms"] = json!(TERM_MS_MAX + 1));

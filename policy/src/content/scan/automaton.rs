@@ -9,6 +9,9 @@ pub(super) type StateId = u16;
 
 /// Most states an automaton can have; bounds memory to a few megabytes.
 pub(super) const STATES_MAX: usize = 16_384;
+/// Set in a step's target where literals end.
+const ENDS: StateId = 1 << 15;
+const _: () = assert!(STATES_MAX <= 1 << 15);
 
 /// The automaton.
 #[derive(Debug)]
@@ -42,15 +45,21 @@ impl Automaton {
             next.extend(node.next.iter().map(|to| to.unwrap_or(0)));
         }
         drop(order);
+        for to in &mut next {
+            if trie.nodes.get(usize::from(*to)).is_some_and(|node| !node.ends.is_empty()) {
+                *to |= ENDS;
+            }
+        }
         let ends = trie.nodes.iter().map(|node| node.ends.clone().into_boxed_slice()).collect();
         let open = trie.nodes.iter().map(|node| node.open).collect();
         Ok(Self { classes, width, next, ends, open })
     }
 
-    /// The state after one more byte.
-    pub(super) fn step(&self, state: StateId, byte: u8) -> StateId {
+    /// The state after one more byte, and whether literals end there.
+    pub(super) fn step(&self, state: StateId, byte: u8) -> (StateId, bool) {
         let class = usize::from(self.classes.get(usize::from(byte)).copied().unwrap_or(0));
-        self.next.get(usize::from(state) * self.width + class).copied().unwrap_or(0)
+        let to = self.next.get(usize::from(state) * self.width + class).copied().unwrap_or(0);
+        (to & !ENDS, to & ENDS != 0)
     }
 
     /// Literals that end here.
@@ -193,7 +202,9 @@ mod tests {
         let mut state = 0;
         let mut found = Vec::new();
         for (at, byte) in (1..).zip(text) {
-            state = automaton.step(state, *byte);
+            let (next, ends) = automaton.step(state, *byte);
+            state = next;
+            assert_eq!(ends, !automaton.ends(state).is_empty());
             found.extend(automaton.ends(state).iter().map(|end| (at, *end)));
         }
         found.sort_unstable();

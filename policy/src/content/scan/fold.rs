@@ -9,6 +9,28 @@ pub(super) const LETTER: u8 = 0xff;
 /// Anything else that is not folded to ASCII.
 pub(super) const SYMBOL: u8 = 0xfe;
 
+/// Stands in [`ASCII`] for what is invisible.
+pub(super) const NOTHING: u8 = 0;
+
+/// The byte that stands for each ASCII character: [`fold`], one look-up.
+pub(super) static ASCII: [u8; 128] = ascii();
+
+#[expect(clippy::indexing_slicing, reason = "the place runs from 0 to 127 at compile time")]
+const fn ascii() -> [u8; 128] {
+    let mut table = [NOTHING; 128];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = match byte {
+            0x0a | 0x0b | 0x0c | 0x0d => b'\n',
+            0x09 | 0x20 => b' ',
+            0x00..=0x1f | 0x7f => NOTHING,
+            _ => byte,
+        };
+        byte += 1;
+    }
+    table
+}
+
 /// The byte that stands for a character; `None` if it is invisible.
 pub(super) fn fold(c: char) -> Option<u8> {
     match u32::from(c) {
@@ -80,4 +102,16 @@ fn twin(c: char) -> Option<u8> {
 /// Whether a byte of the shadow goes on with a word.
 pub(super) const fn in_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == LETTER
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_ascii_is_what_fold_says() {
+        for (byte, folded) in (0_u8..).zip(ASCII) {
+            assert_eq!(fold(char::from(byte)).unwrap_or(NOTHING), folded, "{byte}");
+        }
+    }
 }

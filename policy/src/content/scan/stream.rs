@@ -1,4 +1,8 @@
 //! Answers, event by event: what may leave now, what has to wait, and when to cut.
+//!
+//! **Invariant:** events leave in order, each at most once, and none after a stop. An event that completes a match of what stops
+//! is never let go; nor is one that holds six bytes of it or more, for as long as it is held back. A fault of the scanner is a
+//! stop that lets nothing go.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -8,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Findings, ScanSummary, ScanVerdict, Scanner, channel::Flow};
+use super::{Findings, SCANNER_FAILED, ScanSummary, ScanVerdict, Scanner, channel::Flow, guarded};
 use crate::content::strict_json::{self, Json};
 
 /// Most channels in one answer.
@@ -87,7 +91,10 @@ impl StreamScanner {
             return Release::Stop { hit, lock: self.locks(), released: Vec::new() };
         }
         let number = self.next;
-        let outcome = self.read(number, &event);
+        let Ok(outcome) = guarded(|| self.read(number, &event)) else {
+            self.fail();
+            return Release::Stop { hit: SCANNER_FAILED, lock: false, released: Vec::new() };
+        };
         self.next = self.next.saturating_add(1);
         self.held_bytes = self.held_bytes.saturating_add(event.len());
         self.held.push_back(event);
@@ -103,15 +110,27 @@ impl StreamScanner {
         }
     }
 
-    /// The answer is over: what was held back may leave, as nothing can complete it any more. Nothing after a stop.
+    /// The answer is over: what was held back may leave, as nothing can complete it any more. Nothing after a stop. The end
+    /// itself completes nothing that stops; should the scanner fail over it, nothing is let go and [`Self::stopped`] says so.
     pub fn finish(&mut self) -> Vec<Bytes> {
         let Self { scanner, findings, channels, .. } = self;
-        for flow in channels {
-            flow.end(scanner, findings);
+        let ended = guarded(|| {
+            for flow in channels {
+                flow.end(scanner, findings);
+            }
+        });
+        if ended.is_err() {
+            self.fail();
         }
         self.holding.clear();
         self.held_bytes = 0;
         self.held.drain(..).collect()
+    }
+
+    /// What stopped the answer, if something did.
+    #[must_use]
+    pub const fn stopped(&self) -> Option<&'static str> {
+        self.stopped
     }
 
     /// What was found so far.
@@ -124,6 +143,13 @@ impl StreamScanner {
             summary.hits.sort();
         }
         summary
+    }
+
+    /// The scanner failed: nothing more leaves.
+    fn fail(&mut self) {
+        self.stopped = Some(SCANNER_FAILED);
+        self.held.clear();
+        self.held_bytes = 0;
     }
 
     fn locks(&self) -> bool {
@@ -198,14 +224,15 @@ impl StreamScanner {
         }
         match fed {
             Ok(()) => {
-                match flow.open(&self.scanner).map(|begin| flow.event_at(begin).unwrap_or(number)) {
+                match flow.hold(&self.scanner) {
                     Some(event) => self.holding.insert(place, event),
                     None => self.holding.remove(&place),
                 };
                 Ok(())
             }
             Err(stopped) => {
-                Err(Stop { hit: stopped.detector, begin: flow.event_at(stopped.begin).unwrap_or(0).min(number) })
+                let event = stopped.event.or_else(|| flow.event_at(stopped.begin));
+                Err(Stop { hit: stopped.detector, begin: event.unwrap_or(0).min(number) })
             }
         }
     }

@@ -11,11 +11,26 @@ use super::{
 };
 use crate::content::body::Channel;
 
+mod corpora;
+mod encoded;
+mod inputs;
+mod secrets;
+
 const CANARY: &str = "zephyr-quartz-0417-lantern";
 
+/// Fails where a test's scanner is set to fail.
+pub(super) fn trap(scanner: &Scanner, byte: u8) {
+    assert!(scanner.trap != Some(byte), "a fault of the scanner, on purpose");
+}
+
 fn scanner() -> Arc<Scanner> {
-    let config = ScanConfig { canaries: vec![CANARY.to_owned()], canary_locks: true };
+    let config = ScanConfig { canaries: vec![CANARY.to_owned()], canary_locks: true, ..ScanConfig::default() };
     Arc::new(Scanner::new(&config).unwrap())
+}
+
+/// The scanner that knows what stands in the seeded texts.
+fn knowing(profile: Profile) -> Arc<Scanner> {
+    Arc::new(Scanner::new(&seeded::config(profile)).unwrap())
 }
 
 fn text(text: &str) -> Text<'_> {
@@ -110,14 +125,84 @@ fn token_numbers_are_noted_as_unread() {
 #[test]
 fn canaries_have_bounds() {
     let build = |canary: &str, n: usize| {
-        Scanner::new(&ScanConfig { canaries: vec![canary.to_owned(); n], canary_locks: false }).map(|_| ()).unwrap_err()
+        let config = ScanConfig { canaries: vec![canary.to_owned(); n], ..ScanConfig::default() };
+        Scanner::new(&config).map(|_| ()).unwrap_err()
     };
     assert_eq!(build("short", 1), ScanConfigError::Length(0));
     assert_eq!(build("a\u{200b}\u{200b}\u{200b}\u{200b}", 1), ScanConfigError::Length(0));
     assert_eq!(build(&"x".repeat(129), 1), ScanConfigError::Length(0));
     assert_eq!(build("long enough", CANARIES_MAX + 1), ScanConfigError::TooMany(CANARIES_MAX + 1));
-    let shown = format!("{:?} {:?}", scanner(), ScanConfig { canaries: vec![CANARY.to_owned()], canary_locks: true });
-    assert!(!shown.contains("zephyr"), "{shown}");
+}
+
+#[test]
+fn code_names_and_flags_have_bounds() {
+    let build = |config: ScanConfig| Scanner::new(&config).map(|_| ()).unwrap_err();
+    let names = |name: &str, n: usize| ScanConfig { code_names: vec![name.to_owned(); n], ..ScanConfig::default() };
+    assert_eq!(build(names("ab\u{ad}c", 1)), ScanConfigError::CodeNameLength(0));
+    assert_eq!(build(names(&"x".repeat(65), 1)), ScanConfigError::CodeNameLength(0));
+    assert_eq!(build(names("Orchid", CODE_NAMES_MAX + 1)), ScanConfigError::TooManyCodeNames(CODE_NAMES_MAX + 1));
+    let flags = vec![Digest::of(b""); FLAGS_MAX + 1];
+    assert_eq!(build(ScanConfig { flags, ..ScanConfig::default() }), ScanConfigError::TooManyFlags(FLAGS_MAX + 1));
+    let most = ScanConfig {
+        canaries: (0..CANARIES_MAX).map(|n| format!("{n:0128}")).collect(),
+        code_names: (0..CODE_NAMES_MAX).map(|n| format!("{n:a>64}")).collect(),
+        ..ScanConfig::default()
+    };
+    assert!(Scanner::new(&most).is_ok(), "every bound can be used at once");
+}
+
+#[test]
+fn nothing_that_is_looked_for_is_shown() {
+    let config = seeded::config(Profile::General);
+    let shown = format!("{:?} {config:?}", Scanner::new(&config).unwrap()).to_lowercase();
+    assert!(!shown.contains("zephyr") && !shown.contains("marrow"), "{shown}");
+}
+
+#[test]
+fn profiles_are_parsed_from_what_terms_name() {
+    assert_eq!(Profile::parse("default"), Some(Profile::General));
+    for profile in Profile::ALL {
+        assert_eq!(Profile::parse(profile.as_str()), Some(profile));
+    }
+    for none in ["", "General", "cyber_range", "cyber-range ", "сyber-range"] {
+        assert_eq!(Profile::parse(none), None, "{none}");
+    }
+    assert_eq!(Scanner::new(&ScanConfig::default()).unwrap().profile(), Profile::General);
+}
+
+#[test]
+fn the_table_says_what_the_scanner_does() {
+    let mut names = BTreeSet::new();
+    for row in detectors() {
+        assert!(names.insert(row.name), "{} stands twice", row.name);
+        assert!(!row.finds.is_empty() && !row.why.is_empty(), "{}", row.name);
+        assert!(row.cyber_range <= row.general, "a cyber range is never stricter: {}", row.name);
+        for profile in Profile::ALL {
+            assert!(
+                row.encoded.is_none_or(
+                    |inside| inside.verdict(profile) <= row.verdict(profile) || !row.verdict(profile).stops()
+                ),
+                "{}",
+                row.name
+            );
+        }
+    }
+    let formats: BTreeSet<_> = secret_formats().collect();
+    assert!(formats.len() >= 60, "{}", formats.len());
+    for hit in formats {
+        let rows =
+            detectors().iter().filter(|row| row.name.strip_suffix('*').is_some_and(|head| hit.starts_with(head)));
+        assert_eq!(rows.count(), 1, "{hit}");
+    }
+}
+
+#[test]
+fn what_has_to_wait_for_the_next_character_only_logs() {
+    let waits = patterns::base().into_iter().filter(|pattern| pattern.right != patterns::Right::Any);
+    let rows = waits.map(|pattern| pattern.row);
+    for row in rows.chain([&detectors::SSN, &detectors::CARD, &detectors::RANGE_FLAG]) {
+        assert!(Profile::ALL.iter().all(|profile| !row.verdict(*profile).stops()), "{}", row.name);
+    }
 }
 
 fn delta(content: &str) -> Bytes {
@@ -130,7 +215,11 @@ fn event(value: &Value) -> Bytes {
 
 /// Streams events; answers what left, and what stopped it.
 fn stream(events: &[Bytes]) -> (Vec<Bytes>, Option<&'static str>, ScanSummary) {
-    let mut scanner = StreamScanner::new(scanner());
+    stream_by(scanner(), events)
+}
+
+fn stream_by(scanner: Arc<Scanner>, events: &[Bytes]) -> (Vec<Bytes>, Option<&'static str>, ScanSummary) {
+    let mut scanner = StreamScanner::new(scanner);
     let mut left = Vec::new();
     for event in events {
         match scanner.push(event.clone()) {
@@ -277,6 +366,25 @@ fn any_text() -> impl Strategy<Value = String> {
         "Т",
         "PROPIN",
         "  ",
+        "AKIA",
+        "Q7M2X9K4T1B8W3Z6",
+        "ghp_",
+        "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY1z3A",
+        "glpat-",
+        "password = \"",
+        "hunter2-or-so\"",
+        "-----BEGIN EC PRIVATE KEY-----",
+        "ada@example.org",
+        "219-09-9999",
+        "4111 1111 1111 1111",
+        "Marrow",
+        "stone",
+        "FLAG{w3lc0me-t0-the-harb0ur}",
+        "emVwaHlyLXF1",
+        "YXJ0ei0wNDE3LWxhbnRlcm4=",
+        "emVwaHlyLXF1YXJ0ei0wNDE3LWxhbnRlcm4",
+        "WlcxV2QyRklXbTl5",
+        "U0VDUkVULy9OT0ZPUk4",
     ]);
     proptest::collection::vec(pieces, 0..14).prop_map(|pieces| pieces.concat())
 }
@@ -300,23 +408,28 @@ proptest! {
         text in any_text(),
         cuts in proptest::collection::vec(any::<usize>(), 0..12),
     ) {
-        let whole = stream(&cut(&text, &[]));
-        let events = cut(&text, &cuts);
-        let (left, stopped, summary) = stream(&events);
-        prop_assert_eq!(stopped, whole.1);
-        prop_assert_eq!(&summary, &whole.2);
-        prop_assert_eq!(summary.verdict.stops(), scan(&text).verdict.stops());
-        let released = content(&left);
-        prop_assert!(text.starts_with(&released));
-        prop_assert!(!scan(&released).verdict.stops());
-        if stopped.is_none() {
-            prop_assert_eq!(&released, &text);
-        } else {
-            let scanner = scanner();
+        for profile in Profile::ALL {
+            let scanner = knowing(profile);
+            let whole = stream_by(Arc::clone(&scanner), &cut(&text, &[]));
+            let events = cut(&text, &cuts);
+            let (left, stopped, summary) = stream_by(Arc::clone(&scanner), &events);
+            prop_assert_eq!(stopped, whole.1);
+            prop_assert_eq!(&summary, &whole.2);
+            prop_assert_eq!(&summary, &scanner.scan_prompt(&[super::tests::text(&text)]));
+            let released = content(&left);
+            prop_assert!(text.starts_with(&released));
+            prop_assert!(!scanner.scan_prompt(&[super::tests::text(&released)]).verdict.stops());
+            if stopped.is_none() {
+                prop_assert_eq!(&released, &text);
+                continue;
+            }
             let (mut all, mut left) = (Flow::default(), Flow::default());
             let found = all.feed(&scanner, &text, &mut Findings::default()).unwrap_err();
             prop_assert!(left.feed(&scanner, &released, &mut Findings::default()).is_ok());
-            prop_assert!(left.total() < found.begin + HOLD_FROM_BYTES, "six bytes of the match have left");
+            // What stands inside base64 is held by groups of four characters, and begins where it will in the run.
+            if !found.detector.starts_with("encoded") {
+                prop_assert!(left.total() < found.begin + HOLD_FROM_BYTES, "six bytes of the match have left");
+            }
         }
     }
 
