@@ -6,11 +6,16 @@
 //! **Invariant:** exactly one rule allows, and it is the baseline's. What a lab adds can only forbid. Rules that do not
 //! validate strictly, without a warning, are never used.
 
+pub mod advice;
+pub mod check;
+mod constants;
 mod depth;
 pub mod engine;
+pub mod english;
 mod entities;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod plain;
 
 use anteroom_proto::{names::Digest, statement::terms::Terms};
 
@@ -33,6 +38,8 @@ pub const TOKENS_MAX: usize = 192;
 /// The engine's validator and evaluator recurse, and give up (one silently, one with an error) when they are short of stack. A
 /// verdict must not depend on how much stack a thread has, so rules stay far from where that happens.
 pub const EXPRESSION_DEPTH_MAX: usize = 24;
+/// Longest text of rules in bytes: what terms can carry.
+pub const ADDED_BYTES_MAX: usize = 32 * 1024;
 /// Most rules that a lab can add.
 pub const ADDED_RULES_MAX: usize = 128;
 
@@ -58,14 +65,17 @@ pub enum RulesError {
         "a rule has more than {NESTING_MAX} nested brackets, {TOKENS_MAX} tokens or {EXPRESSION_DEPTH_MAX} nested operators"
     )]
     TooDeep,
+    /// Longer than [`ADDED_BYTES_MAX`].
+    #[error("the rules have {0} bytes, more than {ADDED_BYTES_MAX}")]
+    TooLong(usize),
     /// More rules than [`ADDED_RULES_MAX`].
     #[error("the terms add {0} rules, more than {ADDED_RULES_MAX}")]
     TooMany(usize),
-    /// A rule has no `@id`.
-    #[error("rule number {0} has no `@id`")]
+    /// A rule has no `@id`; counted from 0 here, from 1 in words.
+    #[error("rule number {} has no `@id`", .0.saturating_add(1))]
     MissingId(usize),
     /// An `@id` breaks the grammar of identifiers.
-    #[error("rule number {0} has an `@id` that is not 1 to 64 of a-z, 0-9 and `-`")]
+    #[error("rule number {} has an `@id` that is not 1 to 64 of a-z, 0-9 and `-`", .0.saturating_add(1))]
     BadId(usize),
     /// Two rules have one `@id`.
     #[error("two rules have the id `{0}`")]
@@ -98,7 +108,13 @@ pub fn baseline_digest() -> Digest {
 /// Digest of the rules in force under these terms: schema, baseline, additions and engine version, byte for byte.
 #[must_use]
 pub fn digest(terms: &Terms) -> Digest {
-    digest_of(&[SCHEMA, BASELINE, &engine::version(), &terms.policy.additions])
+    digest_with(&terms.policy.additions)
+}
+
+/// Digest of the rules in force where a lab adds these.
+#[must_use]
+pub fn digest_with(additions: &str) -> Digest {
+    digest_of(&[SCHEMA, BASELINE, &engine::version(), additions])
 }
 
 /// Each part goes in with its length, so that no byte can move from one part to the next.
