@@ -31,6 +31,7 @@ use super::{
     Relay,
     alike::Counted,
     call::{Answer, Label, Plan, dispatch},
+    epochs::Compiled,
     floods::{Key, Note},
     gate::{About, Ticket},
     slots::{Slot, Want},
@@ -65,6 +66,7 @@ struct No {
 /// A call ready to be decided.
 struct Ready {
     command: CallCommand,
+    compiled: Arc<Compiled>,
     scanner: Arc<Scanner>,
     want: Want,
     input_hold: u64,
@@ -170,7 +172,7 @@ impl Relay {
             assertion: terms.marking.assertion.clone().unwrap_or_default(),
         };
         let input_hold = input_hold(&body, terms.limits.image_tokens);
-        Ok(Ready { command, scanner, want, input_hold, answers, label, counted })
+        Ok(Ready { command, compiled, scanner, want, input_hold, answers, label, counted })
     }
 
     /// Whether the newest checkpoint that a caller names in its claim is one of this log's.
@@ -334,7 +336,11 @@ impl Relay {
         let claim = &ready.command.claim;
         let mut reject = self.reject(claim.grant(), claim.call(), refusal, String::new());
         if refusal == Refusal::PolicyDenied {
-            reject = reject.fact("rules", ready.command.judgement.reasons.join(" "));
+            let reasons = &ready.command.judgement.reasons;
+            let said = ready.compiled.asks.advice(reasons);
+            let mut said: Vec<String> = said.iter().map(|one| format!("`{}` is {}", one.rule, one.text)).collect();
+            said.extend(ready.want.terms.policy.contact.iter().map(|contact| format!("the terms name {contact}")));
+            reject = reject.fact("rules", reasons.join(" ")).detail(said.join("; "));
         }
         reject.fact("marking", banner(&ready.label.marking))
     }

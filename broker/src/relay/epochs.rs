@@ -7,9 +7,13 @@ use std::{
 };
 
 use anteroom_policy::{
-    content::{scan::Scanner, watch::scan_config},
+    content::{
+        scan::{Profile, Scanner},
+        watch::scan_config,
+    },
     judge::Epoch,
     refusal::Refusal,
+    rules::{Added, advice::Asks},
     standing::Grant,
 };
 use anteroom_proto::{names::Digest, statement::terms::RunTerms};
@@ -24,6 +28,8 @@ pub struct Compiled {
     pub judged_by: Digest,
     /// The rules.
     pub epoch: Epoch,
+    /// What they have to say to whoever they refuse.
+    pub asks: Asks,
     scanners: BTreeMap<String, Arc<Scanner>>,
 }
 
@@ -87,9 +93,13 @@ fn compile(grant: &Grant) -> Result<Compiled, Refusal> {
     let mut scanners: BTreeMap<String, Arc<Scanner>> = BTreeMap::new();
     for run in &grant.terms.runs {
         if !scanners.contains_key(&run.content_profile) {
-            let scanner = Scanner::new(&scan_config(list)).map_err(|error| unusable(error.to_string()))?;
+            let profile = Profile::parse(&run.content_profile);
+            let profile =
+                profile.ok_or_else(|| unusable(format!("`{}` is no content profile", run.content_profile)))?;
+            let scanner = Scanner::new(&scan_config(profile, list)).map_err(|error| unusable(error.to_string()))?;
             scanners.insert(run.content_profile.clone(), Arc::new(scanner));
         }
     }
-    Ok(Compiled { judged_by: grant.judged_by, epoch, scanners })
+    let asks = Asks::with(&grant.terms, &Added::of(grant));
+    Ok(Compiled { judged_by: grant.judged_by, epoch, asks, scanners })
 }

@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     command::Act,
-    content::{scan::Scanner, watch::scan_config},
+    content::{
+        scan::{Profile, Scanner},
+        watch::scan_config,
+    },
     event::Event,
     judge::Epoch,
     refusal::Refusal,
@@ -61,6 +64,7 @@ fn unusable(error: RulesError) -> No {
         RulesError::Schema(_)
         | RulesError::Syntax(_)
         | RulesError::TooDeep
+        | RulesError::TooLong(_)
         | RulesError::TooMany(_)
         | RulesError::MissingId(_)
         | RulesError::BadId(_)
@@ -91,7 +95,7 @@ pub(super) fn watch(state: &State, act: &Act, watch: WatchList) -> Result<Outcom
     let invalid = |detail: String| No { refusal: Refusal::WatchListInvalid, detail };
     let bytes = attachment(act, watch.list)?;
     let list = Watched::parse(bytes).map_err(|error| invalid(error.to_string()))?;
-    Scanner::new(&scan_config(Some(&list))).map_err(|error| invalid(error.to_string()))?;
+    Scanner::new(&scan_config(Profile::General, Some(&list))).map_err(|error| invalid(error.to_string()))?;
     let standing = watch.list.to_string();
     let scope = Scope::Grant(watch.grant);
     let event = Event::WatchListSet {

@@ -9,7 +9,8 @@ use anteroom_proto::{rpc::Facts, statement::terms::Terms};
 use cedar_policy::{Authorizer, Decision, Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
 use super::{
-    ADDED_PREFIX, ADDED_RULES_MAX, ALLOWING_RULE, Added, BASELINE, RULE_ID_BYTES_MAX, RulesError, SCHEMA, depth,
+    ADDED_BYTES_MAX, ADDED_PREFIX, ADDED_RULES_MAX, ALLOWING_RULE, Added, BASELINE, RULE_ID_BYTES_MAX, RulesError,
+    SCHEMA, depth,
     entities::{self, Grant},
 };
 
@@ -114,7 +115,10 @@ fn engine_error() -> Answer {
 }
 
 /// Parses rules and re-keys each by its `@id`: what Cedar calls them otherwise depends on their order.
-fn read(text: &str, prefix: &str) -> Result<Vec<Policy>, RulesError> {
+pub(super) fn read(text: &str, prefix: &str) -> Result<Vec<Policy>, RulesError> {
+    if text.len() > ADDED_BYTES_MAX {
+        return Err(RulesError::TooLong(text.len()));
+    }
     if !depth::text_is_shallow(text) {
         return Err(RulesError::TooDeep);
     }

@@ -6,11 +6,16 @@
 //! **Invariant:** exactly one rule allows, and it is the baseline's. What a lab adds can only forbid. Rules that do not
 //! validate strictly, without a warning, are never used.
 
+pub mod advice;
+pub mod check;
+mod constants;
 mod depth;
 pub mod engine;
+pub mod english;
 mod entities;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod plain;
 
 use anteroom_proto::{names::Digest, statement::terms::Terms};
 
@@ -37,6 +42,8 @@ pub const TOKENS_MAX: usize = 192;
 /// The engine's validator and evaluator recurse, and give up (one silently, one with an error) when they are short of stack. A
 /// verdict must not depend on how much stack a thread has, so rules stay far from where that happens.
 pub const EXPRESSION_DEPTH_MAX: usize = 24;
+/// Longest text of rules in bytes: what terms can carry.
+pub const ADDED_BYTES_MAX: usize = 32 * 1024;
 /// Most rules that can be added to a grant, in its terms and since.
 pub const ADDED_RULES_MAX: usize = 128;
 /// Most times that rules can be added to a grant since it was signed.
@@ -105,14 +112,17 @@ pub enum RulesError {
         "a rule has more than {NESTING_MAX} nested brackets, {TOKENS_MAX} tokens or {EXPRESSION_DEPTH_MAX} nested operators"
     )]
     TooDeep,
+    /// Longer than [`ADDED_BYTES_MAX`].
+    #[error("the rules have {0} bytes, more than {ADDED_BYTES_MAX}")]
+    TooLong(usize),
     /// More rules than [`ADDED_RULES_MAX`].
     #[error("{0} rules are added, more than {ADDED_RULES_MAX}")]
     TooMany(usize),
-    /// A rule has no `@id`.
-    #[error("rule number {0} has no `@id`")]
+    /// A rule has no `@id`; counted from 0 here, from 1 in words.
+    #[error("rule number {} has no `@id`", .0.saturating_add(1))]
     MissingId(usize),
     /// An `@id` breaks the grammar of identifiers.
-    #[error("rule number {0} has an `@id` that is not 1 to 64 of a-z, 0-9 and `-`")]
+    #[error("rule number {} has an `@id` that is not 1 to 64 of a-z, 0-9 and `-`", .0.saturating_add(1))]
     BadId(usize),
     /// Two rules have one `@id`.
     #[error("two rules have the id `{0}`")]
@@ -146,6 +156,12 @@ pub fn baseline_digest() -> Digest {
 #[must_use]
 pub fn digest(terms: &Terms) -> Digest {
     digest_with(terms, &[])
+}
+
+/// Digest of the rules where a lab adds these to the baseline.
+#[must_use]
+pub fn digest_adding(additions: &str) -> Digest {
+    digest_of(&[SCHEMA, BASELINE, &engine::version(), additions])
 }
 
 /// Digest of the rules in force: those under the terms and what was added since, byte for byte.

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use bench::{Fallible, append, cut, ledger, machine, pass_through, pki::Pki, replay, report, run, scan, start as starting};
+use bench::{
+    Fallible, append, cut, ledger, machine, pass_through, pki::Pki, replay, report, run, scan, start as starting,
+};
 use clap::{Args, Parser, Subcommand};
 
 /// Core of the systems under test.

@@ -3,15 +3,18 @@
 //! **Invariant:** nothing is signed before the terms' bytes, the lab's signatures under its pinned fingerprint and this agency's
 //! own fingerprint in them were verified here, and somebody said yes.
 
-use std::{
-    io::{self, BufRead, IsTerminal, Write},
-    path::Path,
-};
+use std::path::Path;
 
 use anteroom_proto::{names::GrantId, statement::key_set::KeyRole};
 use anteroom_sdk::{agency::Agency, home::Use};
 
-use crate::{act, context::Ctx, explain::explain, fail::Fail, statement};
+use crate::{
+    act,
+    confirm::{Question, confirm, somebody},
+    context::Ctx,
+    fail::Fail,
+    statement,
+};
 
 pub(crate) async fn accept(ctx: &Ctx, grant: GrantId, yes: bool, sign_only: Option<&Path>) -> Result<(), Fail> {
     let home = ctx.home()?;
@@ -21,7 +24,17 @@ pub(crate) async fn accept(ctx: &Ctx, grant: GrantId, yes: bool, sign_only: Opti
         return Err(Fail::Verification("the offer is of another grant".to_owned()));
     }
     if !yes {
-        confirm(&explain(offer.terms()), &offer.terms_digest().to_string())?;
+        if !somebody() {
+            return Err(Fail::Usage(
+                "nobody is here to confirm; read `anteroom grant show GRANT`, then add `--yes`".to_owned(),
+            ));
+        }
+        confirm(&Question {
+            terms: offer.terms(),
+            digest: offer.terms_digest(),
+            before: "The lab's signatures and both fingerprints hold.",
+            word: "accept",
+        })?;
     }
     let signers = [home.signer(KeyRole::Signer.as_str())?];
     if let (Some(file), [signer]) = (sign_only, &signers) {
@@ -29,27 +42,4 @@ pub(crate) async fn accept(ctx: &Ctx, grant: GrantId, yes: bool, sign_only: Opti
     }
     let recorded = home.agency().await?.accept(&offer, &signers).await?;
     act::show(ctx, &home, "accept", &grant.to_string(), &recorded)
-}
-
-/// Shows what would be signed on standard error, so that standard output holds results alone, and asks.
-fn confirm(lines: &[(String, String)], digest: &str) -> Result<(), Fail> {
-    if !io::stdin().is_terminal() {
-        return Err(Fail::Usage(
-            "nobody is here to confirm; read `anteroom grant show GRANT`, then add `--yes`".to_owned(),
-        ));
-    }
-    let mut out = io::stderr().lock();
-    let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    for (name, meaning) in lines {
-        writeln!(out, "{name:width$}  {meaning}")?;
-    }
-    writeln!(
-        out,
-        "\nThe lab's signatures and both fingerprints hold. You sign the terms' bytes with SHA-256\n{digest}"
-    )?;
-    write!(out, "Accept them in your organisation's name? Type `accept`: ")?;
-    out.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    if answer.trim() == "accept" { Ok(()) } else { Err(Fail::Local("nothing was signed".to_owned())) }
 }

@@ -1,16 +1,15 @@
 //! What terms mean, in words: what somebody reads before they sign.
 
+use anteroom_policy::rules::{english, plain::visible};
 use anteroom_proto::{
     statement::terms::{Budget, Features, ScannerLocks, Terms},
     time::HOUR_MS,
 };
 
-use crate::output::clean;
-
 /// Terms as lines of name and meaning. Everything that can be granted is named, also where it is not.
 pub(crate) fn explain(terms: &Terms) -> Vec<(String, String)> {
     let mut lines = Vec::new();
-    let mut say = |name: &str, meaning: String| lines.push((name.to_owned(), clean(&meaning)));
+    let mut say = |name: &str, meaning: String| lines.push((name.to_owned(), visible(&meaning, false)));
     let joined = |items: &[String]| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
     say("grant", terms.grant.to_string());
     say("lab", format!("{} (key set {})", terms.lab.org, terms.lab.key_set));
@@ -51,33 +50,60 @@ pub(crate) fn explain(terms: &Terms) -> Vec<(String, String)> {
     let caveats = joined(&terms.marking.caveats);
     say("marking", format!("{level}; caveats: {caveats}; REL TO: {}", joined(&terms.marking.rel_to)));
     say("rules", format!("baseline {}", terms.policy.baseline));
-    let added = terms.policy.additions.lines().filter(|line| !line.trim().is_empty()).count();
-    say(
-        "rules added by the lab",
-        if added == 0 { "none".to_owned() } else { format!("{added} lines, which only forbid") },
+    let added = english::added(&terms.policy.additions).map_or_else(
+        |error| format!("cannot be read: {error}"),
+        |rules| {
+            let ids: Vec<String> = rules.into_iter().map(|rule| rule.id).collect();
+            if ids.is_empty() { "none".to_owned() } else { format!("{}, which only refuse", ids.join(", ")) }
+        },
     );
-    let hit = match terms.scanner_locks {
+    say("rules added by the lab", added);
+    say("a scanner's lock hits", scanner_hits(terms).to_owned());
+    lines
+}
+
+/// What a scanner's lock hits.
+pub(crate) const fn scanner_hits(terms: &Terms) -> &'static str {
+    match terms.scanner_locks {
         ScannerLocks::Run => "the run",
         ScannerLocks::Person => "the person",
         ScannerLocks::Grant => "the whole grant",
-    };
-    say("a scanner's lock hits", hit.to_owned());
-    lines
+    }
+}
+
+/// A length of time, to the millisecond where it is not whole.
+pub(crate) fn lasting(ms: i64) -> String {
+    let parts = [
+        (ms / HOUR_MS, "hour"),
+        (ms % HOUR_MS / 60_000, "minute"),
+        (ms % 60_000 / 1_000, "second"),
+        (ms % 1_000, "millisecond"),
+    ];
+    let many = |number: i64| if number == 1 { "" } else { "s" };
+    let said: Vec<String> = parts
+        .iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, name)| format!("{number} {name}{}", many(*number)))
+        .collect();
+    match said.split_last() {
+        None => "no time".to_owned(),
+        Some((only, [])) => only.clone(),
+        Some((last, before)) => format!("{} and {last}", before.join(", ")),
+    }
 }
 
 fn window(terms: &Terms) -> Vec<(&'static str, String)> {
     let window = &terms.window;
     let start = window.start_ms.map_or_else(|| "the first admitted call".to_owned(), |at| at.to_string());
-    let hours = window.term_ms.ms() / HOUR_MS;
-    let minutes = window.term_ms.ms() % HOUR_MS / 60_000;
+    let length = lasting(window.term_ms.ms());
     let release = window.partner_release_ms.map_or_else(|| "not planned".to_owned(), |at| at.to_string());
     let pause = match window.pause_ms_max {
-        Some(ms) => format!("{} hours at most, then it ends by itself", ms / 3_600_000),
+        Some(ms) => format!("{} at most, then it ends by itself", lasting(i64::try_from(ms).unwrap_or(i64::MAX))),
         None => "not bounded".to_owned(),
     };
     vec![
         ("starts with", start),
-        ("lasts", format!("{hours} h {minutes} min, and never beyond 720 h on the line's clock")),
+        ("lasts", format!("{length} UTC, and never beyond 720 hours on the line's clock")),
         ("partner release", release),
         ("accept by", window.accept_by_ms.to_string()),
         ("a pause lasts", pause),
@@ -85,12 +111,13 @@ fn window(terms: &Terms) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn budget(budget: Budget) -> String {
+/// A budget in words.
+pub(crate) fn budget(budget: Budget) -> String {
     format!("{} calls, {} tokens, {} at once", budget.calls, budget.tokens, budget.open)
 }
 
 /// What is granted, and what is not.
-fn features(features: &Features) -> (Vec<String>, Vec<String>) {
+pub(crate) fn features(features: &Features) -> (Vec<String>, Vec<String>) {
     let Features {
         chat,
         completions,

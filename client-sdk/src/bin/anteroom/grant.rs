@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anteroom_proto::{
-    names::{GrantId, LockId},
+    names::{Digest, GrantId, LockId},
     statement::{acts::StopKind, key_set::KeyRole, terms::Terms},
 };
 use anteroom_sdk::{home::Use, lab::Lab};
@@ -13,11 +13,12 @@ use serde::Serialize;
 use crate::{
     accept::accept,
     act,
+    confirm::{Question, confirm, somebody},
     context::Ctx,
     explain::explain,
     fail::Fail,
     narrow::{Narrow, narrow},
-    statement,
+    page, statement,
     summary::GrantRow,
     terms::{TemplateArgs, template},
 };
@@ -25,6 +26,9 @@ use crate::{
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom grant template --agency agency-a --instrument 'agreement 7' --line reading-room \\
       --roster DIGEST --run cyber-1='find flaws' > terms.json
+  anteroom grant page terms.json                             # what the bytes mean, before anybody signs
+  anteroom grant page terms.json --out terms.html
+  anteroom grant show GRANT --raw | anteroom grant page - --out terms.html
   anteroom grant offer terms.json
   anteroom grant list
   anteroom grant show GRANT
@@ -43,10 +47,21 @@ Repeating an end succeeds.";
 pub(crate) enum Grant {
     /// Print terms to start from; read and change them before offering
     Template(TemplateArgs),
-    /// Sign terms as the lab and offer the grant that they name
+    /// Show what terms mean on one page: everything that signatures over them cover, and what signing does
+    Page {
+        /// The terms, JSON; `-` reads standard input
+        terms: PathBuf,
+        /// Write the page here as one HTML file [default: text on standard output]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Sign terms as the lab and offer the grant that they name, after showing what they mean
     Offer {
         /// The terms, JSON; `-` reads standard input
         terms: PathBuf,
+        /// Do not ask; nobody is asked either where standard input is no terminal
+        #[arg(long)]
+        yes: bool,
         /// Send nothing: leave the statement in this file for other signers
         #[arg(long, value_name = "FILE")]
         sign_only: Option<PathBuf>,
@@ -118,7 +133,8 @@ struct Shown {
 pub(crate) async fn run(ctx: &Ctx, verb: Grant) -> Result<(), Fail> {
     match verb {
         Grant::Template(args) => template(ctx, args).await,
-        Grant::Offer { terms, sign_only } => offer(ctx, &terms, sign_only.as_deref()).await,
+        Grant::Page { terms, out } => page::run(ctx, &terms, out.as_deref()),
+        Grant::Offer { terms, yes, sign_only } => offer(ctx, &terms, yes, sign_only.as_deref()).await,
         Grant::List => {
             let home = ctx.home()?;
             let grants = home.grants(&home.channel(Use::Act).await?).await?;
@@ -141,11 +157,20 @@ pub(crate) async fn run(ctx: &Ctx, verb: Grant) -> Result<(), Fail> {
     }
 }
 
-async fn offer(ctx: &Ctx, path: &Path, sign_only: Option<&Path>) -> Result<(), Fail> {
+async fn offer(ctx: &Ctx, path: &Path, yes: bool, sign_only: Option<&Path>) -> Result<(), Fail> {
     let home = ctx.home()?;
     let bytes = statement::json(ctx, path)?;
     let terms = Terms::parse(&bytes)?;
     home.pins_for(&terms)?;
+    page::checked(&terms)?;
+    if !yes && somebody() {
+        confirm(&Question {
+            terms: &terms,
+            digest: Digest::of(&bytes),
+            before: "Compare the fingerprints above with what each side told you.",
+            word: "offer",
+        })?;
+    }
     // Kept first: without its nonce nobody could verify what is recorded.
     home.keep_terms(&bytes)?;
     let signers = [home.signer(KeyRole::Signer.as_str())?];

@@ -9,6 +9,7 @@ mod audit;
 mod call;
 mod chat;
 mod completion;
+mod confirm;
 mod context;
 mod enroll;
 mod event;
@@ -24,6 +25,7 @@ mod model;
 mod narrow;
 mod org;
 mod output;
+mod page;
 mod pin;
 mod policy;
 mod progress;
@@ -118,9 +120,9 @@ enum Noun {
     /// Cosign checkpoints: a witness that anyone can run, and this party's own.
     #[command(subcommand, after_help = witness::EXAMPLES)]
     Witness(witness::Witness),
-    /// Show the rules, and explain a refusal's code or a rule.
+    /// Read the rules in English, check, try and compare them, and explain a refusal's code.
     #[command(subcommand, after_help = policy::EXAMPLES)]
-    Policy(policy::Policy),
+    Policy(Box<policy::Policy>),
     /// Print a completion script for a shell.
     #[command(after_help = completion::EXAMPLES)]
     Completion(completion::Completion),
@@ -203,7 +205,7 @@ async fn run(ctx: &Ctx, noun: Noun) -> Result<(), Fail> {
         Noun::Statement(verb) => statement::run(ctx, verb).await,
         Noun::Audit(verb) => audit::run(ctx, verb).await,
         Noun::Witness(verb) => witness::run(ctx, verb).await,
-        Noun::Policy(verb) => policy::run(ctx, verb),
+        Noun::Policy(verb) => policy::run(ctx, *verb).await,
         Noun::Completion(args) => completion::run(ctx, &args),
     }
 }

@@ -1,25 +1,51 @@
-//! `anteroom policy`: the rules as they are, and what a code or rule means.
+//! `anteroom policy`: the rules in English beside their Cedar, tried on cases and on calls that were made, before anybody signs.
 
-use anteroom_policy::{
-    refusal::{Class, Refusal},
-    rules::{ADDED_PREFIX, BASELINE, SCHEMA, baseline_digest},
-};
+mod cases;
+pub(crate) mod check;
+mod diff;
+mod explain;
+mod past;
+mod replay;
+pub(crate) mod sample;
+pub(crate) mod shown;
+pub(crate) mod source;
+mod test;
+
+use std::path::PathBuf;
+
+use anteroom_policy::rules::{BASELINE, SCHEMA, baseline_digest};
+use anteroom_proto::names::GrantId;
 use clap::Subcommand;
 
-use crate::{context::Ctx, fail::Fail, output::view};
+use self::{diff::DiffArgs, past::Where, source::Which, test::TestArgs};
+use crate::{context::Ctx, fail::Fail};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom policy show
+  anteroom policy show --english             # the same in words, for whoever signs
   anteroom policy show --digest              # what terms name as `policy.baseline`
+  anteroom policy check more.cedar           # may a lab add these? and what do they say?
+  anteroom policy check more.cedar --terms terms.json
+  anteroom policy test --example > cases.toml
+  anteroom policy test cases.toml --terms terms.json
+  anteroom policy test cases.toml --rules more.cedar
   anteroom policy explain budget_held
   anteroom policy explain no-write-down
-  anteroom policy explain                    # every refusal's code";
+  anteroom policy explain lab/hours --terms terms.json
+  anteroom policy explain                    # every refusal's code
+  anteroom policy diff baseline terms.json
+  anteroom policy diff old.json new.json --cases cases.toml
+  anteroom policy replay GRANT --rules more.cedar      # what they would have said to calls that were made
+  anteroom policy replay GRANT --rules more.cedar --mirror copy";
 
 /// Rules.
 #[derive(Subcommand)]
 pub(crate) enum Policy {
     /// Print the baseline that every grant has
     Show {
+        /// Print it in English
+        #[arg(long, conflicts_with_all = ["schema", "digest"])]
+        english: bool,
         /// Print the schema instead
         #[arg(long)]
         schema: bool,
@@ -27,115 +53,51 @@ pub(crate) enum Policy {
         #[arg(long, conflicts_with = "schema")]
         digest: bool,
     },
-    /// Say what a refusal's code or a rule of the baseline means
+    /// Hold rules against everything that is asked of rules that a lab adds, and show them in English
+    Check {
+        /// The rules, Cedar; `-` reads standard input
+        file: PathBuf,
+        /// Terms that they would go into [default: sample terms]
+        #[arg(long, value_name = "FILE")]
+        terms: Option<PathBuf>,
+    },
+    /// Try rules on sample cases
+    Test(TestArgs),
+    /// Say what a refusal's code or a rule means
     Explain {
-        /// A code such as `grant_expired`, or a rule such as `noforn` [default: every code]
+        /// A code such as `grant_expired`, or a rule such as `noforn` or `lab/hours` [default: every code, or every added rule]
         what: Option<String>,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Show what changes between two sets of rules
+    Diff(DiffArgs),
+    /// Try rules on calls that were made: a dry run that changes nothing
+    Replay {
+        /// The grant
+        grant: GrantId,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        from: Where,
     },
 }
 
-view! {
-    /// A refusal.
-    CodeRow {
-        /// Its stable code.
-        code: String,
-        /// What kind of "no" it is.
-        class: String,
-        /// What it means, and the next step.
-        meaning: String,
-    }
-}
-
-view! {
-    /// A rule of the baseline.
-    RuleRow {
-        /// Its identifier.
-        rule: String,
-        /// What it is for.
-        meaning: String,
-        /// Its text.
-        text: String,
-    }
-}
-
-pub(crate) fn run(ctx: &Ctx, verb: Policy) -> Result<(), Fail> {
+pub(crate) async fn run(ctx: &Ctx, verb: Policy) -> Result<(), Fail> {
     match verb {
+        Policy::Show { english: true, .. } => explain::rules(ctx, &explain::baseline()?),
         Policy::Show { digest: true, .. } => ctx.out.line(&baseline_digest().to_string()),
         Policy::Show { schema: true, .. } => ctx.out.raw(SCHEMA.as_bytes()),
         Policy::Show { .. } => ctx.out.raw(BASELINE.as_bytes()),
-        Policy::Explain { what: None } => ctx.out.rows(&Refusal::ALL.iter().copied().map(code).collect::<Vec<_>>()),
-        Policy::Explain { what: Some(what) } => explain(ctx, &what),
-    }
-}
-
-fn explain(ctx: &Ctx, what: &str) -> Result<(), Fail> {
-    if let Some(refusal) = Refusal::from_code(what) {
-        return ctx.out.one(&code(refusal));
-    }
-    if what.starts_with(ADDED_PREFIX) {
-        return Err(Fail::Usage(format!(
-            "`{what}` is a rule that the lab added; `anteroom grant show GRANT --raw` has its text"
-        )));
-    }
-    match rule(what) {
-        Some(row) => ctx.out.one(&row),
-        None => Err(Fail::Usage(format!(
-            "`{what}` is neither a code nor a rule; `anteroom policy explain` lists the codes"
-        ))),
-    }
-}
-
-fn code(refusal: Refusal) -> CodeRow {
-    let class = match refusal.class() {
-        Class::Invalid => "invalid",
-        Class::Denied => "denied",
-        Class::Ended => "ended",
-        Class::Later => "later",
-        Class::Conflict => "conflict",
-        Class::Unknown => "unknown",
-        Class::Unavailable => "unavailable",
-    };
-    CodeRow { code: refusal.code().to_owned(), class: class.to_owned(), meaning: refusal.text().to_owned() }
-}
-
-/// A rule by its `@id`, with the comment that stands above it or above the group it stands in.
-fn rule(id: &str) -> Option<RuleRow> {
-    let mark = format!("@id(\"{id}\")");
-    let mut comment = Vec::new();
-    let mut in_comment = false;
-    let mut text = Vec::new();
-    let mut found = false;
-    for line in BASELINE.lines() {
-        if found {
-            text.push(line);
-            if line.trim_end().ends_with(';') {
-                break;
+        Policy::Check { file, terms } => check::run(ctx, &file, terms.as_ref()),
+        Policy::Test(args) => test::run(ctx, &args),
+        Policy::Explain { what, which } => explain::run(ctx, what.as_deref(), &which),
+        Policy::Diff(args) => diff::run(ctx, &args).await,
+        Policy::Replay { grant, which, from } => {
+            if which.rules.is_none() && which.terms.is_none() {
+                return Err(Fail::Usage("give the rules to try with `--rules FILE` or `--terms FILE`".to_owned()));
             }
-        } else if let Some(words) = line.strip_prefix("//") {
-            if !in_comment {
-                comment.clear();
-            }
-            in_comment = true;
-            comment.push(words.trim());
-        } else {
-            in_comment = false;
-            found = line.trim() == mark;
+            replay::run(ctx, grant, &from, &which).await
         }
-    }
-    found.then(|| RuleRow { rule: id.to_owned(), meaning: comment.join(" "), text: text.join("\n") })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_rule_of_the_baseline_can_be_explained() {
-        let ids = BASELINE.lines().filter_map(|line| line.trim().strip_prefix("@id(\"")?.strip_suffix("\")"));
-        for id in ids {
-            let found = rule(id).is_some_and(|row| !row.meaning.is_empty() && row.text.ends_with(';'));
-            assert!(found, "{id}");
-        }
-        assert!(rule("no-such-rule").is_none());
     }
 }

@@ -10,7 +10,7 @@ use anteroom_proto::{
     rpc::SignedStatement,
     statement::{
         Payload,
-        acts::Offer,
+        acts::{Acceptance, Offer},
         envelope,
         key_set::{KeyRole, KeySet},
         terms::Terms,
@@ -20,12 +20,19 @@ use anteroom_sdk::{home::Home, signer::SharedSigner};
 use clap::Subcommand;
 use serde::Serialize;
 
-use crate::{act, context::Ctx, fail::Fail, output::clean};
+use crate::{
+    act,
+    confirm::{Question, confirm, somebody},
+    context::Ctx,
+    explain::explain,
+    fail::Fail,
+    output::clean,
+};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom grant offer terms.json --sign-only offer.json     # the first of two signers
-  anteroom statement show offer.json
-  anteroom statement sign offer.json                         # the second one, on another machine
+  anteroom statement show offer.json --terms terms.json      # what its signatures cover, in words
+  anteroom statement sign offer.json --terms terms.json      # the second one, on another machine
   anteroom statement sign next.json --with root
   anteroom statement submit offer.json --attachment terms.json
   anteroom org rotate --replace signer --out next.json && anteroom statement submit next.json";
@@ -37,6 +44,9 @@ pub(crate) enum Statement {
     Show {
         /// The file; `-` reads standard input
         file: PathBuf,
+        /// The terms that an offer or acceptance names by digest, to be shown in words
+        #[arg(long, value_name = "FILE")]
+        terms: Option<PathBuf>,
     },
     /// Add this folder's signature
     Sign {
@@ -45,6 +55,12 @@ pub(crate) enum Statement {
         /// The key that signs: a role's name or a key's
         #[arg(long, value_name = "NAME", default_value = "signer")]
         with: String,
+        /// The terms that an offer or acceptance names by digest; at a terminal they are shown in words first
+        #[arg(long, value_name = "FILE")]
+        terms: Option<PathBuf>,
+        /// Do not ask; nobody is asked either where standard input is no terminal
+        #[arg(long)]
+        yes: bool,
     },
     /// Hand it in
     Submit {
@@ -65,6 +81,9 @@ struct Shown {
     digest: Digest,
     /// The payload, if it is JSON.
     payload: Option<serde_json::Value>,
+    /// The terms that it names, if they were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    terms: Option<Terms>,
     /// Whose signatures it carries.
     signatures: Vec<Signature>,
 }
@@ -80,15 +99,28 @@ struct Signature {
 
 pub(crate) async fn run(ctx: &Ctx, verb: Statement) -> Result<(), Fail> {
     match verb {
-        Statement::Show { file } => show(ctx, &read(ctx, &file)?),
-        Statement::Sign { file, with } => {
+        Statement::Show { file, terms } => {
+            let statement = read(ctx, &file)?;
+            let named = terms.map(|path| named_terms(ctx, &statement, &path)).transpose()?;
+            show(ctx, &statement, named.map(|(terms, _)| terms))
+        }
+        Statement::Sign { file, with, terms, yes } => {
             let home = ctx.home()?;
             let mut statement = read(ctx, &file)?;
+            let named = terms.map(|path| named_terms(ctx, &statement, &path)).transpose()?;
+            if let Some((terms, digest)) = named.as_ref().filter(|_| !yes && somebody()) {
+                confirm(&Question {
+                    terms,
+                    digest: *digest,
+                    before: "The statement names these terms.",
+                    word: "sign",
+                })?;
+            }
             envelope::add_signature(&mut statement, &home.signer(&with)?)
                 .map_err(|error| Fail::Local(error.to_string()))?;
             home.keep_statement(&statement)?;
             write(&file, &statement)?;
-            show(ctx, &statement)
+            show(ctx, &statement, None)
         }
         Statement::Submit { file, attachment } => submit(ctx, &read(ctx, &file)?, attachment.as_deref()).await,
     }
@@ -108,7 +140,7 @@ pub(crate) fn keep(ctx: &Ctx, statement: &SignedStatement, file: &Path) -> Resul
     ctx.home()?.keep_statement(statement)?;
     write(file, statement)?;
     ctx.out.note(&format!("signed, not sent; more signatures: `anteroom statement sign {}`", file.display()));
-    show(ctx, statement)
+    show(ctx, statement, None)
 }
 
 async fn submit(ctx: &Ctx, statement: &SignedStatement, attachment: Option<&Path>) -> Result<(), Fail> {
@@ -151,7 +183,26 @@ fn grant_of(statement: &SignedStatement) -> Option<anteroom_proto::names::GrantI
     serde_json::from_slice::<Names>(&statement.payload).ok().map(|names| names.grant)
 }
 
-fn show(ctx: &Ctx, statement: &SignedStatement) -> Result<(), Fail> {
+/// The terms that an offer or an acceptance names.
+fn terms_of(statement: &SignedStatement) -> Option<Digest> {
+    let offered = envelope::read_json::<Offer>(statement).map(|offer| offer.terms);
+    offered.or_else(|_| envelope::read_json::<Acceptance>(statement).map(|acceptance| acceptance.terms)).ok()
+}
+
+/// Terms from a file, which must be those that the statement names.
+fn named_terms(ctx: &Ctx, statement: &SignedStatement, path: &Path) -> Result<(Terms, Digest), Fail> {
+    let named = terms_of(statement)
+        .ok_or_else(|| Fail::Usage("this statement names no terms: it is no offer and no acceptance".to_owned()))?;
+    let bytes = json(ctx, path)?;
+    if Digest::of(&bytes) != named {
+        let text =
+            format!("the statement names terms with SHA-256 {named}, `{}` has {}", path.display(), Digest::of(&bytes));
+        return Err(Fail::Verification(text));
+    }
+    Ok((Terms::parse(&bytes)?, named))
+}
+
+fn show(ctx: &Ctx, statement: &SignedStatement, terms: Option<Terms>) -> Result<(), Fail> {
     let home: Option<Home> = ctx.home().ok();
     let set = home.as_ref().and_then(|home| home.key_set().ok());
     let signatures = statement.signatures.iter().map(|signature| {
@@ -167,6 +218,7 @@ fn show(ctx: &Ctx, statement: &SignedStatement) -> Result<(), Fail> {
         payload_type: statement.payload_type.clone(),
         digest: Digest::of(&statement.payload),
         payload: serde_json::from_slice(&statement.payload).ok(),
+        terms,
         signatures: signatures.collect(),
     };
     let mut pairs =
@@ -185,6 +237,7 @@ fn show(ctx: &Ctx, statement: &SignedStatement) -> Result<(), Fail> {
             pairs.push((clean(name), clean(&text)));
         }
     }
+    pairs.extend(shown.terms.iter().flat_map(explain));
     ctx.out.told(&pairs, &shown)
 }
 
