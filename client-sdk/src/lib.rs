@@ -2,6 +2,7 @@
 //!
 //! [`credentials`] and [`channel`] lead to the broker; [`lab`], [`agency`], [`evaluator`] and [`auditor`] are what each side does
 //! there; [`verify`] and [`log`] check everything that comes back, against keys that were compared out of band.
+//! [`fingerprint`] is how a lab finds the answer that a leaked text came from.
 //!
 //! **Invariant:** the broker is a messenger. Nothing it says is believed where a signature or a proof can be had.
 
@@ -15,6 +16,8 @@ pub mod credentials;
 mod durable;
 pub mod error;
 pub mod evaluator;
+#[cfg(feature = "connector")]
+pub mod fingerprint;
 pub mod home;
 pub mod lab;
 pub mod log;

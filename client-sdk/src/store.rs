@@ -7,7 +7,7 @@
 //! opening; damage anywhere else is an error, never skipped. No prompt and no answer is ever written.
 
 mod keeper;
-mod segment;
+pub(crate) mod segment;
 
 use std::{
     collections::HashMap,

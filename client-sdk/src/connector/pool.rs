@@ -31,6 +31,7 @@ use super::{
     windows::{Windows, WindowsError},
 };
 use crate::{
+    fingerprint::Keeper,
     signer::SharedSigner,
     witness::{Party, Turn},
 };
@@ -125,6 +126,14 @@ impl Connector {
     /// # Errors
     /// The configuration cannot be meant, or the folder cannot be used.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, None)
+    }
+
+    /// The same, keeping fingerprints of every answer. Whatever becomes of their store, calls go on; the status says so.
+    ///
+    /// # Errors
+    /// As [`Connector::start`].
+    pub fn start_with(config: Config, fingerprints: Option<Keeper>) -> Result<Self, StartError> {
         let Slots { idle_min, max } = config.slots;
         if max == 0 || max > SLOTS_MAX || idle_min == 0 || idle_min > max {
             return Err(StartError::Slots);
@@ -139,7 +148,10 @@ impl Connector {
         let heads = Heads::open(&config.dir, config.served.trust.clone())?;
         let shared = Arc::new(Shared {
             dossiers: Dossiers::new(DirectoryClient::new(config.channel.clone()), config.pinned),
-            status: watch::Sender::new(Status::start(heads.newest())),
+            status: watch::Sender::new(Status {
+                fingerprints: fingerprints.as_ref().map(Keeper::health),
+                ..Status::start(heads.newest())
+            }),
             heads,
             windows: Windows::open(&config.dir)?,
             seen: Seen::open(&config.dir, config.clock.now())?,
@@ -152,6 +164,7 @@ impl Connector {
             signer: config.signer,
             clock: config.clock,
             upstream: config.upstream,
+            fingerprints,
             dir: config.dir,
             draining: watch::Sender::new(false),
             report: tokio::sync::Notify::new(),
@@ -246,6 +259,7 @@ async fn work(shared: Arc<Shared>, slots: Slots) {
     let mut open = JoinSet::new();
     let mut beside = JoinSet::new();
     beside.spawn(tend(shared.clone()));
+    beside.spawn(tend_fingerprints(shared.clone()));
     let mut status = shared.status.subscribe();
     let mut draining = shared.draining.subscribe();
     loop {
@@ -265,6 +279,7 @@ async fn work(shared: Arc<Shared>, slots: Slots) {
     let last = async {
         hand_in(&shared).await;
         save(&shared).await;
+        sync_fingerprints(&shared).await;
     };
     if timeout(LAST_MAX, last).await.is_err() {
         tracing::warn!("the broker does not take the last outcomes; they are kept");
@@ -309,6 +324,33 @@ async fn save(shared: &Arc<Shared>) {
         }
     });
     let _ = saved.await;
+}
+
+/// The store of fingerprints waits for the disk in turns of its own, so that the switch does not.
+async fn tend_fingerprints(shared: Arc<Shared>) {
+    let mut turns = interval(TEND_EVERY);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        sync_fingerprints(&shared).await;
+    }
+}
+
+async fn sync_fingerprints(shared: &Arc<Shared>) {
+    let Some(keeper) = shared.fingerprints.clone() else { return };
+    let now = shared.clock.now();
+    let tended = tokio::task::spawn_blocking(move || {
+        keeper.tend(now);
+        keeper.health()
+    });
+    if let Ok(health) = tended.await {
+        let health = Some(health);
+        shared.status.send_if_modified(|status| {
+            let changed = status.fingerprints != health;
+            status.fingerprints.clone_from(&health);
+            changed
+        });
+    }
 }
 
 async fn prove(shared: &Shared) {

@@ -25,6 +25,7 @@ use super::{
     stops::Stopped,
     upstream::{Answer, Events, Reported, Upstream, UpstreamError},
 };
+use crate::fingerprint::Collector;
 
 /// Largest whole answer in bytes: what one message may carry.
 const ANSWER_BYTES_MAX: u64 = CALL_BYTES_MAX;
@@ -95,6 +96,8 @@ pub(super) struct Told {
     pub(super) received: ResponseChain,
     pub(super) released: ResponseChain,
     pub(super) reported: Reported,
+    /// Gathers fingerprints of what was handed on, if they are kept.
+    pub(super) collector: Option<Collector>,
 }
 
 /// What a call goes through.
@@ -104,12 +107,13 @@ pub(super) struct Relay<'s> {
     pub(super) stops: watch::Receiver<Stopped>,
     pub(super) up: &'s mpsc::Sender<ServeUp>,
     pub(super) down: &'s mut Streaming<ServeDown>,
+    pub(super) collector: Option<Collector>,
 }
 
 impl Relay<'_> {
     /// Claims the call, asks the model server, and hands its answer on until it ends or something ends it.
     pub(super) async fn run(self, call: FreshCall) -> Told {
-        let Self { upstream, clock, stops, up, down } = self;
+        let Self { upstream, clock, stops, up, down, collector } = self;
         let checked = call.checked();
         let chain = ResponseChain::new(checked.body_key());
         let mut told = Told {
@@ -120,6 +124,7 @@ impl Relay<'_> {
             received: chain.clone(),
             released: chain,
             reported: Reported::default(),
+            collector,
         };
         let until = checked.until();
         let late = if until < checked.window_end() { End::Deadline } else { End::WindowOver };
@@ -132,12 +137,13 @@ impl Relay<'_> {
             }
         };
         let path = Path { up, clock, call: &call };
-        told.end = tokio::select! {
+        let end = tokio::select! {
             // An end is looked for before every step of the answer. The loser is dropped, and with it the request.
             biased;
             end = ended => end,
-            end = path.go(upstream, &mut told.status, &mut told.received, &mut told.released, &mut told.reported) => end,
+            end = path.go(upstream, &mut told) => end,
         };
+        told.end = end;
         told
     }
 }
@@ -149,14 +155,7 @@ struct Path<'s> {
 }
 
 impl Path<'_> {
-    async fn go(
-        &self,
-        upstream: &Upstream,
-        status: &mut u32,
-        received: &mut ResponseChain,
-        released: &mut ResponseChain,
-        reported: &mut Reported,
-    ) -> End {
+    async fn go(&self, upstream: &Upstream, told: &mut Told) -> End {
         let checked = self.call.checked();
         let claim = ServeClaim { call: checked.call().as_bytes().to_vec() };
         if let Err(end) = self.send(serve_up::Message::Claim(claim)).await {
@@ -166,46 +165,50 @@ impl Path<'_> {
         match answer {
             Err(error) => End::Upstream(error),
             Ok(Answer::Whole { status: code, body }) => {
-                *status = u32::from(code.as_u16());
-                received.push(&body);
-                reported.note(&body);
+                told.status = u32::from(code.as_u16());
+                told.received.push(&body);
+                told.reported.note(&body);
                 if u64::try_from(body.len()).map_or(true, |len| len > ANSWER_BYTES_MAX) {
                     return End::TooLarge;
                 }
-                match self.whole(*status, body, released).await {
+                match self.whole(body, told).await {
                     Ok(()) => End::Completed,
                     Err(end) => end,
                 }
             }
             Ok(Answer::Events(events)) => {
                 // Events only come behind a 2xx status, which is not kept; servers stream behind this one.
-                *status = 200;
-                self.events(events, received, released, reported).await.unwrap_or_else(|end| end)
+                told.status = 200;
+                self.events(events, told).await.unwrap_or_else(|end| end)
             }
         }
     }
 
-    async fn whole(&self, status: u32, body: Bytes, released: &mut ResponseChain) -> Result<(), End> {
-        self.send(serve_up::Message::Head(ServeHead { status, events: false })).await?;
+    async fn whole(&self, body: Bytes, told: &mut Told) -> Result<(), End> {
+        self.send(serve_up::Message::Head(ServeHead { status: told.status, events: false })).await?;
         self.send(serve_up::Message::Data(body.clone())).await?;
-        released.push(&body);
+        told.released.push(&body);
+        // What a server says in place of an answer is the same again and again.
+        if (200..300).contains(&told.status)
+            && let Some(collector) = &mut told.collector
+        {
+            collector.whole(body);
+        }
         Ok(())
     }
 
-    async fn events(
-        &self,
-        mut events: Events,
-        received: &mut ResponseChain,
-        released: &mut ResponseChain,
-        reported: &mut Reported,
-    ) -> Result<End, End> {
+    async fn events(&self, mut events: Events, told: &mut Told) -> Result<End, End> {
         self.send(serve_up::Message::Head(ServeHead { status: 200, events: true })).await?;
         while let Some(event) = events.next().await {
             let event = event.map_err(End::Upstream)?;
-            received.push(&event.data);
-            reported.note(&event.data);
+            told.received.push(&event.data);
+            told.reported.note(&event.data);
             self.send(serve_up::Message::Data(event.data.clone())).await?;
-            released.push(&event.data);
+            told.released.push(&event.data);
+            // What was not handed on cannot leak beyond the broker; and what was is not held up.
+            if let Some(collector) = &mut told.collector {
+                collector.event(&event.data);
+            }
         }
         Ok(End::Completed)
     }

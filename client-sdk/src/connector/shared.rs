@@ -26,7 +26,7 @@ use super::{
     upstream::Upstream,
     windows::Windows,
 };
-use crate::{durable, log::LogError, signer::SharedSigner, witness::Remembers};
+use crate::{durable, fingerprint::Keeper, log::LogError, signer::SharedSigner, witness::Remembers};
 
 /// Largest message that the broker may send into a slot: a body and its admission.
 const DISPATCH_BYTES_MAX: u64 = CALL_BYTES_MAX + 256 * 1024;
@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) seen: Seen,
     pub(super) stops: Stops,
     pub(super) spool: Spool,
+    /// Where fingerprints of answers are kept, if they are.
+    pub(super) fingerprints: Option<Keeper>,
     pub(super) dir: std::path::PathBuf,
     pub(super) status: watch::Sender<Status>,
     /// True once no new call is to be taken.
@@ -84,13 +86,13 @@ impl Shared {
         .await
     }
 
-    /// Signs how a call ended.
-    pub(super) async fn outcome(self: &Arc<Self>, told: &Told) -> Result<SignedStatement, SignerError> {
+    /// Keeps the answer's fingerprints and signs how a call ended.
+    pub(super) async fn outcome(self: &Arc<Self>, told: &mut Told) -> Result<SignedStatement, SignerError> {
         let newest = self.heads.newest();
         let chain = |chain: &ResponseChain| (chain.count(), chain.value().to_vec());
         let (received_events, received_chain) = chain(&told.received);
         let (released_events, released_chain) = chain(&told.released);
-        self.sign(OutcomeClaim {
+        let claim = OutcomeClaim {
             call: told.call.as_bytes().to_vec(),
             grant: told.grant.as_bytes().to_vec(),
             status: told.status,
@@ -105,14 +107,30 @@ impl Shared {
             at_ms: self.clock.now().ms(),
             seen_size: newest.size,
             seen_root: newest.root.as_bytes().to_vec(),
+            fingerprint_digest: Vec::new(),
+        };
+        let (call, grant, at) = (told.call, told.grant, self.clock.now());
+        let gathered = self.fingerprints.clone().zip(told.collector.take());
+        self.sign_made(move || {
+            let kept = gathered.and_then(|(keeper, collector)| keeper.keep(call, grant, at, &collector.finish()));
+            let fingerprint_digest = kept.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default();
+            OutcomeClaim { fingerprint_digest, ..claim }
         })
         .await
     }
 
-    /// Signs off the runtime's threads: a signer may be a card or a command that takes its time.
     async fn sign<C: Claim + 'static>(self: &Arc<Self>, claim: C) -> Result<SignedStatement, SignerError> {
+        self.sign_made(move || claim).await
+    }
+
+    /// Makes a claim and signs it, off the runtime's threads: a signer may be a card or a command that takes its time, and so may what
+    /// has to happen first.
+    async fn sign_made<C: Claim + 'static>(
+        self: &Arc<Self>,
+        make: impl FnOnce() -> C + Send + 'static,
+    ) -> Result<SignedStatement, SignerError> {
         let signer = self.signer.clone();
-        let signed = tokio::task::spawn_blocking(move || sign_claim(&claim, &signer)).await;
+        let signed = tokio::task::spawn_blocking(move || sign_claim(&make(), &signer)).await;
         signed.unwrap_or_else(|error| Err(SignerError(error.to_string())))
     }
 

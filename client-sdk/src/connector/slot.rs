@@ -27,6 +27,7 @@ use super::{
     shared::Shared,
     stops::Stopped,
 };
+use crate::fingerprint::Collector;
 
 /// Messages that wait for the stream to take them.
 const QUEUE: usize = 8;
@@ -212,8 +213,9 @@ impl Slot<'_> {
             stops: self.stops.clone(),
             up: &self.up,
             down: &mut self.down,
+            collector: shared.fingerprints.as_ref().map(|keeper| Collector::new(keeper.key().point())),
         };
-        let told = relay.run(call).await;
+        let mut told = relay.run(call).await;
         tracing::info!(
             call = %told.call,
             grant = %told.grant,
@@ -225,7 +227,7 @@ impl Slot<'_> {
         if matches!(told.end, End::Completed) {
             shared.note(|status| status.completed += 1);
         }
-        let outcome = shared.outcome(&told).await?;
+        let outcome = shared.outcome(&mut told).await?;
         self.unconfirmed = Some((told.call, outcome.clone()));
         if matches!(told.end, End::StreamLost) {
             return Err(SlotError::Closed);

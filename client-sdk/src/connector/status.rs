@@ -1,6 +1,7 @@
 //! How the connector stands, for a person who watches it.
 
 use super::heads::Point;
+use crate::fingerprint::store::Health;
 
 /// A snapshot. Counts are since the connector started.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +28,8 @@ pub struct Status {
     pub spooled: usize,
     /// Why the newest slot that closed did so.
     pub last_error: Option<String>,
+    /// How the answers' fingerprints are kept; absent if they are not.
+    pub fingerprints: Option<Health>,
 }
 
 impl Status {
@@ -43,6 +46,7 @@ impl Status {
             stopped: None,
             spooled: 0,
             last_error: None,
+            fingerprints: None,
         }
     }
 }

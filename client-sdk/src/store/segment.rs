@@ -4,10 +4,10 @@ use super::FRAME_BYTES_MAX;
 use anteroom_proto::names::Digest;
 
 /// Bytes before a frame's payload: its length and its check.
-pub(super) const FRAME_HEAD_BYTES: usize = 12;
+pub(crate) const FRAME_HEAD_BYTES: usize = 12;
 
 /// Appends a frame to `out`. The payload is within [`FRAME_BYTES_MAX`].
-pub(super) fn frame(payload: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn frame(payload: &[u8], out: &mut Vec<u8>) {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
     out.extend_from_slice(&length);
     out.extend_from_slice(&check(&length, payload));
@@ -15,7 +15,7 @@ pub(super) fn frame(payload: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The payload of the frame that `bytes` start with; `None` if it is incomplete or damaged.
-pub(super) fn payload_of(bytes: &[u8]) -> Option<&[u8]> {
+pub(crate) fn payload_of(bytes: &[u8]) -> Option<&[u8]> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (expected, rest) = rest.split_first_chunk::<8>()?;
     let payload = rest.get(..length_of(length)?)?;
@@ -24,7 +24,7 @@ pub(super) fn payload_of(bytes: &[u8]) -> Option<&[u8]> {
 
 /// Whether `bytes`, which do not start with a whole frame, are what a crash leaves of one: the beginning of a frame with no
 /// whole frame anywhere after it. Unwritten blocks read as zeros, so a tail of zeros counts too.
-pub(super) fn is_cut(bytes: &[u8]) -> bool {
+pub(crate) fn is_cut(bytes: &[u8]) -> bool {
     if bytes.iter().all(|byte| *byte == 0) {
         return true;
     }

@@ -899,6 +899,9 @@ pub struct OutcomeClaim {
     /// Its root.
     #[prost(bytes = "vec", tag = "14")]
     pub seen_root: ::prost::alloc::vec::Vec<u8>,
+    /// SHA-256 of the sealed entry with the answer's fingerprints in the lab's own store; empty if it keeps none of this answer.
+    #[prost(bytes = "vec", tag = "15")]
+    pub fingerprint_digest: ::prost::alloc::vec::Vec<u8>,
 }
 /// A connector's clock, signed when a slot opens and in heartbeats; payload type
 /// `application/vnd.anteroom.clock.v1+protobuf`.

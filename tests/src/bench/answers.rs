@@ -156,6 +156,7 @@ impl Answers {
             at_ms: system::now().ms(),
             seen_size: 0,
             seen_root: Vec::new(),
+            fingerprint_digest: Vec::new(),
         };
         Ok(sign_claim(&claim, &self.signer)?)
     }

@@ -20,6 +20,7 @@ pub mod script;
 pub mod setup;
 pub mod start;
 pub mod stats;
+pub mod trace;
 pub mod upstream;
 
 /// What stops a benchmark: it is told to a person, who repeats it.

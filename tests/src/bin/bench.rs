@@ -10,7 +10,7 @@ use std::{
 };
 
 use bench::{
-    Fallible, append, cut, ledger, machine, pass_through, pki::Pki, replay, report, run, scan, start as starting,
+    Fallible, append, cut, ledger, machine, pass_through, pki::Pki, replay, report, run, scan, start as starting, trace,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -113,6 +113,17 @@ enum Command {
         /// Name the files that would be stopped, on standard error
         #[arg(long)]
         show: bool,
+    },
+    /// Fingerprints of answers: what is found of leaked texts, what is named by mistake, what it costs.
+    Trace {
+        #[command(flatten)]
+        common: Common,
+        /// Answers in the store
+        #[arg(long, default_value_t = 10_000)]
+        calls: usize,
+        /// Folders with texts that answers are made of
+        #[arg(long = "text", default_values = ["/usr/share/doc", "/usr/lib/python3", "/usr/lib/python3.11"])]
+        texts: Vec<PathBuf>,
     },
     /// One step of `ledger`, which starts it.
     #[command(hide = true)]
@@ -245,6 +256,11 @@ fn start(command: Command) -> Fallible<()> {
             common.pin();
             let (text, data) = scan::run(&scan::Plan { each, rounds, corpora: corpus, show })?;
             common.tell("scan", &text, &data)
+        }
+        Command::Trace { common, calls, texts } => {
+            let folder = common.folder()?;
+            let (text, data) = trace::run(&folder.path().join("store"), calls, &texts)?;
+            common.tell("trace", &text, &data)
         }
         Command::LedgerStep { step, folder, records } => {
             println!("{}", on_runtime(step.run(&folder, records), &folder)?);

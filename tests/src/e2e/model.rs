@@ -1,4 +1,5 @@
-//! A model server that remembers what reached it: one request a connection, chat answers as long as they are asked for.
+//! A model server that remembers what reached it: one request a connection, chat answers as long as they are asked for, or words that
+//! the request puts into its mouth.
 
 use std::{
     net::Ipv4Addr,
@@ -19,6 +20,8 @@ use tokio::{
 
 /// Words of an answer whose request names no number.
 const WORDS: u64 = 8;
+/// A first message that begins so is answered with the rest of it.
+pub const SAY: &str = "say ";
 /// Largest request.
 const REQUEST_BYTES_MAX: usize = 16 << 20;
 
@@ -123,21 +126,22 @@ impl Shared {
         let body = request(&mut stream).await?;
         let body: Value = serde_json::from_slice(&body).ok()?;
         let first = body.pointer("/messages/0/content").and_then(Value::as_str).unwrap_or_default();
+        let given = first.strip_prefix(SAY).map(|rest| rest.split_inclusive(' ').map(str::to_owned).collect());
         self.asked().push(first.to_owned());
         self.counts.send_modify(|counts| counts.requests += 1);
         let words = body.get("max_tokens").and_then(Value::as_u64).unwrap_or(WORDS);
         if body.get("stream").and_then(Value::as_bool) == Some(true) {
-            self.stream(stream, words).await
+            self.stream(stream, given.unwrap_or_else(|| counted(words))).await
         } else {
-            whole(stream, words).await
+            whole(stream, given.unwrap_or_else(|| counted(words))).await
         }
     }
 
-    async fn stream(&self, mut stream: TcpStream, words: u64) -> Option<()> {
+    async fn stream(&self, mut stream: TcpStream, words: Vec<String>) -> Option<()> {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
         stream.write_all(head.as_bytes()).await.ok()?;
-        for word in 0..words {
-            let delta = json!({"index": 0, "delta": {"content": format!("word {word} ")}, "finish_reason": null});
+        for word in &words {
+            let delta = json!({"index": 0, "delta": {"content": word}, "finish_reason": null});
             event(&mut stream, &chunk(&delta)).await?;
             let pause = Duration::from_micros(self.pause_us.load(Ordering::Relaxed));
             if !pause.is_zero() {
@@ -152,7 +156,7 @@ impl Shared {
         event(&mut stream, &chunk(&json!({"index": 0, "delta": {}, "finish_reason": "stop"}))).await?;
         let mut last = chunk(&json!(null));
         last["choices"] = json!([]);
-        last["usage"] = usage(words);
+        last["usage"] = usage(words.len());
         event(&mut stream, &last).await?;
         piece(&mut stream, "data: [DONE]\n\n").await?;
         stream.write_all(b"0\r\n\r\n").await.ok()?;
@@ -185,7 +189,12 @@ fn chunk(choice: &Value) -> Value {
     json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]})
 }
 
-fn usage(words: u64) -> Value {
+/// An answer of this many words.
+fn counted(words: u64) -> Vec<String> {
+    (0..words).map(|word| format!("word {word} ")).collect()
+}
+
+fn usage(words: usize) -> Value {
     json!({"prompt_tokens": 5, "completion_tokens": words, "total_tokens": words + 5})
 }
 
@@ -197,12 +206,12 @@ async fn piece(stream: &mut TcpStream, text: &str) -> Option<()> {
     stream.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes()).await.ok()
 }
 
-async fn whole(mut stream: TcpStream, words: u64) -> Option<()> {
-    let text: String = (0..words).map(|word| format!("word {word} ")).collect();
+async fn whole(mut stream: TcpStream, words: Vec<String>) -> Option<()> {
+    let text = words.concat();
     let message = json!({"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"});
     let mut body = chunk(&message);
     body["object"] = json!("chat.completion");
-    body["usage"] = usage(words);
+    body["usage"] = usage(words.len());
     let body = body.to_string();
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",

@@ -222,6 +222,7 @@ impl Connector {
             at_ms: world.now().ms(),
             seen_size: 0,
             seen_root: Vec::new(),
+            fingerprint_digest: Vec::new(),
         };
         let done = ServeDone { outcome: Some(world.outcome(&claim)), refused: String::new(), detail: String::new() };
         self.send(serve_up::Message::Done(done)).await;

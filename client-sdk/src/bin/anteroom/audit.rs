@@ -23,12 +23,14 @@ use anteroom_sdk::{
 use clap::Subcommand;
 
 use crate::{
+    content::{self, ProveContent},
     context::Ctx,
     event::describe,
     fail::Fail,
     mirror::{self, Take, Trust},
     output::{Format, When, clean, view},
     replay,
+    trace::{self, Trace},
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -44,6 +46,10 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom audit prove CALL --mirror copy --out proofs/
   anteroom audit disclose GRANT --mirror copy --fields CallRefused.code,CallFinished.end --out set.jsonl
   anteroom audit verify --set set.jsonl --log-key VKEY
+  anteroom audit trace leak.txt        # in a lab's folder: the calls whose answers share text with it
+  anteroom audit trace leak.txt --grant GRANT --mirror copy
+  anteroom audit prove-content request.json CALL          # in the caller's folder
+  anteroom audit prove-content kept/CALL.answer CALL --answer
 
 A scope is `system`, `org/NAME`, `roster/NAME`, `reads/NAME` or a grant.";
 
@@ -111,6 +117,10 @@ pub(crate) enum Audit {
         #[command(flatten)]
         trust: Trust,
     },
+    /// Name the calls that a leaked text came from, by the fingerprints that this lab's connectors kept
+    Trace(Box<Trace>),
+    /// Show that a file is what a call asked, or was answered; only who holds the caller's key can
+    ProveContent(ProveContent),
     /// Cut a set out of a mirrored scope that discloses chosen fields alone and still verifies
     Disclose {
         /// The scope
@@ -224,6 +234,8 @@ pub(crate) async fn run(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
         Audit::Disclose { scope, mirror, fields, kinds, out, trust } => {
             mirror::cut(ctx, &mirror, &scope, &Choice { fields, kinds }, &out, &trust)
         }
+        Audit::Trace(args) => trace::run(ctx, *args).await,
+        Audit::ProveContent(args) => content::run(ctx, args).await,
         Audit::Scopes => scopes(ctx).await,
         Audit::Read { scope, kinds, tail, follow } => read(ctx, &ctx.home()?, scope, &kinds, tail, follow).await,
         Audit::Verify { scopes, nonce, .. } => match <[Scope; 1]>::try_from(scopes) {

@@ -9,12 +9,14 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     chat::{ended, shown},
+    content::Keep,
     context::Ctx,
     fail::Fail,
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom call GRANT --route chat --body request.json
+  anteroom call GRANT --body request.json --keep kept/   # kept/CALL.request and kept/CALL.answer
   jq -n '{model: \"reading-room\", input: \"text\"}' | anteroom call GRANT --route embeddings --body -
 
 A body with \"stream\": true is answered event by event, one a line.";
@@ -33,6 +35,9 @@ pub(crate) struct Call {
     /// The run [default: that of the newest run credential]
     #[arg(long)]
     run: Option<RunId>,
+    /// Keep what was sent and what came, as `CALL.request` and `CALL.answer`, for `anteroom audit prove-content`
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
 }
 
 /// Routes.
@@ -62,23 +67,45 @@ impl RouteName {
 pub(crate) async fn run(ctx: &Ctx, args: Call) -> Result<(), Fail> {
     let body = Bytes::from(ctx.read(&args.body)?);
     let evaluator = ctx.home()?.evaluator(args.grant, args.run.as_ref()).await?;
+    let mut keep = args.keep.as_ref().map(|dir| Keep::new(dir, &body)).transpose()?;
     let asked: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     if asked.get("stream").and_then(serde_json::Value::as_bool) != Some(true) {
         let answer = evaluator.complete(args.route.route(), body).await?;
         shown(ctx, Some(&answer.label));
+        if let Some(keep) = &mut keep {
+            keep.body(&answer.body);
+            keep.write(answer.call.receipt().call())?;
+        }
         ctx.out.raw(&answer.body)?;
         return ended(ctx, &answer.call, answer.status);
     }
     let mut stream = evaluator.stream(args.route.route(), body).await?;
-    while let Some(item) = stream.next().await? {
+    loop {
+        let item = match stream.next().await {
+            Ok(Some(item)) => item,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                if let Some(keep) = &keep {
+                    keep.write_anyway(ctx, stream.call());
+                }
+                return Err(error.into());
+            }
+        };
         match item {
             StreamItem::Admitted(_) => shown(ctx, stream.label()),
             StreamItem::Data(data) => {
+                if let Some(keep) = &mut keep {
+                    keep.event(&data);
+                }
                 ctx.out.raw(&data)?;
                 ctx.out.raw(b"\n")?;
             }
-            StreamItem::End { status, call, .. } => return ended(ctx, &call, status),
+            StreamItem::End { status, call, .. } => {
+                if let Some(keep) = &keep {
+                    keep.write(stream.call())?;
+                }
+                return ended(ctx, &call, status);
+            }
         }
     }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `anteroom chat`: a model's words as they come, each call verified to its end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anteroom_proto::{
     names::{CallId, GrantId, RunId},
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::{context::Ctx, fail::Fail, receipt::checked};
+use crate::{content::Keep, context::Ctx, fail::Fail, receipt::checked};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom chat GRANT Which of these functions can overflow?
@@ -46,6 +46,9 @@ pub(crate) struct Chat {
     /// Wait for the whole answer
     #[arg(long)]
     no_stream: bool,
+    /// Keep what was sent and what came, as `CALL.request` and `CALL.answer`, for `anteroom audit prove-content`
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
 }
 
 pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
@@ -66,9 +69,14 @@ pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
         fields.insert("max_tokens".to_owned(), tokens.into());
     }
     let body = Bytes::from(body.to_string());
+    let mut keep = args.keep.as_ref().map(|dir| Keep::new(dir, &body)).transpose()?;
     if args.no_stream {
         let answer = evaluator.complete(Route::Chat, body).await?;
         shown(ctx, Some(&answer.label));
+        if let Some(keep) = &mut keep {
+            keep.body(&answer.body);
+            keep.write(answer.call.receipt().call())?;
+        }
         let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         match value.pointer("/choices/0/message/content").and_then(Value::as_str) {
             Some(words) => ctx.out.words(&format!("{words}\n"))?,
@@ -82,6 +90,9 @@ pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
         match stream.next().await {
             Ok(Some(StreamItem::Admitted(_))) => shown(ctx, stream.label()),
             Ok(Some(StreamItem::Data(data))) => {
+                if let Some(keep) = &mut keep {
+                    keep.event(&data);
+                }
                 if let Some(words) = words(&data) {
                     begun = true;
                     ctx.out.words(&words)?;
@@ -89,12 +100,18 @@ pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
             }
             Ok(Some(StreamItem::End { status, call, .. })) => {
                 ctx.out.raw(b"\n")?;
+                if let Some(keep) = &keep {
+                    keep.write(stream.call())?;
+                }
                 return ended(ctx, &call, status);
             }
             Ok(None) => return Ok(()),
             Err(error) => {
                 if begun {
                     ctx.out.raw(b"\n")?;
+                }
+                if let Some(keep) = &keep {
+                    keep.write_anyway(ctx, stream.call());
                 }
                 keep_cut(ctx, &home, &evaluator, stream.call()).await;
                 return Err(match error.refused() {

@@ -59,6 +59,11 @@ impl Fail {
         Self::Cut(Box::new(Refused { code: code.to_owned(), text, ..refused }))
     }
 
+    /// Whether something was shown not to hold.
+    pub(crate) fn is_verification(&self) -> bool {
+        self.exit_code() == 7
+    }
+
     fn refused(&self) -> Option<&Refused> {
         match self {
             Self::Home(HomeError::Sdk(error)) => error.refused(),
@@ -67,7 +72,8 @@ impl Fail {
         }
     }
 
-    fn text(&self) -> String {
+    /// What went wrong, in a sentence.
+    pub(crate) fn text(&self) -> String {
         match self {
             Self::Home(HomeError::Sdk(Error::Refused(refused))) => refused.text.clone(),
             Self::Home(error) => error.to_string(),

@@ -20,6 +20,7 @@ use crate::{
 
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom lab serve --line reading-room --manifest manifest.json --upstream http://127.0.0.1:8000/v1
+  anteroom lab serve --line reading-room --manifest manifest.json --upstream http://127.0.0.1:8000/v1 --fingerprint-days 90
   anteroom lab stop --reason 'something is wrong'      # cuts calls under way within a second, without the broker
   anteroom lab status
   anteroom lab resume
@@ -87,6 +88,8 @@ view! {
         busy: Option<u64>,
         /// Calls that it said it had served.
         calls: Option<u64>,
+        /// What it said about the fingerprints of answers.
+        fingerprints: Option<String>,
     }
 }
 
@@ -129,15 +132,16 @@ fn status(ctx: &Ctx, home: &Home, line: Option<ModelLine>) -> Result<(), Fail> {
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();
         let number = |name: &str| told.get(name).and_then(Value::as_u64);
-        let at = told.get("at").and_then(Value::as_str).map(str::to_owned);
+        let text = |name: &str| told.get(name).and_then(Value::as_str).map(str::to_owned);
         rows.push(SwitchRow {
             line: line.to_string(),
             stopped: stopped.all,
             grants: stopped.grants.iter().map(|(grant, reason)| format!("{grant} ({reason})")).collect(),
-            told: at,
+            told: text("at"),
             open: number("open"),
             busy: number("busy"),
             calls: number("calls"),
+            fingerprints: text("fingerprints"),
         });
     }
     ctx.out.rows(&rows)

@@ -10,6 +10,7 @@ mod call;
 mod chat;
 mod completion;
 mod confirm;
+mod content;
 mod context;
 mod enroll;
 mod event;
@@ -40,6 +41,7 @@ mod serve;
 mod statement;
 mod summary;
 mod terms;
+mod trace;
 mod watch;
 mod witness;
 

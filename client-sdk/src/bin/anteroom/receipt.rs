@@ -197,7 +197,7 @@ async fn fetch(ctx: &Ctx, home: &Home, stores: Stores, call: CallId) -> Result<(
 }
 
 /// What the broker has on record of a call, as it is kept.
-fn on_record(call: CallId, status: CallStatus) -> KeptReceipt {
+pub(crate) fn on_record(call: CallId, status: CallStatus) -> KeptReceipt {
     KeptReceipt {
         call: call.as_bytes().to_vec(),
         receipt: status.receipt,
@@ -207,12 +207,13 @@ fn on_record(call: CallId, status: CallStatus) -> KeptReceipt {
     }
 }
 
-fn receipt(kept: &KeptReceipt) -> Result<&Receipt, Fail> {
+/// The receipt in what is kept.
+pub(crate) fn receipt(kept: &KeptReceipt) -> Result<&Receipt, Fail> {
     kept.receipt.as_ref().ok_or_else(|| Fail::Verification("the receipt kept is empty".to_owned()))
 }
 
 /// The grant that a receipt is of, on its own word.
-fn grant_of(receipt: &Receipt) -> Result<GrantId, Fail> {
+pub(crate) fn grant_of(receipt: &Receipt) -> Result<GrantId, Fail> {
     let opening = receipt.admitted.as_ref().and_then(|proven| proven.opening.as_ref());
     let scope = opening.and_then(|opening| Opened::check(opening).ok()).and_then(|opened| opened.scope().ok());
     match scope {

@@ -12,6 +12,7 @@ use anteroom_sdk::{
         upstream::{ApiKey, Upstream, UpstreamLimits},
     },
     error::Error,
+    fingerprint::{FingerprintStore, Keeper, Limits, store::DAYS},
     home::{Home, HomeError, Use},
     system,
     witness::StateError,
@@ -23,6 +24,7 @@ use crate::{
     fail::Fail,
     lab::status_path,
     output::{When, view},
+    trace::store_dir,
 };
 
 /// Slots that wait for calls, unless fewer are asked for altogether.
@@ -54,6 +56,13 @@ pub(crate) struct Serve {
     /// The connector's name in its signed clocks
     #[arg(long, default_value = "connector")]
     name: String,
+    /// Keep no fingerprints of answers, so that `anteroom audit trace` finds none of them
+    #[arg(long)]
+    no_fingerprints: bool,
+    /// Days that fingerprints of answers are kept
+    #[arg(long, value_name = "DAYS", default_value_t = DAYS, conflicts_with = "no_fingerprints",
+        value_parser = clap::value_parser!(u32).range(1..=3650))]
+    fingerprint_days: u32,
 }
 
 view! {
@@ -85,6 +94,10 @@ view! {
         spooled: usize,
         /// Why the newest slot that closed did so.
         last_error: Option<String>,
+        /// Whether fingerprints of answers are kept; if not, why not.
+        fingerprints: String,
+        /// Answers with text of which no fingerprint was kept.
+        without_fingerprints: u64,
     }
 }
 
@@ -92,7 +105,12 @@ pub(crate) async fn serve(ctx: &Ctx, args: Serve) -> Result<(), Fail> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
     let home = ctx.home()?;
     let (config, _renewal) = config(ctx, &home, &args)?;
-    let connector = Connector::start(config).map_err(|error| Fail::Local(error.to_string()))?;
+    let fingerprints = fingerprints(&home, &args);
+    let absent = fingerprints.as_ref().err().cloned().unwrap_or_default();
+    if let Err(why) = &fingerprints {
+        ctx.out.note(why);
+    }
+    let connector = Connector::start_with(config, fingerprints.ok()).map_err(|error| Fail::Local(error.to_string()))?;
     let (connector, _witness) = match home.witness(Use::Serve) {
         Ok(Some((party, renewal))) => (connector.with_witness(party), renewal),
         Ok(None) => {
@@ -112,7 +130,7 @@ pub(crate) async fn serve(ctx: &Ctx, args: Serve) -> Result<(), Fail> {
     let mut first = Box::pin(signal()?);
     let status = connector.status();
     tokio::select! {
-        told = tell(ctx, &home, &args.line, status) => told?,
+        told = tell(ctx, &home, &args.line, status, &absent) => told?,
         () = &mut first => {}
     }
     ctx.out.note("draining: no new call is taken, those under way end; Ctrl-C again stops at once");
@@ -122,6 +140,17 @@ pub(crate) async fn serve(ctx: &Ctx, args: Serve) -> Result<(), Fail> {
         () = second => ctx.out.note("stopped; calls under way were cut"),
     }
     Ok(())
+}
+
+/// The store of fingerprints; calls go on without it, so an error is only told.
+fn fingerprints(home: &Home, args: &Serve) -> Result<Keeper, String> {
+    if args.no_fingerprints {
+        return Err("no fingerprints of answers are kept, as asked".to_owned());
+    }
+    let limits = Limits { days: args.fingerprint_days, ..Limits::default() };
+    let store = FingerprintStore::open(&store_dir(home, &args.line), limits).map_err(|error| error.to_string());
+    let keeper = store.and_then(|store| Keeper::new(store).map_err(|error| error.to_string()));
+    keeper.map_err(|why| format!("no fingerprints of answers are kept: {why}"))
 }
 
 fn config(ctx: &Ctx, home: &Home, args: &Serve) -> Result<(Config, Option<anteroom_sdk::credentials::Renewal>), Fail> {
@@ -165,9 +194,10 @@ async fn tell(
     home: &Home,
     line: &ModelLine,
     mut status: tokio::sync::watch::Receiver<Status>,
+    absent: &str,
 ) -> Result<(), Fail> {
     loop {
-        let row = row(line, &status.borrow_and_update());
+        let row = row(line, &status.borrow_and_update(), absent);
         ctx.out.note(&words(&row));
         write(home, line, &row)?;
         // A busy connector changes all the time; what is told is the newest state after a pause.
@@ -178,7 +208,8 @@ async fn tell(
     }
 }
 
-fn row(line: &ModelLine, status: &Status) -> StatusRow {
+fn row(line: &ModelLine, status: &Status, absent: &str) -> StatusRow {
+    let health = status.fingerprints.as_ref();
     StatusRow {
         line: line.to_string(),
         at: system::now().into(),
@@ -193,6 +224,12 @@ fn row(line: &ModelLine, status: &Status) -> StatusRow {
         stopped: status.stopped.clone(),
         spooled: status.spooled,
         last_error: status.last_error.clone(),
+        fingerprints: match health.map(|health| &health.why) {
+            None => absent.to_owned(),
+            Some(None) => "kept".to_owned(),
+            Some(Some(why)) => format!("failing: {why}"),
+        },
+        without_fingerprints: health.map_or(0, |health| health.left_out),
     }
 }
 
@@ -202,6 +239,10 @@ fn words(row: &StatusRow) -> String {
         row.at, row.open, row.busy, row.calls, row.completed, row.refused, row.log_size
     );
     let more = [("stopped", &row.stopped), ("refused", &row.last_refusal), ("slot closed", &row.last_error)];
+    if row.without_fingerprints > 0 {
+        let (count, why) = (row.without_fingerprints, crate::output::clean(&row.fingerprints));
+        text.push_str(&format!("; {count} answers without fingerprints (now {why})"));
+    }
     for (name, value) in more {
         if let Some(value) = value {
             text.push_str(&format!("; {name}: {}", crate::output::clean(value)));

@@ -19,6 +19,7 @@ use super::{
     world::{BODY_KEY, GRANT, LAB_CONNECTOR, OPERATOR, World, key},
 };
 use crate::{
+    fingerprint::{FingerprintStore, Keeper, Library, Limits, Question},
     signer::SharedSigner,
     verify::dossier::{Pins, VerifiedDossier},
 };
@@ -71,8 +72,12 @@ impl Stage {
 const ONE: Slots = Slots { idle_min: 1, max: 1 };
 
 fn connector(broker: &Broker, model: &Running, dir: &Path, slots: Slots) -> Connector {
+    keeping(broker, model, dir, slots, None)
+}
+
+fn keeping(broker: &Broker, model: &Running, dir: &Path, slots: Slots, kept: Option<Keeper>) -> Connector {
     let world = broker.world.lock().unwrap();
-    Connector::start(Config {
+    let config = Config {
         channel: broker.channel(),
         name: "c-1".to_owned(),
         signer: SharedSigner::new(key(LAB_CONNECTOR)),
@@ -82,8 +87,8 @@ fn connector(broker: &Broker, model: &Running, dir: &Path, slots: Slots) -> Conn
         slots,
         clock: world.clock(),
         dir: dir.to_owned(),
-    })
-    .unwrap()
+    };
+    Connector::start_with(config, kept).unwrap()
 }
 
 fn chain(events: &[bytes::Bytes]) -> (u64, Vec<u8>) {
@@ -123,6 +128,45 @@ async fn a_streamed_answer_arrives_event_by_event_with_a_signed_outcome() {
     let outcome = stage.verified(&done.outcome.unwrap());
     assert_eq!((body.len(), released(&outcome)), (1, chain(&body)));
     assert_eq!(stage.model.counts().calls, 2);
+}
+
+#[tokio::test]
+async fn an_outcome_names_the_fingerprints_that_were_kept_of_the_answer() {
+    let broker = Broker::start(World::new()).await;
+    let model = Generator::start(Pace::AT_ONCE).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("fingerprints");
+    // Every answer begins a segment.
+    let limits = Limits { segment_bytes: 1, ..Limits::default() };
+    let kept = Keeper::new(FingerprintStore::open(&store, limits).unwrap()).unwrap();
+    let connector = keeping(&broker, &model, dir.path(), ONE, Some(kept));
+    let mut stage = Stage { broker, model, connector, dir };
+    let mut slot = stage.broker.open().await;
+    for (body, stream) in [(STREAM, true), (WHOLE, false)] {
+        slot.dispatch(stage.broker.dispatch(body)).await;
+        let call = slot.claimed().await;
+        assert_eq!(slot.head().await.events, stream);
+        let (events, done) = slot.rest().await;
+        let outcome = stage.verified(&done.outcome.unwrap());
+        let library = Library::open(&store).unwrap().unwrap();
+        let found = library.find(&Question::new(&events.join(b"\n".as_slice())), None).unwrap();
+        let own = found.iter().find(|found| found.call.as_bytes().as_slice() == call).unwrap();
+        assert_eq!((own.grant, own.matched), (GRANT, own.of), "all of the answer");
+        assert_eq!(outcome.fingerprint_digest, own.digest.as_bytes());
+    }
+    // The store goes away: the call passes without a digest, and the status says what is the matter.
+    std::fs::remove_dir_all(&store).unwrap();
+    std::fs::write(&store, b"").unwrap();
+    slot.dispatch(stage.broker.dispatch(STREAM)).await;
+    slot.claimed().await;
+    slot.head().await;
+    let (_, done) = slot.rest().await;
+    let outcome = stage.verified(&done.outcome.unwrap());
+    assert_eq!((outcome.end.as_str(), outcome.fingerprint_digest.as_slice()), ("completed", [].as_slice()));
+    let mut status = stage.connector.status();
+    let failing = status.wait_for(|status| status.fingerprints.as_ref().is_some_and(|health| health.left_out > 0));
+    let health = soon(failing).await.unwrap().fingerprints.clone().unwrap();
+    assert!(health.why.is_some_and(|why| why.contains("fingerprints")));
 }
 
 #[tokio::test]

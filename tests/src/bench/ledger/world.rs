@@ -263,6 +263,7 @@ impl World {
             at_ms: at.ms(),
             seen_size: seen,
             seen_root: vec![3; 32],
+            fingerprint_digest: Vec::new(),
         };
         Ok(Command::Finish(Box::new(Finish {
             call,
