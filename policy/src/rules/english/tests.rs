@@ -116,7 +116,7 @@ fn scopes_say_whose_calls_they_are_about() {
     scoped(
         r#"principal is Robot, action == Action::"Infer", resource"#,
         &expect![[r#"
-        Refuse every, if `action` is as in the Cedar text,, if `principal` is as in the Cedar text,.
+        Refuse every call of the kind that `action` in the Cedar text names by whom `principal` in the Cedar text names.
     "#]],
     );
     let rule =
@@ -129,7 +129,7 @@ fn operators_have_words() {
     check(
         "context.tokensAsked + 256 > 1024 - 512",
         &expect![[r#"
-        Refuse every call when (the tokens that the call can cost at most, rounded up to a multiple of 256 plus 256 tokens) is more than (1024 tokens minus 512 tokens).
+        Refuse every call when (the most tokens that the call can cost (rounded up to a multiple of 256) plus 256 tokens) is more than (1024 tokens minus 512 tokens).
     "#]],
     );
     check(
@@ -153,8 +153,8 @@ fn operators_have_words() {
         r#"principal.employer like "Acme*\*" && !(context.network like "hq")"#,
         &expect![[r#"
         Refuse every call when all of these hold:
-            (a) the employer of the person matches the pattern "Acme*\\*", in which * stands for any text;
-            (b) the network that the call comes from does not match the pattern "hq", in which * stands for any text.
+            (a) the employer of the person reads "Acme", then any text, then "*";
+            (b) the network that the call comes from does not read "hq".
     "#]],
     );
     check(
