@@ -168,7 +168,8 @@ impl World {
         });
         let network = *rng.pick(&["hq", "hq", "home", "unknown"]).unwrap_or(&"unknown");
         let scanned = self.scanner.scan_body(&parsed);
-        let seen = facts(&parsed, &grant.terms, run, &held.person, network, at, declared.as_ref(), &scanned);
+        let seen =
+            facts(&parsed, &grant.terms, run, &held.person, network, at, declared.as_ref(), &scanned, rng.chance(5));
         let id = CallId::new(at.ms(), rng.bytes());
         let body_key: [u8; 32] = rng.bytes();
         let claim = CallClaim {
@@ -192,7 +193,8 @@ impl World {
             body_key,
             facts: seen.encode_to_vec().into(),
             judgement: judge(&grant.epoch, &seen),
-            terms: grant.digest,
+            judged_by: grant.digest,
+            scanner_locks: false,
             hold,
             slot: !rng.chance(2),
         };
@@ -210,6 +212,7 @@ impl World {
             used: Some(self.rng.below(400)),
             status: 200,
             cut: None,
+            scanner_locks: false,
         }))
     }
 

@@ -35,7 +35,8 @@ pub fn stands_in(lock: &Lock, scope: &Scope) -> bool {
         | LockTarget::Organisation { .. }
         | LockTarget::Line { .. }
         | LockTarget::NotUsPerson {}
-        | LockTarget::NotUsOnly {} => false,
+        | LockTarget::NotUsOnly {}
+        | LockTarget::Citizen { .. } => false,
     }
 }
 

@@ -85,7 +85,7 @@ fn rule(out: &mut String, rule: &Rule) {
         "<article class=\"rule\" aria-labelledby=\"{id}\">\n<h3 id=\"{id}\">{} <small>{does}</small></h3>\n",
         escaped(&rule.id)
     ));
-    for comment in &rule.comment {
+    if let Some(comment) = &rule.comment {
         out.push_str(&format!("<p class=\"why\">{}</p>\n", foreign(comment)));
     }
     out.push_str("<div class=\"sides\">\n<div>\n");
@@ -95,7 +95,7 @@ fn rule(out: &mut String, rule: &Rule) {
             "<p class=\"mark\">Some of this is Cedar, for want of words: have it explained before you sign.</p>\n",
         );
     }
-    for ask in &rule.ask {
+    if let Some(ask) = &rule.ask {
         out.push_str(&format!("<p>Whoever it refuses is told: {}</p>\n", foreign(ask)));
     }
     out.push_str(&format!(

@@ -171,7 +171,7 @@ fn in_words(shown: &Shown, cases: Option<&Path>) -> String {
         text.push_str(&clean(&format!("  {name}: {before} -> {after} by {}", by.join(" "))));
         text.push('\n');
     }
-    for calls in &shown.calls {
+    if let Some(calls) = &shown.calls {
         text.push_str(&format!("\n{}", replay::in_words(calls)));
     }
     text

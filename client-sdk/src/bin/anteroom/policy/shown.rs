@@ -11,11 +11,11 @@ pub(crate) fn rules(rules: &[Rule], cedar: bool) -> String {
             Does::Refuse => "refuses",
         };
         text.push_str(&format!("{} {does}\n", rule.id));
-        for comment in &rule.comment {
+        if let Some(comment) = &rule.comment {
             text.push_str(&format!("  # {comment}\n"));
         }
         indented(&mut text, &rule.text());
-        for ask in &rule.ask {
+        if let Some(ask) = &rule.ask {
             text.push_str(&format!(
                 "  Whoever it refuses is told: {}\n",
                 anteroom_policy::rules::plain::visible(ask, false)
