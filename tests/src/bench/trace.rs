@@ -34,6 +34,9 @@ const LENGTHS: [usize; 3] = [80, 160, 400];
 /// Excerpts of each length and edit, and texts that no call wrote.
 const TRIED: usize = 1_000;
 
+/// Fingerprints that have to be shared.
+const MINS: [usize; 4] = [MATCHES_MIN, 3, 4, 6];
+
 /// What is done to an excerpt.
 const EDITS: [&str; 4] = ["as it was", "upper case, new line breaks", "no punctuation", "one word in twenty changed"];
 
@@ -163,8 +166,16 @@ fn number_of(call: CallId) -> u64 {
 
 /// How many excerpts of known calls name their call, and how many name it first.
 fn recall(library: &Library, answers: &Filled, dice: &mut Dice) -> Fallible<(String, Value)> {
-    let mut table =
-        Table::new(&["excerpt", "characters", "named %", "named first %", "others named", "lookup p50 ms", "p99 ms"]);
+    let mut table = Table::new(&[
+        "excerpt",
+        "characters",
+        "named %",
+        "first %",
+        "with --min 3 %",
+        "others named",
+        "lookup p50 ms",
+        "p99 ms",
+    ]);
     let mut rows = Vec::new();
     for edit in EDITS {
         for length in LENGTHS {
@@ -215,12 +226,19 @@ fn edited(edit: &str, text: &str, dice: &mut Dice) -> String {
 
 /// How many texts that no call wrote name a call.
 fn mistakes(library: &Library, chain: &Chain, foreign: &[String], dice: &mut Dice) -> Fallible<(String, Value)> {
-    let mut table =
-        Table::new(&["text that no call wrote", "characters", "tried", "name a call", "%", "calls named, at most"]);
+    let mut table = Table::new(&[
+        "text that no call wrote",
+        "characters",
+        "tried",
+        "names a call %",
+        "with --min 3",
+        "--min 4",
+        "--min 6",
+    ]);
     let mut rows = Vec::new();
     for length in LENGTHS {
         for (what, other) in [("held back", true), ("by the same chain", false)] {
-            let (mut named, mut most) = (0, 0);
+            let mut named = [0; MINS.len()];
             for _ in 0..TRIED {
                 let text = if other {
                     piece(foreign, length, dice)
@@ -228,19 +246,15 @@ fn mistakes(library: &Library, chain: &Chain, foreign: &[String], dice: &mut Dic
                     chain.write(dice, length / 3).chars().take(length).collect()
                 };
                 let found = library.find(&Question::new(text.as_bytes()), None)?;
-                named += usize::from(!found.is_empty());
-                most = most.max(found.len());
+                for (count, min) in named.iter_mut().zip(MINS) {
+                    *count += usize::from(found.iter().any(|found| found.matched >= min));
+                }
             }
-            let share = named as f64 * 100.0 / TRIED as f64;
-            table.row(vec![
-                what.to_owned(),
-                length.to_string(),
-                TRIED.to_string(),
-                named.to_string(),
-                format!("{share:.1}"),
-                most.to_string(),
-            ]);
-            rows.push(json!({"text": what, "characters": length, "tried": TRIED, "named": named, "most": most}));
+            let shares = named.map(|count| format!("{:.1}", count as f64 * 100.0 / TRIED as f64));
+            let mut row = vec![what.to_owned(), length.to_string(), TRIED.to_string()];
+            row.extend(shares);
+            table.row(row);
+            rows.push(json!({"text": what, "characters": length, "tried": TRIED, "mins": MINS, "named": named}));
         }
     }
     Ok((table.text().to_owned(), Value::Array(rows)))

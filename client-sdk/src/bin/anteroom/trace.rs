@@ -45,6 +45,10 @@ pub(crate) struct Trace {
     /// Only what was served on this line [default: every line served from this folder]
     #[arg(long)]
     line: Option<ModelLine>,
+    /// Fingerprints that an answer has to share with the text to be named; more rule common phrases out
+    #[arg(long, value_name = "COUNT", default_value_t = MATCHES_MIN as u16,
+        value_parser = clap::value_parser!(u16).range(MATCHES_MIN as i64..=1000))]
+    min: u16,
     /// Most calls that are named
     #[arg(long, value_name = "COUNT", default_value = "20", value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
@@ -81,9 +85,11 @@ pub(crate) async fn run(ctx: &Ctx, args: Trace) -> Result<(), Fail> {
     let home = ctx.home()?;
     let question = Question::new(&ctx.read(&args.file)?);
     let mut found = search(ctx, &home, &args, &question)?;
+    found.retain(|found| found.matched >= usize::from(args.min));
     if found.is_empty() {
         ctx.out.note(&format!(
-            "no call shares {MATCHES_MIN} fingerprints with this text; {NAMED_CHARS} letters and digits in one piece would certainly do"
+            "no call shares {} fingerprints with this text; {NAMED_CHARS} letters and digits in one piece certainly share {MATCHES_MIN}",
+            args.min
         ));
         return ctx.out.rows::<TraceRow>(&[]);
     }
