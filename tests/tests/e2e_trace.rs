@@ -145,7 +145,7 @@ async fn a_leak_names_its_call_with_the_digest_on_record_and_no_other_call() {
         "A text about harbours, tides and rope that no model of this lab was ever asked to write down.",
     );
     assert_eq!(json(&lab, &["audit", "trace", path(&nobodys)]).await, serde_json::json!([]));
-    let elsewhere = ["audit", "trace", path(&leak), "--grant", "00000000000000000000000000000000"];
+    let elsewhere = ["audit", "trace", path(&leak), "--grant", "grant-00000000000000000000000000000000"];
     assert_eq!(json(&lab, &elsewhere).await, serde_json::json!([]));
     let short = stage.file("short.txt", "too short");
     assert!(fails(&lab, &["audit", "trace", path(&short)], 2).await.contains("too short"));

@@ -164,11 +164,16 @@ impl FingerprintStore {
             fs::TryLockError::WouldBlock => StoreError::InUse(dir.to_owned()),
             fs::TryLockError::Error(why) => failed(&path, why),
         })?;
-        let sizes: BTreeMap<u64, u64> = list(dir)?.into_iter().collect();
+        let mut sizes: BTreeMap<u64, u64> = list(dir)?.into_iter().collect();
         let key = Arc::new(FingerprintKey::open(dir, sizes.is_empty())?);
         let mut writing = Vec::new();
-        if let Some(number) = sizes.keys().next_back() {
-            writing.extend(reopen(dir, *number, &key)?);
+        if let Some(number) = sizes.keys().next_back().copied() {
+            match reopen(dir, number, &key)? {
+                Some(segment) => writing.push(segment),
+                None => {
+                    sizes.remove(&number);
+                }
+            }
         }
         Ok(Self { dir: dir.to_owned(), key, limits, sizes, writing, renamed: true, failed: false, _lock: lock })
     }

@@ -24,7 +24,7 @@ use super::{Entry, FingerprintStore, StoreError, index, sync_dir};
 use crate::fingerprint::{collect::Selected, key::FingerprintKey};
 
 /// How long one call waits.
-const WAIT: Duration = Duration::from_millis(100);
+const WAIT: Duration = Duration::from_secs(1);
 /// Entries that may wait.
 const QUEUE: usize = 1_024;
 

@@ -166,6 +166,8 @@ fn a_file_without_its_head_is_what_a_crash_leaves() {
     let key = store.key();
     store.append(&entry(&key, 7, &prose(7, 60)), at(NOW)).unwrap();
     assert_eq!(calls(dir.path(), &prose(7, 60)).len(), 1);
+    sync(&mut store);
+    assert_eq!(store.expire(at(NOW)).unwrap(), 0, "what was never a segment is not looked for");
 }
 
 #[test]
