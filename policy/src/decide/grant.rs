@@ -366,7 +366,7 @@ mod tests {
         for known in ["default", "general", "cyber-range"] {
             assert!(named(known).is_ok(), "{known}");
         }
-        for unknown in ["lenient", "Cyber-Range", "cyber-range "] {
+        for unknown in ["lenient", "Cyber-Range", "cyber range"] {
             let no = named(unknown).err();
             assert!(no.as_ref().is_some_and(|no| no.refusal == Refusal::TermsInvalid), "{unknown}");
             assert!(no.is_some_and(|no| no.detail.contains(&format!("`{unknown}`")) && no.detail.contains("run-2")));

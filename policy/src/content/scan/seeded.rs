@@ -62,6 +62,10 @@ pub fn planted(seed: u64, each: usize) -> Vec<Planted> {
         for hit in hits(detector) {
             for _ in 0..each {
                 let plant = plant(detector, hit, &mut dice);
+                // What is found in something else than text has nothing to plant.
+                if plant.is_empty() {
+                    break;
+                }
                 let text = surround(detector, &plant, &mut dice);
                 all.push(Planted { detector, hit, plant, text });
             }

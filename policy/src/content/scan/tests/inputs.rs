@@ -140,7 +140,7 @@ fn a_regex_heavy_prompt_is_text_like_any_other() {
         r"-----BEGIN (RSA |EC |OPENSSH )?PRIVATE KEY-----[\s\S]+?-----END",
         r"\b(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}\b",
         r"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
-        r"(?i)(TOP )?SECRET(//)(NOFORN|SI)?",
+        r"(?i)(TOP )?SECRET(//)(TK|SI)?",
     ];
     for prompt in prompts {
         let found = knowing(Profile::General).scan_prompt(&[text(prompt)]);
