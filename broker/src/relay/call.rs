@@ -382,7 +382,10 @@ impl Job {
         if end == End::Completed {
             let rest = scanner.finish();
             seen.found = scanner.summary();
-            if self.plan.whole {
+            if scanner.stopped().is_some() {
+                // A scanner that fails at the very end lets nothing go either.
+                end = End::Stopped(Refusal::ContentStopped);
+            } else if self.plan.whole {
                 whole = whole.or_else(|| rest.into_iter().next());
             } else if let Err(cut) = self.hand_on(rest).await {
                 end = cut;

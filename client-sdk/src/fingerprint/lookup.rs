@@ -147,7 +147,9 @@ impl Library {
                     if grant.is_some_and(|grant| grant != found.grant) {
                         return;
                     }
-                    let better = |other: &Found| rank(&found) > rank(other);
+                    // Of two readings that share as much, the one that has less else is what the text is.
+                    let fit = |found: &Found| (found.matched, std::cmp::Reverse(found.of));
+                    let better = |other: &Found| fit(&found) > fit(other);
                     if best.get(&found.call).is_none_or(better) {
                         best.insert(found.call, found);
                     }

@@ -86,7 +86,8 @@ impl Filled {
         let (mut known, mut text_bytes, mut spent) = (Vec::new(), 0, 0.0);
         let every = (calls / TRIED).max(1);
         for number in 0..calls {
-            let text = chain.write(dice, 60 + dice.below(400));
+            let words = 60 + dice.below(400);
+            let text = chain.write(dice, words);
             text_bytes += text.len();
             let entry = entry(&key, number as u64, &[event(&text).as_bytes()]);
             let begun = Instant::now();

@@ -46,7 +46,7 @@ pub(crate) struct Trace {
     #[arg(long)]
     line: Option<ModelLine>,
     /// Fingerprints that an answer has to share with the text to be named; more rule common phrases out
-    #[arg(long, value_name = "COUNT", default_value_t = MATCHES_MIN as u16,
+    #[arg(long, value_name = "COUNT", default_value_t = 3,
         value_parser = clap::value_parser!(u16).range(MATCHES_MIN as i64..=1000))]
     min: u16,
     /// Most calls that are named

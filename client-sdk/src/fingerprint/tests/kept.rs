@@ -106,7 +106,7 @@ fn an_index_finds_what_reading_everything_finds() {
     filled(dir.path(), 120, SMALL);
     let text = prose(33, 60);
     let read = calls(dir.path(), &text);
-    assert!(segment(dir.path(), 3).exists(), "several segments");
+    assert!(segment(dir.path(), 2).exists(), "several segments");
     let keeper = Keeper::new(FingerprintStore::open(dir.path(), SMALL).unwrap()).unwrap();
     keeper.tend(at(NOW));
     let indexed = index::path(dir.path(), 1);

@@ -165,8 +165,8 @@ pub(super) const WORDS: &[Word] = &[
     flag(
         Owner::Call,
         "repeated",
-        "{} asks the same as more calls in 24 hours than the terms let",
-        "{} does not ask the same as more calls in 24 hours than the terms let",
+        "{} asks the same texts more often in 24 hours than the terms let",
+        "{} does not ask the same texts more often in 24 hours than the terms let",
     ),
     noun(Owner::Call, "scanVerdict", Kind::Number(Unit::Verdict), "the scanner's verdict on {}"),
     noun(Owner::Call, "scanHits", Kind::List, "the list of detectors that hit in {}"),
