@@ -49,20 +49,20 @@ fn run(args: &Args) -> Result<(), String> {
         println!("{files} inputs in `{}`", dir.display());
         return Ok(());
     }
-    let chosen = |target: &&Box<dyn Target>| args.target.as_ref().is_none_or(|name| target.name() == name);
+    let chosen = |target: &&dyn Target| args.target.as_ref().is_none_or(|name| target.name() == name);
     let targets = fuzz::targets::all();
-    let targets: Vec<&Box<dyn Target>> = targets.iter().filter(chosen).collect();
+    let targets: Vec<&dyn Target> = targets.iter().map(AsRef::as_ref).filter(chosen).collect();
     if targets.is_empty() {
         return Err("no such target; there are body, scan, rules, statements and formats".to_owned());
     }
     for target in targets {
         if let Some(path) = &args.input {
             let input = std::fs::read(path).map_err(|error| format!("`{}`: {error}", path.display()))?;
-            let answered = fuzz::tried(target.as_ref(), &input)?;
+            let answered = fuzz::tried(target, &input)?;
             println!("{}: nothing is wrong; it answers as {answered:016x}", target.name());
             continue;
         }
-        let report = fuzz::campaign(target.as_ref(), args.seed, args.runs).map_err(|finding| finding.to_string())?;
+        let report = fuzz::campaign(target, args.seed, args.runs).map_err(|finding| finding.to_string())?;
         println!(
             "{:>10}: {} inputs, {} of them committed; {} ways of answering, none of them wrong (seed {})",
             target.name(),

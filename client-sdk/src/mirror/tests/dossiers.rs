@@ -105,7 +105,8 @@ fn a_dossier_put_together_anew_is_held_against_signatures_pins_and_records() {
     let log = granted(&world);
     let demands = pinned(&world, &log);
     let path = |folder: &tempfile::TempDir| folder.path().join(name(&world));
-    let forgeries: [(&str, fn(&mut anteroom_proto::rpc::Dossier)); 6] = [
+    type Forge = fn(&mut anteroom_proto::rpc::Dossier);
+    let forgeries: [(&str, Forge); 6] = [
         ("terms", |dossier| dossier.terms.push(b' ')),
         ("offer", |dossier| dossier.offer = dossier.acceptance.clone()),
         ("key set", |dossier| dossier.lab_key_sets.clear()),

@@ -21,7 +21,7 @@ const fn ascii() -> [u8; 128] {
     let mut byte = 0_u8;
     while byte < 128 {
         table[byte as usize] = match byte {
-            0x0a | 0x0b | 0x0c | 0x0d => b'\n',
+            0x0a..=0x0d => b'\n',
             0x09 | 0x20 => b' ',
             0x00..=0x1f | 0x7f => NOTHING,
             _ => byte,

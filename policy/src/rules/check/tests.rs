@@ -149,7 +149,7 @@ fn deep_rules_are_refused() {
     "#]],
     );
     regrets(
-        &"context.seed || ".repeat(40).trim_end_matches("|| ").to_owned(),
+        "context.seed || ".repeat(40).trim_end_matches("|| "),
         &expect![[r#"
         ? - a rule has more than 24 nested brackets, 192 tokens or 24 nested operators
     "#]],

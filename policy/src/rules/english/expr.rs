@@ -119,7 +119,7 @@ impl Writer {
         // Brackets round a chain of the same kind say nothing.
         let items = items.flat_map(|item| match item {
             Node::List { intro: same, items } if same == intro => items,
-            other => vec![other],
+            other @ (Node::Says { .. } | Node::List { .. }) => vec![other],
         });
         Node::List { intro: intro.to_owned(), items: items.collect() }
     }

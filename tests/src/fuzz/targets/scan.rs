@@ -105,8 +105,7 @@ impl Scan {
     }
 
     fn as_events(&self, bytes: &[u8]) -> Outcome {
-        let events: Vec<Bytes> =
-            bytes.split(|byte| *byte == b'\n').take(300).map(|event| Bytes::copy_from_slice(event)).collect();
+        let events: Vec<Bytes> = bytes.split(|byte| *byte == b'\n').take(300).map(Bytes::copy_from_slice).collect();
         let streamed = self.stream(&events)?;
         let again = self.stream(&events)?;
         ensure(streamed.summary == again.summary && streamed.left == again.left, || {

@@ -73,10 +73,12 @@ pub(crate) fn either(ctx: &Ctx, path: &Path, base: Option<&Terms>) -> Result<Ter
 
 /// The rules of terms, compiled.
 pub(crate) fn epoch(terms: Terms) -> Result<Epoch, Fail> {
-    Epoch::new(Arc::new(terms)).map_err(|error| match error {
-        RulesError::Baseline { .. } => {
-            Fail::Local(format!("{error}; use the `anteroom` that the terms were made with"))
-        }
-        other => Fail::Local(format!("{other}; `anteroom policy check` shows where")),
+    Epoch::new(Arc::new(terms)).map_err(|error| {
+        let next = if matches!(error, RulesError::Baseline { .. }) {
+            "use the `anteroom` that the terms were made with"
+        } else {
+            "`anteroom policy check` shows where"
+        };
+        Fail::Local(format!("{error}; {next}"))
     })
 }

@@ -91,7 +91,8 @@ fn secrets_in_every_part_of_a_prompt_are_found() {
         *body.pointer_mut(place).unwrap() = text;
         body.to_string()
     };
-    let places: [fn(&str) -> (&'static str, Value); 3] = [
+    type Placed = fn(&str) -> (&'static str, Value);
+    let places: [Placed; 3] = [
         |t| ("/messages/0/content/0/text", json!(t)),
         |t| ("/messages/1/tool_calls/0/function/arguments", json!(format!("{{\"k\":\"{t}\"}}"))),
         |t| ("/messages/2/content", json!(t)),
