@@ -3,18 +3,16 @@
 //! How an event looks in bytes is known to [`crate::record`] alone.
 
 mod call;
+mod parts;
 
 use std::sync::Arc;
 
 use anteroom_proto::{
-    ledger::{
-        leaf::Entry,
-        scope::{Scope, TagKey},
-    },
+    ledger::{leaf::Entry, scope::Scope},
     names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId},
     rpc::SignedStatement,
     statement::{
-        acts::{Appointment, DispositionAction, Hold, Lock, LockTarget, RunCredential},
+        acts::{Appointment, Hold, Lock, LockTarget, RunCredential},
         key_set::{Enrolment, KeySet, OrgKind},
         model::Registration,
         roster::Roster,
@@ -24,7 +22,10 @@ use anteroom_proto::{
     time::{At, Window},
 };
 
-pub use self::call::{Admitted, Finished, Refused};
+pub use self::{
+    call::{Admitted, Finished, Refused},
+    parts::{Alike, ClockKey, Disposed, ScopeHead},
+};
 
 /// A decision with its place in the log.
 #[derive(Clone, PartialEq, Debug)]
@@ -426,38 +427,6 @@ pub enum Event {
     },
 }
 
-/// How alike the prompts of one grant were in the last 24 hours.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Alike {
-    /// How many were nearly the same as another.
-    pub count: u64,
-    /// When the first of them came.
-    pub first: At,
-    /// How many runs they came from.
-    pub runs: u32,
-    /// How many people.
-    pub people: u32,
-}
-
-/// A disposition.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Disposed {
-    /// The scope.
-    pub scope: Scope,
-    /// What became of it.
-    pub action: DispositionAction,
-    /// The written schedule it follows.
-    pub schedule: String,
-    /// How many records it had.
-    pub records: u64,
-    /// Index of its last one.
-    pub last_index: u64,
-    /// That one's entry.
-    pub last_entry: Entry,
-    /// As signed.
-    pub statement: SignedStatement,
-}
-
 impl Event {
     /// What the decision read outside its record's scope.
     pub fn deps_mut(&mut self) -> Vec<&mut Dep> {
@@ -518,28 +487,4 @@ impl Event {
             | Self::ReadOpened { .. } => false,
         }
     }
-}
-
-/// Whose cap clock: (lab, model line, sponsor).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct ClockKey {
-    /// The lab.
-    pub lab: OrgId,
-    /// Its line.
-    pub line: ModelLine,
-    /// The government whose agencies share the clock.
-    pub sponsor: OrgId,
-}
-
-/// A scope's chain so far.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ScopeHead {
-    /// Position of the next record.
-    pub next_seq: u64,
-    /// The newest entry; [`Entry::NONE`] before the first.
-    pub head: Entry,
-    /// Its index.
-    pub index: u64,
-    /// Keys its tags.
-    pub tag_key: TagKey,
 }

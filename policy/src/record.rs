@@ -4,6 +4,7 @@
 
 mod call;
 mod read;
+mod retention;
 mod rules;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use anteroom_proto::{
     names::{Digest, ModelLine},
     rpc::{self, RecordHeader, SignedStatement},
     statement::{
-        acts::{Appointment, Disposition, Hold, HoldRelease, Lock, Resume, RunCredential, Stop},
+        acts::{Appointment, Lock, Resume, RunCredential, Stop},
         key_set::{Enrolment, KeySet},
         model::Registration,
         roster::Roster,
@@ -34,7 +35,7 @@ use self::{
         MISMATCH, NAME, at, bytes32, call, dep, digest, grant, instant, lock_id, org, payload, same, signed, window,
     },
 };
-use crate::event::{ClockKey, ClockTrust, Disposed, Entered, Event, Finished};
+use crate::event::{ClockKey, ClockTrust, Entered, Event, Finished};
 
 /// Where a record stands.
 #[derive(Clone, Debug)]
@@ -226,47 +227,12 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
                 statement: some(&disposed.statement),
             }
         ),
-        Event::RulesAdded { narrowing, statement } => {
-            record!(33, rpc::RulesAdded { by: narrowing.by.to_string(), statement: some(statement) })
-        }
-        Event::WatchListSet { watch, list: _, list_bytes, statement } => record!(
-            34,
-            rpc::WatchListSet { lab: watch.by.to_string(), statement: some(statement), list: list_bytes.to_vec() }
-        ),
-        Event::LineBudgetSet { budget, statement } => record!(
-            19,
-            rpc::LineBudgetSet {
-                lab: budget.by.to_string(),
-                line: budget.line.to_string(),
-                statement: some(statement),
-            }
-        ),
-        Event::ScannerLocked { lock, call, target } => record!(
-            35,
-            rpc::ScannerLocked {
-                lock: id(lock.as_bytes()),
-                call: id(call.as_bytes()),
-                target: rules::target_out(target),
-            }
-        ),
-        Event::PromptsAlike(alike) => record!(
-            46,
-            rpc::PromptsAlike {
-                count: alike.count,
-                first_ms: alike.first.ms(),
-                runs: alike.runs,
-                people: alike.people,
-            }
-        ),
-        Event::LineBudgetHit { grant, call, line, values } => record!(
-            47,
-            rpc::LineBudgetHit {
-                grant: id(grant.as_bytes()),
-                call: id(call.as_bytes()),
-                line: line.to_string(),
-                values: values.clone(),
-            }
-        ),
+        Event::RulesAdded { .. }
+        | Event::WatchListSet { .. }
+        | Event::LineBudgetSet { .. }
+        | Event::ScannerLocked { .. }
+        | Event::PromptsAlike(_)
+        | Event::LineBudgetHit { .. } => rules::out(&header, event),
         Event::CallAdmitted(call) => record!(40, admitted_out(call)),
         Event::CallRefused(refused) => record!(41, refused_out(refused)),
         Event::RefusalsCounted { code, caller, count, first, last } => record!(
@@ -486,45 +452,9 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
             same(appointment.by.as_str(), &m.by)?;
             Event::ReaderAppointed { appointment, statement }
         }
-        16 => {
-            let m: rpc::HoldSet = record.event()?;
-            let statement = signed(m.statement)?;
-            let hold: Hold = payload(&statement)?;
-            same(hold.by.as_str(), &m.by)?;
-            if hold.id != lock_id(&m.hold)? {
-                return Err(MISMATCH);
-            }
-            Event::HoldSet { hold, statement }
-        }
-        17 => {
-            let m: rpc::HoldReleased = record.event()?;
-            let statement = signed(m.statement)?;
-            let release: HoldRelease = payload(&statement)?;
-            same(release.by.as_str(), &m.by)?;
-            if release.hold != lock_id(&m.hold)? {
-                return Err(MISMATCH);
-            }
-            Event::HoldReleased { hold: release.hold, by: release.by, statement }
-        }
-        18 => {
-            let m: rpc::Disposed = record.event()?;
-            let statement = signed(m.statement)?;
-            let disposition: Disposition = payload(&statement)?;
-            same(disposition.action.as_str(), &m.action)?;
-            same(&disposition.schedule, &m.schedule)?;
-            if disposition.scope != read::scope(&m.scope)? {
-                return Err(MISMATCH);
-            }
-            Event::Disposed(Box::new(Disposed {
-                scope: disposition.scope,
-                action: disposition.action,
-                schedule: disposition.schedule,
-                records: m.records,
-                last_index: m.last_index,
-                last_entry: read::entry(&m.last_entry)?,
-                statement,
-            }))
-        }
+        16 => retention::hold_in(record.event()?)?,
+        17 => retention::released_in(record.event()?)?,
+        18 => retention::disposed_in(record.event()?)?,
         19 => rules::line_budget_in(record.event()?)?,
         20 => {
             let m: rpc::GrantOffered = record.event()?;

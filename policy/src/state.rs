@@ -5,16 +5,14 @@
 
 mod dispose;
 mod lines;
+mod opened;
 mod part;
 mod rules;
 
 use std::sync::Arc;
 
 use anteroom_proto::{
-    ledger::{
-        leaf::Entry,
-        scope::{Scope, TagKey},
-    },
+    ledger::{leaf::Entry, scope::Scope},
     names::{CallId, Digest, GrantId, ModelLine, OrgId, RunId},
     time::{At, HOUR_MS},
 };
@@ -31,6 +29,7 @@ use crate::{
     },
 };
 
+use self::opened::{done, fresh, opened_by};
 pub use self::{
     lines::LineUsage,
     part::{Part, PartError, digest},
@@ -482,35 +481,4 @@ impl State {
             }
         }
     }
-}
-
-fn done(open: &OpenCall, ended: u64, end: &str) -> DoneCall {
-    DoneCall { grant: open.grant, admitted: open.admitted, ended, end: end.into() }
-}
-
-const fn fresh(tag_key: TagKey) -> ScopeHead {
-    ScopeHead { next_seq: 0, head: Entry::NONE, index: 0, tag_key }
-}
-
-/// The scopes that an event opens, with their tag keys.
-fn opened_by(event: &Event) -> Vec<(Scope, TagKey)> {
-    let with = |scope: Scope, nonce: &Digest| {
-        let key = scope.tag_key(nonce);
-        (scope, key)
-    };
-    if let Event::LogOpened { nonce, .. } = event {
-        return vec![with(Scope::System, nonce)];
-    }
-    if let Event::OrganisationEnrolled { enrolment, .. } = event {
-        let org = &enrolment.org;
-        return vec![
-            with(Scope::Organisation(org.clone()), &enrolment.nonce),
-            with(Scope::Roster(org.clone()), &enrolment.roster_nonce),
-            with(Scope::Reads(org.clone()), &enrolment.reads_nonce),
-        ];
-    }
-    if let Event::GrantOffered { terms, .. } = event {
-        return vec![with(Scope::Grant(terms.grant), &terms.nonce)];
-    }
-    Vec::new()
 }

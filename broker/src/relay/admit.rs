@@ -29,11 +29,13 @@ use prost::Message as _;
 
 use super::{
     Relay,
+    about::About,
     alike::Counted,
-    call::{Answer, Label, Plan, dispatch},
+    call::{Answer, dispatch},
     epochs::Compiled,
     floods::{Key, Note},
-    gate::{About, Ticket},
+    gate::Ticket,
+    plan::{Label, Plan},
     slots::{Slot, Want},
 };
 use crate::{identity::Kill, status::Reject};

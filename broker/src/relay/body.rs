@@ -23,8 +23,9 @@ use tokio::sync::mpsc;
 use tower_service::Service;
 
 use super::{
-    call::{Answer, Item, Label},
+    call::{Answer, Item},
     gate::{Cut, Flow},
+    plan::Label,
 };
 use crate::{identity::Kill, status::Reject};
 

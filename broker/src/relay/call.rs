@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use anteroom_policy::{
     command::{Command, Finish, Reply},
     content::scan::{
-        ScanSummary, ScanVerdict, Scanner,
+        ScanSummary, ScanVerdict,
         stream::{Release, StreamScanner, UNKNOWN_EVENT},
     },
     marking::raised,
@@ -20,8 +20,8 @@ use anteroom_policy::{
 use anteroom_proto::{
     ledger::{chain::ResponseChain, record::Audience},
     rpc::{
-        CallEnd, Dispatch, Marking, OutcomeClaim, ProvenRecord, Receipt, ServeCut, ServeDone, ServeDown,
-        SignedStatement, serve_down, serve_up,
+        CallEnd, Dispatch, OutcomeClaim, ProvenRecord, Receipt, ServeCut, ServeDone, ServeDown, SignedStatement,
+        serve_down, serve_up,
     },
     statement::{envelope, key_set::KeyRole},
 };
@@ -35,6 +35,7 @@ use super::{
     Relay,
     gate::{Cut, Flow},
     link::Link,
+    plan::{Label, Plan},
     slots::Slot,
 };
 use crate::{
@@ -67,30 +68,6 @@ pub(crate) enum Item {
     End(Box<CallEnd>),
     /// It did not complete.
     Failed(Box<Reject>),
-}
-
-/// How a call is to be handled.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) body: Bytes,
-    pub(crate) body_key: [u8; 32],
-    pub(crate) scanner: Arc<Scanner>,
-    /// Tokens of the hold that stand for the prompt.
-    pub(crate) input_hold: u64,
-    /// Answers asked for, prompts times choices: each has events beside its tokens.
-    pub(crate) answers: u64,
-    /// Whether the caller waits for one whole answer.
-    pub(crate) whole: bool,
-    pub(crate) label: Label,
-}
-
-/// How an answer has to be handled.
-#[derive(Clone, Debug)]
-pub(crate) struct Label {
-    /// The effective marking.
-    pub(crate) marking: Marking,
-    /// The confidentiality assertion of the terms; empty if there is none.
-    pub(crate) assertion: String,
 }
 
 /// An admitted call on its way into a slot.

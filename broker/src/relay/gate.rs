@@ -29,14 +29,15 @@ use anteroom_policy::{
 };
 use anteroom_proto::{
     ledger::{chain::ResponseChain, scope::Scope},
-    names::{CallId, GrantId, Pseudonym, RunId},
+    names::{CallId, GrantId},
     rpc::Facts,
     time::At,
 };
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::{epochs::Epochs, times::CutTimes};
+pub use super::about::Cut;
+use super::{about::About, epochs::Epochs, times::CutTimes};
 use crate::{
     identity::Kill,
     journal::{Journal, Sealed, handle::Observer},
@@ -45,15 +46,6 @@ use crate::{
 
 /// Longest wait before an idle call looks at the clock again, in case the clock was set meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// Why and when a call was ended before its time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cut {
-    /// Why.
-    pub refusal: Refusal,
-    /// When, by the broker's clock.
-    pub at: At,
-}
 
 /// The gate of one grant.
 #[derive(Debug)]
@@ -124,23 +116,6 @@ impl Ticket {
         let closed = self.gate.closings.load(Ordering::Acquire) != self.closings;
         closed.then(|| self.gate.inside().why)
     }
-}
-
-/// Who and what an open call is.
-#[derive(Clone, Debug)]
-pub(crate) struct About {
-    pub(crate) call: CallId,
-    pub(crate) grant: GrantId,
-    pub(crate) run: RunId,
-    pub(crate) pseudonym: Pseudonym,
-    /// First instant at which nothing may leave any more, by the grant.
-    pub(crate) end: At,
-    /// First instant at which the caller has stopped waiting.
-    pub(crate) patience: At,
-    /// What the rules saw when it was admitted.
-    pub(crate) facts: Arc<[u8]>,
-    /// What the answer has to be handled as, for people.
-    pub(crate) marking: String,
 }
 
 /// An open call, seen from its gate.

@@ -16,8 +16,10 @@ pub mod networks;
 pub mod slots;
 pub mod times;
 
+mod about;
 mod admit;
 mod link;
+mod plan;
 mod session;
 #[cfg(test)]
 mod tests;

@@ -144,12 +144,7 @@ impl VerifiedOffer {
         demand_equal(&offer.lab, &terms.lab.org, "lab").map_err(DossierError::OfferMismatch)?;
         demand_equal(offer.key_set, terms.lab.key_set, "key_set").map_err(DossierError::OfferMismatch)?;
         lab_keys.named().demand(statement, KeyRole::Signer).map_err(DossierError::Offer)?;
-        if terms.takes_two_people() {
-            let people = envelope::count_signers(statement, lab_keys.named().keys_of(KeyRole::Signer));
-            if people.map_err(DossierError::Offer)? < 2 {
-                return Err(DossierError::TwoPeople);
-            }
-        }
+        added::two_people(&terms, statement, &lab_keys)?;
         Ok(Self { terms, terms_digest, offer_digest: Digest::of(&statement.payload), lab_keys, agency_keys })
     }
 
@@ -245,12 +240,6 @@ impl VerifiedDossier {
     #[must_use]
     pub const fn terms_digest(&self) -> Digest {
         self.offer.terms_digest
-    }
-
-    /// Rules that either side added since, oldest first.
-    #[must_use]
-    pub fn added_rules(&self) -> &[Added] {
-        &self.added
     }
 
     /// The lab's keys.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use anteroom_proto::{
-    ledger::record::RecordError,
+    ledger::record::{Record, RecordError},
     names::{Digest, ModelLine},
-    rpc,
+    rpc::{self, RecordHeader},
     statement::{
         acts::LockTarget,
         rules::{LineBudget, Narrowing, WatchList, Watched},
@@ -20,6 +20,40 @@ const TARGET: RecordError = RecordError::Event("a lock's target cannot be read")
 /// The one spelling of a target: what serialising it gives.
 pub(super) fn target_out(target: &LockTarget) -> String {
     serde_json::to_string(target).unwrap_or_default()
+}
+
+/// Writes what [`Event`] says was added, locked or found.
+///
+/// # Errors
+/// It is larger than a record may be, or another kind of event, which [`super::encode`] writes itself.
+pub(super) fn out(header: &impl Fn(u32) -> RecordHeader, event: &Event) -> Result<Record, RecordError> {
+    let id = |id: &[u8; 16]| id.to_vec();
+    if let Event::RulesAdded { narrowing, statement } = event {
+        let m = rpc::RulesAdded { by: narrowing.by.to_string(), statement: Some(statement.clone()) };
+        return Record::new(&header(33), &m);
+    }
+    if let Event::WatchListSet { watch, list: _, list_bytes, statement } = event {
+        let (lab, statement) = (watch.by.to_string(), Some(statement.clone()));
+        return Record::new(&header(34), &rpc::WatchListSet { lab, statement, list: list_bytes.to_vec() });
+    }
+    if let Event::LineBudgetSet { budget, statement } = event {
+        let (lab, line) = (budget.by.to_string(), budget.line.to_string());
+        return Record::new(&header(19), &rpc::LineBudgetSet { lab, line, statement: Some(statement.clone()) });
+    }
+    if let Event::ScannerLocked { lock, call, target } = event {
+        let (lock, call) = (id(lock.as_bytes()), id(call.as_bytes()));
+        return Record::new(&header(35), &rpc::ScannerLocked { lock, call, target: target_out(target) });
+    }
+    if let Event::PromptsAlike(alike) = event {
+        let Alike { count, first, runs, people } = *alike;
+        return Record::new(&header(46), &rpc::PromptsAlike { count, first_ms: first.ms(), runs, people });
+    }
+    if let Event::LineBudgetHit { grant, call, line, values } = event {
+        let (grant, call) = (id(grant.as_bytes()), id(call.as_bytes()));
+        let m = rpc::LineBudgetHit { grant, call, line: line.to_string(), values: values.clone() };
+        return Record::new(&header(47), &m);
+    }
+    Err(RecordError::Event("this is written elsewhere"))
 }
 
 pub(super) fn added_in(m: rpc::RulesAdded) -> Result<Event, RecordError> {

@@ -1731,17 +1731,6 @@ pub mod enrolment_client {
     pub struct EnrolmentClient<T> {
         inner: tonic::client::Grpc<T>,
     }
-    impl EnrolmentClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
     impl<T> EnrolmentClient<T>
     where
         T: tonic::client::GrpcService<tonic::body::Body>,
@@ -2027,17 +2016,6 @@ pub mod directory_client {
     #[derive(Debug, Clone)]
     pub struct DirectoryClient<T> {
         inner: tonic::client::Grpc<T>,
-    }
-    impl DirectoryClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
     }
     impl<T> DirectoryClient<T>
     where
@@ -2689,17 +2667,6 @@ pub mod acts_client {
     pub struct ActsClient<T> {
         inner: tonic::client::Grpc<T>,
     }
-    impl ActsClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
     impl<T> ActsClient<T>
     where
         T: tonic::client::GrpcService<tonic::body::Body>,
@@ -2982,17 +2949,6 @@ pub mod inference_client {
     #[derive(Debug, Clone)]
     pub struct InferenceClient<T> {
         inner: tonic::client::Grpc<T>,
-    }
-    impl InferenceClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
     }
     impl<T> InferenceClient<T>
     where
@@ -3432,17 +3388,6 @@ pub mod serving_client {
     pub struct ServingClient<T> {
         inner: tonic::client::Grpc<T>,
     }
-    impl ServingClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
     impl<T> ServingClient<T>
     where
         T: tonic::client::GrpcService<tonic::body::Body>,
@@ -3807,17 +3752,6 @@ pub mod audit_client {
     #[derive(Debug, Clone)]
     pub struct AuditClient<T> {
         inner: tonic::client::Grpc<T>,
-    }
-    impl AuditClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
     }
     impl<T> AuditClient<T>
     where

@@ -25,6 +25,7 @@ use clap::Subcommand;
 use crate::{
     content::{self, ProveContent},
     context::Ctx,
+    disclose,
     event::describe,
     fail::Fail,
     mirror::{self, Take, Trust},
@@ -232,7 +233,7 @@ pub(crate) async fn run(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
             mirror::prove(ctx, call, &mirror, &receipts, &out, &trust)
         }
         Audit::Disclose { scope, mirror, fields, kinds, out, trust } => {
-            mirror::cut(ctx, &mirror, &scope, &Choice { fields, kinds }, &out, &trust)
+            disclose::cut(ctx, &mirror, &scope, &Choice { fields, kinds }, &out, &trust)
         }
         Audit::Trace(args) => trace::run(ctx, *args).await,
         Audit::ProveContent(args) => content::run(ctx, args).await,

@@ -12,6 +12,7 @@ mod completion;
 mod confirm;
 mod content;
 mod context;
+mod disclose;
 mod enroll;
 mod event;
 mod explain;

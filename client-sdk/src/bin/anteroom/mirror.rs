@@ -24,7 +24,6 @@ use anteroom_sdk::{
     mirror::{
         Mirror, MirrorError,
         check::{self, Demands},
-        disclose::{Choice, disclose},
         prove, set, take,
     },
     verify::scope::TagKeys,
@@ -170,20 +169,6 @@ view! {
         witnesses: Vec<String>,
         /// The proof's file.
         file: String,
-    }
-}
-
-view! {
-    /// A set that was written.
-    Cut {
-        /// The file.
-        set: String,
-        /// The scope.
-        scope: String,
-        /// Its records, all of them.
-        records: u64,
-        /// Fields opened beside the headers.
-        fields: u64,
     }
 }
 
@@ -481,25 +466,6 @@ pub(crate) fn prove(
         });
     }
     ctx.out.rows(&rows)
-}
-
-/// `audit disclose`.
-pub(crate) fn cut(
-    ctx: &Ctx,
-    dir: &Path,
-    scope: &Scope,
-    choice: &Choice,
-    out: &Path,
-    trust: &Trust,
-) -> Result<(), Fail> {
-    let (demands, _) = trust.demands(ctx)?;
-    let written = disclose(&Mirror::at(dir), &demands, scope, choice, out)?;
-    ctx.out.one(&Cut {
-        set: out.display().to_string(),
-        scope: scope.to_string(),
-        records: written.records,
-        fields: written.fields,
-    })
 }
 
 fn names_of(checkpoint: &anteroom_proto::ledger::checkpoint::VerifiedCheckpoint) -> Vec<String> {

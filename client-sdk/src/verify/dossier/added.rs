@@ -1,12 +1,12 @@
-//! Rules that a side added since the terms were signed.
+//! Rules that a side added since the terms were signed, and what takes two people.
 
 use anteroom_policy::rules::{ADDED_TIMES_MAX, Added, Side};
 use anteroom_proto::{
-    rpc::Dossier,
-    statement::{StatementError, envelope, key_set::KeyRole, rules::Narrowing},
+    rpc::{Dossier, SignedStatement},
+    statement::{StatementError, envelope, key_set::KeyRole, rules::Narrowing, terms::Terms},
 };
 
-use super::{DossierError, VerifiedOffer};
+use super::{DossierError, Keys, VerifiedDossier, VerifiedOffer};
 
 /// What was added, each signed by the side that added it.
 pub(super) fn verify(dossier: &Dossier, offer: &VerifiedOffer) -> Result<Vec<Added>, DossierError> {
@@ -32,4 +32,18 @@ pub(super) fn verify(dossier: &Dossier, offer: &VerifiedOffer) -> Result<Vec<Add
         added.push(Added { side, text: narrowing.rules });
     }
     Ok(added)
+}
+
+/// What lends lowered safeguards or reaches the internet carries the signatures of two people of the lab.
+pub(super) fn two_people(terms: &Terms, offer: &SignedStatement, lab: &Keys) -> Result<(), DossierError> {
+    let people = || envelope::count_signers(offer, lab.named().keys_of(KeyRole::Signer)).map_err(DossierError::Offer);
+    if terms.takes_two_people() && people()? < 2 { Err(DossierError::TwoPeople) } else { Ok(()) }
+}
+
+impl VerifiedDossier {
+    /// Rules that either side added since, oldest first.
+    #[must_use]
+    pub fn added_rules(&self) -> &[Added] {
+        &self.added
+    }
 }

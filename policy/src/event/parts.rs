@@ -1,0 +1,68 @@
+//! What events carry that has parts of its own.
+
+use anteroom_proto::{
+    ledger::{
+        leaf::Entry,
+        scope::{Scope, TagKey},
+    },
+    names::{ModelLine, OrgId},
+    rpc::SignedStatement,
+    statement::acts::DispositionAction,
+    time::At,
+};
+
+/// Whose cap clock: (lab, model line, sponsor).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ClockKey {
+    /// The lab.
+    pub lab: OrgId,
+    /// Its line.
+    pub line: ModelLine,
+    /// The government whose agencies share the clock.
+    pub sponsor: OrgId,
+}
+
+/// How alike the prompts of one grant were in the last 24 hours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Alike {
+    /// How many were nearly the same as another.
+    pub count: u64,
+    /// When the first of them came.
+    pub first: At,
+    /// How many runs they came from.
+    pub runs: u32,
+    /// How many people.
+    pub people: u32,
+}
+
+/// A disposition.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Disposed {
+    /// The scope.
+    pub scope: Scope,
+    /// What became of it.
+    pub action: DispositionAction,
+    /// The written schedule it follows.
+    pub schedule: String,
+    /// How many records it had.
+    pub records: u64,
+    /// Index of its last one.
+    pub last_index: u64,
+    /// That one's entry.
+    pub last_entry: Entry,
+    /// As signed.
+    pub statement: SignedStatement,
+}
+
+/// A scope's chain so far.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScopeHead {
+    /// Position of the next record.
+    pub next_seq: u64,
+    /// The newest entry; [`Entry::NONE`] before the first.
+    pub head: Entry,
+    /// Its index.
+    pub index: u64,
+    /// Keys its tags.
+    pub tag_key: TagKey,
+}
