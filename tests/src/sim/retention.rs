@@ -141,8 +141,8 @@ impl World {
 
     fn dispose(&mut self) -> Step {
         let likely = match self.rng.below(100) {
-            0..72 => self.overdue(),
-            72..76 => self.idle(),
+            0..66 => self.overdue(),
+            66..80 => self.idle(),
             _ => None,
         };
         let scope = match likely {
