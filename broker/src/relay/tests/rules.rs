@@ -112,11 +112,12 @@ async fn a_canary_in_an_answer_stops_it_and_locks_the_run_until_the_lab_lifts() 
     connector.event(&mut call, &delta("it begins")).await;
     assert!(next(&mut stream).await.is_ok());
     connector.event(&mut call, &delta(&format!("with {CANARY} in it"))).await;
+    // The caller is told once the end is on record, and that waits a little for the connector's outcome.
+    connector.cut().await;
+    connector.done(&rig.world, &call, "content_stopped").await;
     let (data, end) = rest(&mut stream).await;
     assert!(data.iter().all(|event| !String::from_utf8_lossy(event).contains("heron")));
     assert_eq!(code(&end.unwrap_err()), "content_stopped");
-    connector.cut().await;
-    connector.done(&rig.world, &call, "content_stopped").await;
     assert_eq!(rig.finished(&call.id).await.end, "content_stopped");
     assert_eq!(rig.count(35), 1, "the lock is on record");
     assert_eq!(code(&rig.refused(rig.request()).await), "locked");
