@@ -37,21 +37,24 @@ pub const ALERT_FROM: u64 = 64;
 #[derive(Debug, Default)]
 pub struct Alike {
     keyed: RandomState,
-    grants: Arc<Mutex<HashMap<GrantId, Asked>>>,
+    grants: Mutex<HashMap<GrantId, Arc<Mutex<Asked>>>>,
 }
 
 #[derive(Debug, Default)]
 struct Asked {
     times: HashMap<u64, u32>,
     oldest_first: VecDeque<(At, u64)>,
+    /// Bits of the sketches, apart from what is known of them, so that comparing walks over nothing else.
+    bits: VecDeque<u64>,
     sketches: VecDeque<Sketch>,
+    /// How many of the sketches had an older one that was nearly the same.
+    alike: u64,
     alerted: u64,
 }
 
 #[derive(Debug)]
 struct Sketch {
     at: At,
-    bits: u64,
     /// Whether an older one was nearly the same.
     alike: bool,
     run: RunId,
@@ -61,8 +64,7 @@ struct Sketch {
 /// A prompt that was counted. Unless it is kept, because its call was admitted, it is taken back.
 #[derive(Debug)]
 pub(crate) struct Counted {
-    grants: Arc<Mutex<HashMap<GrantId, Asked>>>,
-    grant: GrantId,
+    asked: Arc<Mutex<Asked>>,
     name: u64,
     before: u32,
     sketch: Option<u64>,
@@ -73,15 +75,15 @@ impl Alike {
     /// Counts a prompt, before its call is judged, so that calls at the same time count one another.
     pub(crate) fn count(&self, grant: GrantId, body: &Body<'_>, at: At) -> Counted {
         let (name, sketch) = (texts_name(body, &self.keyed), sketch(body, &self.keyed));
-        let mut grants = locked(&self.grants);
-        let asked = grants.entry(grant).or_default();
+        let shared = Arc::clone(locked(&self.grants).entry(grant).or_default());
+        let mut asked = locked(&shared);
         asked.forget(at);
         asked.oldest_first.push_back((at, name));
         let times = asked.times.entry(name).or_default();
         let before = *times;
         *times = times.saturating_add(1);
-        drop(grants);
-        Counted { grants: Arc::clone(&self.grants), grant, name, before, sketch, kept: false }
+        drop(asked);
+        Counted { asked: shared, name, before, sketch, kept: false }
     }
 }
 
@@ -95,14 +97,7 @@ impl Counted {
     pub(crate) fn keep(mut self, run: &RunId, person: &Pseudonym, at: At) -> Option<event::Alike> {
         self.kept = true;
         let bits = self.sketch?;
-        let mut grants = locked(&self.grants);
-        grants.entry(self.grant).or_default().compare(Sketch {
-            at,
-            bits,
-            alike: false,
-            run: run.clone(),
-            person: person.clone(),
-        })
+        locked(&self.asked).compare(bits, Sketch { at, alike: false, run: run.clone(), person: person.clone() })
     }
 }
 
@@ -111,11 +106,10 @@ impl Drop for Counted {
         if self.kept {
             return;
         }
-        if let Some(asked) = locked(&self.grants).get_mut(&self.grant) {
-            let place = asked.oldest_first.iter().rposition(|(_, name)| *name == self.name);
-            if place.and_then(|place| asked.oldest_first.remove(place)).is_some() {
-                asked.less(self.name);
-            }
+        let mut asked = locked(&self.asked);
+        let place = asked.oldest_first.iter().rposition(|(_, name)| *name == self.name);
+        if place.and_then(|place| asked.oldest_first.remove(place)).is_some() {
+            asked.less(self.name);
         }
     }
 }
@@ -128,7 +122,10 @@ impl Asked {
             self.less(name);
         }
         while self.sketches.len() >= SKETCHES_MAX || self.sketches.front().is_some_and(|sketch| old(sketch.at)) {
-            self.sketches.pop_front();
+            self.bits.pop_front();
+            if self.sketches.pop_front().is_some_and(|sketch| sketch.alike) {
+                self.alike = self.alike.saturating_sub(1);
+            }
         }
     }
 
@@ -142,13 +139,14 @@ impl Asked {
     }
 
     /// Compares a sketch with those before it. A few thousand comparisons of a number each cost microseconds.
-    fn compare(&mut self, mut sketch: Sketch) -> Option<event::Alike> {
+    fn compare(&mut self, bits: u64, mut sketch: Sketch) -> Option<event::Alike> {
         self.forget(sketch.at);
-        sketch.alike = self.sketches.iter().any(|other| (other.bits ^ sketch.bits).count_ones() <= ALIKE_BITS_MAX);
+        sketch.alike = self.bits.iter().any(|other| (other ^ bits).count_ones() <= ALIKE_BITS_MAX);
         let alike = sketch.alike;
+        self.bits.push_back(bits);
         self.sketches.push_back(sketch);
-        let found = || self.sketches.iter().filter(|sketch| sketch.alike);
-        let count = u64::try_from(found().count()).unwrap_or(u64::MAX);
+        self.alike = self.alike.saturating_add(u64::from(alike));
+        let count = self.alike;
         if count < ALERT_FROM {
             self.alerted = 0;
         }
@@ -156,6 +154,7 @@ impl Asked {
         if !alike || count < next {
             return None;
         }
+        let found = || self.sketches.iter().filter(|sketch| sketch.alike);
         let first = found().next()?.at;
         let runs: HashSet<&RunId> = found().map(|sketch| &sketch.run).collect();
         let people: HashSet<&Pseudonym> = found().map(|sketch| &sketch.person).collect();
@@ -166,9 +165,9 @@ impl Asked {
     }
 }
 
-fn locked(grants: &Mutex<HashMap<GrantId, Asked>>) -> MutexGuard<'_, HashMap<GrantId, Asked>> {
+fn locked<T>(counted: &Mutex<T>) -> MutexGuard<'_, T> {
     // Counts may be off by one after a panic, which bounds stand.
-    grants.lock().unwrap_or_else(PoisonError::into_inner)
+    counted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -228,7 +227,7 @@ mod tests {
             let _ = keep(count(&alike, &n.to_string(), 5), 5);
         }
         let grants = locked(&alike.grants);
-        let asked = grants.get(&GrantId::from_bytes([1; 16])).unwrap();
+        let asked = locked(grants.get(&GrantId::from_bytes([1; 16])).unwrap());
         assert!(asked.oldest_first.len() <= PROMPTS_MAX && asked.times.len() <= PROMPTS_MAX);
     }
 }

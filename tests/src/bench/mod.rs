@@ -7,6 +7,7 @@ pub mod answers;
 pub mod append;
 pub mod contender;
 pub mod cut;
+pub mod decide;
 pub mod ledger;
 pub mod load;
 pub mod machine;

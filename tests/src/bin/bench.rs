@@ -10,7 +10,8 @@ use std::{
 };
 
 use bench::{
-    Fallible, append, cut, ledger, machine, pass_through, pki::Pki, replay, report, run, scan, start as starting, trace,
+    Fallible, append, cut, decide, ledger, machine, pass_through, pki::Pki, replay, report, run, scan,
+    start as starting, trace,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -93,6 +94,17 @@ enum Command {
         /// Calls
         #[arg(long, default_value_t = 100_000)]
         calls: u64,
+        /// Which calls
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Deciding a call: the rules, cold and warm, and the writer's part.
+    Decide {
+        #[command(flatten)]
+        common: Common,
+        /// Calls
+        #[arg(long, default_value_t = 20_000)]
+        calls: usize,
         /// Which calls
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -251,6 +263,11 @@ fn start(command: Command) -> Fallible<()> {
         Command::Replay { common, calls, seed } => {
             let (text, data) = replay::run(calls, seed)?;
             common.tell("replay", &format!("{}\n\n{text}", machine::describe()), &data)
+        }
+        Command::Decide { common, calls, seed } => {
+            common.pin();
+            let (text, data) = decide::run(calls, seed)?;
+            common.tell("decide", &format!("{}\n\n{text}", machine::describe()), &data)
         }
         Command::Scan { common, each, rounds, corpus, show } => {
             common.pin();

@@ -4,6 +4,7 @@
 //! Everything goes by once: records are read from their bytes, fed and forgotten, so a hundred thousand decisions need no more memory
 //! than a thousand.
 
+pub mod figures;
 mod world;
 
 use std::{

@@ -82,6 +82,8 @@ pub struct Call {
     pub id: CallId,
     /// The command.
     pub command: Command,
+    /// What it was judged with.
+    pub epoch: Arc<Epoch>,
 }
 
 impl World {
@@ -198,7 +200,7 @@ impl World {
             hold,
             slot: !rng.chance(2),
         };
-        Ok(Call { id, command: Command::Call(Box::new(command)) })
+        Ok(Call { id, command: Command::Call(Box::new(command)), epoch: Arc::clone(&grant.epoch) })
     }
 
     /// The end of a call.

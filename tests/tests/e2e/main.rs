@@ -1,0 +1,15 @@
+//! Stories from end to end, through the programs that people run. One target, so that all of it is linked once.
+
+mod calls;
+mod clock;
+mod counsel;
+mod dishonest;
+mod disk;
+mod doors;
+mod ends;
+mod mirror;
+mod retention;
+mod rules;
+mod story;
+mod trace;
+mod witness;
