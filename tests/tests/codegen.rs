@@ -1,6 +1,6 @@
 //! The committed code generated from `proto/` is what the `.proto` files say.
 //!
-//! `ANTEROOM_REGENERATE=1 cargo test -p anteroom-tests --test codegen` writes it anew.
+//! `ANTEROOM_REGENERATE=1 cargo test --release --workspace --test codegen` writes it anew.
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 

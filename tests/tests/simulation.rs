@@ -1,4 +1,4 @@
-//! The simulated world, for a few seeds; `cargo run --release -p anteroom-tests --bin simulate` runs two thousand.
+//! The simulated world, for a few seeds; `cargo run --release --workspace --bin simulate` runs two thousand.
 
 use anteroom_tests::sim;
 

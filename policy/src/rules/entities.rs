@@ -24,7 +24,15 @@ pub(super) struct Grant {
     entities: Entities,
     grant: EntityUid,
     roster: EntityUid,
+    /// Names of types, whose parsing costs more than a rule.
+    person: EntityTypeName,
+    run: EntityTypeName,
+    /// The action of each route, in the order of [`ROUTES`].
+    actions: Vec<EntityUid>,
 }
+
+/// Every route that can be asked for.
+const ROUTES: [Route; 4] = [Route::Chat, Route::Completions, Route::Embeddings, Route::Responses];
 
 /// A request with all it speaks of.
 pub(super) struct Asked {
@@ -51,14 +59,16 @@ impl Grant {
             entities.push(Entity::new(uid("Run", run.id.as_str())?, planned(run), parent(&grant)).map_err(text)?);
         }
         let entities = Entities::from_entities(entities, Some(schema)).map_err(text)?;
-        Ok(Self { entities, grant, roster })
+        let kind = |name: &str| name.parse::<EntityTypeName>().map_err(text);
+        let actions = ROUTES.iter().map(|route| uid("Action", action_name(*route))).collect::<Result<_, _>>()?;
+        Ok(Self { entities, grant, roster, person: kind("Person")?, run: kind("Run")?, actions })
     }
 }
 
 /// Puts the question together.
 pub(super) fn ask(grant: &Grant, facts: &Facts, schema: &Schema) -> Result<Asked, String> {
-    let person = uid("Person", &facts.pseudonym)?;
-    let run = uid("Run", &facts.run)?;
+    let named = |kind: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id));
+    let (person, run) = (named(&grant.person, &facts.pseudonym), named(&grant.run, &facts.run));
     let parents = HashSet::from([grant.roster.clone()]);
     let entity = Entity::new(person.clone(), person_attributes(facts), parents).map_err(text)?;
     let entities = grant.entities.clone().add_entities([entity], Some(schema)).map_err(text)?;
@@ -68,7 +78,8 @@ pub(super) fn ask(grant: &Grant, facts: &Facts, schema: &Schema) -> Result<Asked
         }
     }
     let route = Route::parse(&facts.route).ok_or("the route is unknown")?;
-    let action = uid("Action", action_name(route))?;
+    let action = ROUTES.iter().position(|known| *known == route).and_then(|place| grant.actions.get(place));
+    let action = action.ok_or("the route has no action")?.clone();
     let context = Context::from_pairs(context(facts, run)?).map_err(text)?;
     let request = Request::new(person, action, grant.grant.clone(), context, Some(schema)).map_err(text)?;
     Ok(Asked { request, entities })

@@ -89,11 +89,7 @@ impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { target, seed, run, why, input } = self;
         writeln!(f, "fuzz: {target}, seed {seed}, input {run}: {why}")?;
-        write!(
-            f,
-            "again: cargo run --release -p anteroom-tests --bin fuzz -- --target {target} --input {}",
-            input.display()
-        )
+        write!(f, "again: cargo run --release --workspace --bin fuzz -- --target {target} --input {}", input.display())
     }
 }
 

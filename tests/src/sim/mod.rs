@@ -58,7 +58,7 @@ impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { seed, step, why } = self;
         writeln!(f, "seed {seed}, step {step}: {why}")?;
-        write!(f, "again: cargo run --release -p anteroom-tests --bin simulate -- --seed {seed} --steps {step}")
+        write!(f, "again: cargo run --release --workspace --bin simulate -- --seed {seed} --steps {step}")
     }
 }
 

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    past::{self, Where},
+    past::{self, Eras, Where},
     replay, shown, source,
     test::{answer, read},
 };
@@ -91,7 +91,7 @@ pub(crate) async fn run(ctx: &Ctx, args: &DiffArgs) -> Result<(), Fail> {
     let base: Option<&Terms> = base.map(|terms| &**terms);
     let (a, b) = (source::either(ctx, &args.a, base)?, source::either(ctx, &args.b, base)?);
     let mut shown = rules(&a, &b)?;
-    let (before, after) = (source::epoch(a)?, source::epoch(b)?);
+    let (before, after) = (source::epoch(a.clone())?, source::epoch(b.clone())?);
     if let Some(path) = &args.cases {
         for case in read(ctx, path)? {
             let ((was, _), (is, by)) = (answer(&case, &before)?, answer(&case, &after)?);
@@ -100,10 +100,11 @@ pub(crate) async fn run(ctx: &Ctx, args: &DiffArgs) -> Result<(), Fail> {
             }
         }
     }
-    shown.calls = past.map(|(grant, past)| {
-        let without_facts = past.without_facts;
-        replay::counted(grant, without_facts, past::compare(past.calls, &before, &after))
-    });
+    if let Some((grant, past)) = past {
+        let (before, after) = (Eras::new(&a, &past.added)?, Eras::new(&b, &past.added)?);
+        let compared = past::compare(past.calls, &before, &after);
+        shown.calls = Some(replay::counted(grant, past.without_facts, compared));
+    }
     match ctx.out.format() {
         Format::Table => ctx.out.raw(in_words(&shown, args.cases.as_deref()).as_bytes()),
         Format::Json | Format::Jsonl => ctx.out.told(&[], &shown),

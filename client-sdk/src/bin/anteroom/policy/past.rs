@@ -11,6 +11,7 @@ use anteroom_policy::{
     event::{Entered, Event},
     judge::{Epoch, Verdict, judge_uncached},
     refusal::Refusal,
+    rules::{Added, Side},
 };
 use anteroom_proto::{ledger::scope::Scope, names::GrantId, rpc::Facts, statement::terms::Terms, time::At};
 use anteroom_sdk::mirror::{Mirror, MirrorError, Progress, check};
@@ -22,6 +23,7 @@ use crate::{
     context::Ctx,
     fail::Fail,
     mirror::Trust,
+    policy::source,
     progress::Bar,
 };
 
@@ -41,6 +43,8 @@ pub(crate) struct Call {
     pub(crate) index: u64,
     pub(crate) at: At,
     pub(crate) facts: Facts,
+    /// How many times rules had been added to the grant by then.
+    added: usize,
     /// What the rules said then, where the record tells.
     recorded: Option<Verdict>,
 }
@@ -52,6 +56,27 @@ pub(crate) struct Past {
     pub(crate) calls: Vec<Call>,
     /// Calls that were refused before the rules were asked, or whose facts this reader cannot open.
     pub(crate) without_facts: u64,
+    /// Rules that were added to the grant since it was signed, in their order.
+    pub(crate) added: Vec<Added>,
+}
+
+/// Rules as they were at each time of a grant: those of the terms, and with each addition one more.
+pub(crate) struct Eras {
+    epochs: Vec<Epoch>,
+}
+
+impl Eras {
+    /// Compiles them all.
+    pub(crate) fn new(terms: &Terms, added: &[Added]) -> Result<Self, Fail> {
+        let so_far =
+            (0..=added.len()).map(|times| source::epoch_with(terms.clone(), added.get(..times).unwrap_or(added)));
+        Ok(Self { epochs: so_far.collect::<Result<_, _>>()? })
+    }
+
+    /// Those that a call met.
+    fn of(&self, call: &Call) -> Option<&Epoch> {
+        self.epochs.get(call.added).or_else(|| self.epochs.last())
+    }
 }
 
 /// A call judged twice.
@@ -133,7 +158,13 @@ fn mirrored(ctx: &Ctx, scope: Scope, dir: &Path, trust: &Trust) -> Result<Past, 
 impl Call {
     /// A call that nobody recorded.
     pub(crate) const fn new(index: u64, at: At, facts: Facts, recorded: Option<Verdict>) -> Self {
-        Self { index, at, facts, recorded }
+        Self { index, at, facts, added: 0, recorded }
+    }
+
+    /// Made after rules had been added so many times.
+    pub(crate) const fn after(mut self, added: usize) -> Self {
+        self.added = added;
+        self
     }
 }
 
@@ -141,6 +172,10 @@ impl Past {
     fn take(&mut self, entered: &Entered) {
         if let Event::GrantOffered { terms, .. } = &entered.event {
             self.terms = Some(Arc::clone(terms));
+        } else if let Event::RulesAdded { narrowing, .. } = &entered.event {
+            let of_lab = self.terms.as_ref().is_some_and(|terms| terms.lab.org == narrowing.by);
+            let side = if of_lab { Side::Lab } else { Side::Agency };
+            self.added.push(Added { side, text: narrowing.rules.clone() });
         } else if let Event::CallAdmitted(call) = &entered.event {
             self.call(entered, Some(call.facts.as_ref()), Some(Verdict::Allow));
         } else if let Event::CallRefused(refused) = &entered.event {
@@ -153,7 +188,10 @@ impl Past {
         // Facts without a route are those that stand closed.
         let facts = facts.and_then(|facts| Facts::decode(facts).ok()).filter(|facts| !facts.route.is_empty());
         match facts {
-            Some(facts) => self.calls.push(Call { index: entered.index, at: entered.at, facts, recorded }),
+            Some(facts) => {
+                let added = self.added.len();
+                self.calls.push(Call { index: entered.index, at: entered.at, facts, added, recorded });
+            }
             None => self.without_facts = self.without_facts.saturating_add(1),
         }
     }
@@ -165,10 +203,11 @@ impl Past {
 }
 
 /// Judges every call by both, afresh.
-pub(crate) fn compare(calls: Vec<Call>, before: &Epoch, after: &Epoch) -> Compared {
+pub(crate) fn compare(calls: Vec<Call>, before: &Eras, after: &Eras) -> Compared {
     let (mut compared, mut bar) = (Compared::default(), Bar::new());
     let all = u64::try_from(calls.len()).unwrap_or(u64::MAX);
     for call in calls {
+        let (Some(before), Some(after)) = (before.of(&call), after.of(&call)) else { continue };
         let [before, after] = [before, after].map(|epoch| {
             let judgement = judge_uncached(epoch, &call.facts);
             (judgement.verdict, judgement.reasons)

@@ -10,8 +10,8 @@ use anteroom_proto::{names::GrantId, statement::terms::Terms};
 use serde::Serialize;
 
 use super::{
-    past::{self, Compared, Judged, Where, word},
-    source::{self, Which},
+    past::{self, Compared, Eras, Judged, Where, word},
+    source::Which,
 };
 use crate::{
     context::Ctx,
@@ -82,7 +82,7 @@ pub(crate) async fn run(ctx: &Ctx, grant: GrantId, from: &Where, which: &Which) 
         Some(_) => which.read(ctx)?,
         None => which.over(ctx, signed.clone())?,
     };
-    let (before, after) = (source::epoch(signed)?, source::epoch(candidate)?);
+    let (before, after) = (Eras::new(&signed, &past.added)?, Eras::new(&candidate, &past.added)?);
     let without_facts = past.without_facts;
     let shown = counted(grant, without_facts, past::compare(past.calls, &before, &after));
     match ctx.out.format() {
@@ -184,6 +184,7 @@ pub(crate) fn in_words(shown: &Shown) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
+    use anteroom_policy::rules::{Added, Side};
     use anteroom_proto::time::At;
 
     use super::*;
@@ -209,7 +210,7 @@ mod tests {
         let mut after = before.clone();
         additions.clone_into(&mut after.policy.additions);
         let grant = before.grant;
-        let (before, after) = (source::epoch(before).unwrap(), source::epoch(after).unwrap());
+        let (before, after) = (Eras::new(&before, &[]).unwrap(), Eras::new(&after, &[]).unwrap());
         counted(grant, 1, past::compare(calls, &before, &after))
     }
 
@@ -231,6 +232,28 @@ mod tests {
         assert!(shown.by_day.contains_key("2026-11-20") && shown.by_day.contains_key("2026-01-05"));
         let none = compared(calls, "");
         assert_eq!((none.would_be_refused, none.changed.len(), none.other_reasons), (0, 0, 0));
+    }
+
+    #[test]
+    fn calls_are_judged_with_what_had_been_added_when_they_were_made() {
+        let terms = sample::terms().unwrap();
+        let mut candidate = terms.clone();
+        candidate.policy.additions =
+            "@id(\"quiet\") forbid (principal, action, resource) when { context.stream };".to_owned();
+        let text = "@id(\"no-seeds\") forbid (principal, action, resource) when { context.seed };".to_owned();
+        let added = [Added { side: Side::Agency, text }];
+        let seeds = calls(&["seed = true", "seed = true"]);
+        let times = seeds.into_iter().enumerate().map(|(times, call)| call.after(times)).collect();
+        let eras = |terms| Eras::new(terms, &added).unwrap();
+        let compared = past::compare(times, &eras(&terms), &eras(&candidate));
+        assert_eq!((compared.judged, compared.changed.len(), compared.other_reasons), (2, 0, 0));
+        let both = calls(&["seed = true\nstream = true"]).remove(0).after(1);
+        let compared = past::compare(vec![both], &eras(&terms), &eras(&candidate));
+        assert_eq!(
+            (compared.changed.len(), compared.other_reasons),
+            (0, 1),
+            "refused before and after, for more reasons"
+        );
     }
 
     #[test]

@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use anteroom_policy::{judge::Epoch, rules::RulesError};
+use anteroom_policy::{
+    judge::Epoch,
+    rules::{Added, RulesError},
+};
 use anteroom_proto::statement::terms::Terms;
 use clap::Args;
 
@@ -73,7 +76,12 @@ pub(crate) fn either(ctx: &Ctx, path: &Path, base: Option<&Terms>) -> Result<Ter
 
 /// The rules of terms, compiled.
 pub(crate) fn epoch(terms: Terms) -> Result<Epoch, Fail> {
-    Epoch::new(Arc::new(terms)).map_err(|error| {
+    epoch_with(terms, &[])
+}
+
+/// The rules of terms with those added since, compiled.
+pub(crate) fn epoch_with(terms: Terms, added: &[Added]) -> Result<Epoch, Fail> {
+    Epoch::with(Arc::new(terms), added).map_err(|error| {
         let next = if matches!(error, RulesError::Baseline { .. }) {
             "use the `anteroom` that the terms were made with"
         } else {

@@ -67,7 +67,8 @@ fn texts() -> Vec<(&'static str, String)> {
     let image = format!("![plot](data:image/png;base64,{})\nThe plot shows the second run.\n", BASE64.encode(&noise));
     let foreign = "Комиссия собралась дважды, протокол приложен. 会议于周二举行，结果已公布。 Größe und Länge prüfen; \
         l’été à Orléans. Η συνεδρίαση αναβλήθηκε. 회의는 화요일에 열렸다. 🙂 ";
-    let prefixes = "eyJ-sk-ant-glpat-xoxb-1-sk-proj-nvapi-hvs.a-tskey-auth-a-SG.-CFPAT-figd_password: \"-----BEGIN ";
+    let prefixes =
+        "eyJ- sk-ant- glpat- xoxb-1- sk-proj- nvapi- hvs.a- tskey-auth-a- SG.- CFPAT- figd_ password: \" -----BEGIN ";
     vec![
         ("ordinary prompts", fill(&kept(0))),
         ("code", fill(&kept(1))),

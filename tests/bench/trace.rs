@@ -180,7 +180,7 @@ fn recall(library: &Library, answers: &Filled, dice: &mut Dice) -> Fallible<(Str
     let mut rows = Vec::new();
     for edit in EDITS {
         for length in LENGTHS {
-            let (mut tried, mut named, mut first, mut others) = (0, 0, 0, 0);
+            let (mut tried, mut named, mut first, mut named_by_3, mut others) = (0, 0, 0, 0, 0);
             let mut latencies = Latencies::default();
             for (number, text) in &answers.known {
                 let chars: Vec<char> = text.chars().collect();
@@ -193,6 +193,8 @@ fn recall(library: &Library, answers: &Filled, dice: &mut Dice) -> Fallible<(Str
                 tried += 1;
                 named += usize::from(found.iter().any(|found| number_of(found.call) == *number));
                 first += usize::from(found.first().is_some_and(|found| number_of(found.call) == *number));
+                let by_3 = found.iter().any(|found| number_of(found.call) == *number && found.matched >= 3);
+                named_by_3 += usize::from(by_3);
                 others += found.iter().filter(|found| number_of(found.call) != *number).count();
             }
             let share = |count: usize| count as f64 * 100.0 / f64::from(tried.max(1) as u32);
@@ -202,11 +204,12 @@ fn recall(library: &Library, answers: &Filled, dice: &mut Dice) -> Fallible<(Str
                 length.to_string(),
                 format!("{:.1}", share(named)),
                 format!("{:.1}", share(first)),
+                format!("{:.1}", share(named_by_3)),
                 round(others as f64 / f64::from(tried.max(1) as u32)),
                 round(p50 / 1e3),
                 round(p99 / 1e3),
             ]);
-            rows.push(json!({"edit": edit, "characters": length, "tried": tried, "named": named, "first": first,
+            rows.push(json!({"edit": edit, "characters": length, "tried": tried, "named": named, "first": first, "named_by_3": named_by_3,
                 "others": others, "lookup_p50_us": p50, "lookup_p99_us": p99}));
         }
     }

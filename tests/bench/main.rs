@@ -1,6 +1,6 @@
 //! `bench`: what the broker costs. `tests/bench/README.md` says how to repeat it.
 
-#[path = "../bench/mod.rs"]
+#[path = "mod.rs"]
 mod bench;
 
 use std::{
@@ -169,7 +169,7 @@ struct Common {
     /// Write NAME.json and NAME.md into this folder, too
     #[arg(long)]
     out: Option<PathBuf>,
-    /// The broker's program; the one beside this program by default
+    /// The broker's program; the one of the same build by default
     #[arg(long)]
     broker: Option<PathBuf>,
     /// Pin nothing
@@ -181,7 +181,12 @@ impl Common {
     fn broker(&self) -> Fallible<PathBuf> {
         match &self.broker {
             Some(program) => Ok(program.clone()),
-            None => Ok(std::env::current_exe()?.with_file_name("anteroom-broker")),
+            // Examples are built into a folder beside the programs.
+            None => {
+                let own = std::env::current_exe()?;
+                let folder = own.parent().and_then(Path::parent).ok_or("this program has no folder")?;
+                Ok(folder.join("anteroom-broker"))
+            }
         }
     }
 
