@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
-use anteroom_policy::refusal::Refusal;
+use anteroom_policy::refusal::{Class, Refusal};
 use anteroom_proto::{names::CallId, rpc::Marking};
 use bytes::Bytes;
 use futures_util::stream;
@@ -86,12 +86,19 @@ pub(super) async fn run(desk: &Desk, asked: Asked) -> Answer {
         let (error, known) = match tried {
             Tried::Answered(answer) => {
                 tracing::info!(%call, client, status = answer.response.status().as_u16(), "answered");
+                if held.end.is_none() {
+                    // The first call of a grant fixes its window.
+                    desk.grants.changed();
+                }
                 return answer;
             }
             Tried::Failed(error, known) => (error, known),
         };
         let code = error.refused().map(|refused| refused.code.clone()).unwrap_or_default();
         tracing::info!(%call, client, code, "not answered");
+        if Refusal::from_code(&code).is_some_and(|refusal| refusal.class() == Class::Ended) {
+            desk.grants.changed();
+        }
         if !renewed && wants_another_credential(&code) {
             renewed = true;
             if desk.grants.renew(held.grant, caller.config().credential).await {

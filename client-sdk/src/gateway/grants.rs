@@ -6,7 +6,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -67,6 +70,19 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// As the broker tells of it, before anybody calls.
+    pub(super) fn told(
+        grant: GrantId,
+        phase: &str,
+        end: Option<At>,
+        budgets: BTreeMap<String, u64>,
+        terms: impl Into<Arc<Terms>>,
+    ) -> Self {
+        let caller = Err("no run credential of this folder's workload is in force".into());
+        let (phase, terms) = (phase.to_owned(), terms.into());
+        Self { grant, phase, start: None, end, budgets, terms, caller, fetched: Instant::now() }
+    }
+
     /// Whether calls may pass now or after a pause, as far as is known.
     pub(super) fn in_force(&self) -> bool {
         matches!(self.phase.as_str(), "accepted" | "active" | "paused")
@@ -118,6 +134,8 @@ pub(super) struct Grants {
     held: Mutex<BTreeMap<GrantId, Held>>,
     /// When the broker was asked last; held while it is asked, so that requests that come together ask once.
     looked: tokio::sync::Mutex<Option<Instant>>,
+    /// Something happened since that changes how they stand.
+    changed: AtomicBool,
     _renewal: Option<Renewal>,
     _witness: Option<Running>,
 }
@@ -150,6 +168,7 @@ impl Grants {
             keeper,
             held: Mutex::default(),
             looked: tokio::sync::Mutex::new(None),
+            changed: AtomicBool::new(false),
             _renewal: renewal,
             _witness: witness,
         };
@@ -175,10 +194,16 @@ impl Grants {
         self.held().get(&grant).cloned()
     }
 
-    /// Asks the broker how things stand, unless that was done within `not_within`.
+    /// What is known is older than something that happened, such as an end that a call was told.
+    pub(super) fn changed(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks the broker how things stand, unless that was done within `not_within` and nothing has changed since.
     pub(super) async fn look(&self, not_within: Duration) -> Result<(), HomeError> {
         let mut looked = self.looked.lock().await;
-        if looked.is_some_and(|at| at.elapsed() < not_within) {
+        let changed = self.changed.swap(false, Ordering::Relaxed);
+        if !changed && looked.is_some_and(|at| at.elapsed() < not_within) {
             return Ok(());
         }
         let summaries = self.home.grants(&self.channel).await;
@@ -209,16 +234,9 @@ impl Grants {
                 }
             },
         };
-        let mut held = Held {
-            grant,
-            phase: summary.phase.clone(),
-            start: instant(summary.start_ms),
-            end: instant(summary.end_ms),
-            budgets: summary.budgets.iter().map(left).collect(),
-            terms,
-            caller: Err("the grant has ended".into()),
-            fetched: Instant::now(),
-        };
+        let budgets = summary.budgets.iter().map(left).collect();
+        let mut held = Held::told(grant, &summary.phase, instant(summary.end_ms), budgets, terms);
+        held.start = instant(summary.start_ms);
         match known {
             // Of a grant that ended the caller stays, so that the broker itself says no, on record.
             Some(known) if !held.in_force() || !known.is_stale(system::now()) => {
@@ -227,7 +245,7 @@ impl Grants {
             }
             Some(known) => self.fetch(&mut held, known.caller).await,
             None if held.in_force() => {
-                let none = Err("no run credential was looked for yet".into());
+                let none = held.caller.clone();
                 self.fetch(&mut held, none).await;
             }
             None => {}

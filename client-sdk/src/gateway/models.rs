@@ -142,3 +142,47 @@ pub(super) fn list(all: &[Held], now: At) -> Value {
     let data: Vec<Value> = offered(all, now).iter().map(|(id, held)| entry(id, held)).collect();
     json!({"object": "list", "data": data})
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::verify::world::World;
+
+    /// A grant of which nobody here can call.
+    fn held(seed: u8, phase: &str, end: i64, variants: &[&str]) -> Held {
+        let mut terms = World::new().terms;
+        terms.model.variants = variants.iter().filter_map(|name| name.parse().ok()).collect();
+        Held::told(GrantId::from_bytes([seed; 16]), phase, Some(At::clamped(end)), BTreeMap::new(), terms)
+    }
+
+    #[test]
+    fn a_line_goes_by_its_name_and_each_of_several_variants_by_its_own() {
+        let (one, two) = (held(1, "active", 9, &["standard"]), held(1, "active", 9, &["standard", "raw"]));
+        let line = one.terms.model.line.to_string();
+        assert_eq!(names(&one), [line.clone()]);
+        assert_eq!(names(&two), [line.clone(), format!("{line}:standard"), format!("{line}:raw")]);
+        assert!(lends(&one, &line) && lends(&one, &format!("{line}:standard")) && !lends(&one, &format!("{line}:raw")));
+        assert!(!lends(&one, "other") && !lends(&one, &format!("{line}:")) && !lends(&one, ""));
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_apart_from_what_has_ended() {
+        let code = |all: &[Held], model: &str| {
+            chosen(all, model, At::clamped(5))
+                .map(|held| held.grant)
+                .map_err(|problem| (problem.status().as_u16(), problem.code().to_owned()))
+        };
+        let line = held(1, "active", 9, &["standard"]).terms.model.line.to_string();
+        let no = |status, code: &str| Err((status, code.to_owned()));
+        assert_eq!(code(&[held(1, "active", 9, &["standard"])], &line), no(403, "no_credential"));
+        assert_eq!(code(&[held(1, "withdrawn", 9, &["standard"])], &line), no(403, "grant_withdrawn"));
+        assert_eq!(code(&[held(1, "active", 5, &["standard"])], &line), no(403, "grant_expired"));
+        assert_eq!(code(&[held(1, "active", 9, &["standard"])], "other"), no(404, "model_not_found"));
+        assert_eq!(code(&[], &line), no(404, "model_not_found"));
+        // One in force is asked before one that is over, even if that ended later.
+        let both = [held(1, "withdrawn", 99, &["standard"]), held(2, "active", 9, &["standard"])];
+        assert_eq!(code(&both, &line), no(403, "no_credential"));
+    }
+}

@@ -195,12 +195,8 @@ async fn read(
 
 /// The model asked for, and whether to stream. Everything else about a body is the broker's to judge.
 fn peek(desk: &Desk, body: &[u8]) -> Result<(String, bool), Problem> {
-    let invalid = |message: &str| Problem::own(StatusCode::BAD_REQUEST, "body_invalid", message);
-    let fields: HashMap<Cow<'_, str>, &RawValue> =
-        serde_json::from_slice(body).map_err(|_| invalid("the body is not one JSON object"))?;
-    let stream = fields.get("stream").is_some_and(|stream| stream.get() == "true");
-    if let Some(model) = fields.get("model") {
-        let model = serde_json::from_str(model.get()).map_err(|_| invalid("`model` is a text").about("model"))?;
+    let (model, stream) = named(body)?;
+    if let Some(model) = model {
         return Ok((model, stream));
     }
     let all = desk.grants.all();
@@ -208,5 +204,39 @@ fn peek(desk: &Desk, body: &[u8]) -> Result<(String, bool), Problem> {
         // The broker says what is missing, on record.
         [(only, _)] => Ok((only.clone(), stream)),
         _ => Err(invalid("`model` is missing; GET /v1/models lists those at hand").about("model")),
+    }
+}
+
+fn invalid(message: &str) -> Problem {
+    Problem::own(StatusCode::BAD_REQUEST, "body_invalid", message)
+}
+
+/// The two fields of a body that are looked at here. Of a name that is there twice the last counts; the broker refuses such a body.
+fn named(body: &[u8]) -> Result<(Option<String>, bool), Problem> {
+    let fields: HashMap<Cow<'_, str>, &RawValue> =
+        serde_json::from_slice(body).map_err(|_| invalid("the body is not one JSON object"))?;
+    let stream = fields.get("stream").is_some_and(|stream| stream.get() == "true");
+    let model = fields.get("model").map(|model| serde_json::from_str(model.get()));
+    Ok((model.transpose().map_err(|_| invalid("`model` is a text").about("model"))?, stream))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_body_the_model_and_the_stream_are_looked_at_and_nothing_else() {
+        let found = |body: &str| named(body.as_bytes()).map_err(|problem| problem.error().to_string());
+        let aurora = Some("aurora".to_owned());
+        assert_eq!(found(r#"{"model":"aurora","stream":true,"x":[{"stream":false}]}"#), Ok((aurora.clone(), true)));
+        assert_eq!(found(r#" {"mod\u0065l" : "auror\u0061", "stream" : true } "#), Ok((aurora.clone(), true)));
+        for stream in ["false", "null", "1", r#""true""#, "[true]"] {
+            assert_eq!(found(&format!(r#"{{"model":"aurora","stream":{stream}}}"#)), Ok((aurora.clone(), false)));
+        }
+        assert_eq!(found("{}"), Ok((None, false)));
+        for body in ["", "[]", "7", "{", r#"{"model":"a"} {}"#, r#"{"model":7}"#, "\u{0}"] {
+            assert!(found(body).is_err(), "{body}");
+        }
+        assert!(named(b"{\"model\":\"\xff\"}").is_err());
     }
 }

@@ -138,14 +138,6 @@ impl Gateway {
         exchange(self.connect().await, bytes).await
     }
 
-    /// Sends bytes and reads the status alone, of an answer that may have no body.
-    ///
-    /// # Panics
-    /// Nothing that reads as an answer comes back.
-    pub async fn send_status(&self, bytes: &[u8]) -> u16 {
-        self.send(bytes).await.status
-    }
-
     /// A connection.
     ///
     /// # Panics
