@@ -22,6 +22,7 @@ use anteroom_tests::e2e::{
     broker::Broker,
     command,
     gateway::{Gateway, Reply, exchange},
+    liar::{Liar, Lies},
     scene::{LONG, SLOW, Scene, plan, plan_of},
     wait::{soon, until},
 };
@@ -512,5 +513,38 @@ async fn a_declared_marking_travels_and_can_only_rise() {
     let raised = usual.post_with(CHAT, &["x-anteroom-marking: CUI"], &body).await;
     assert_eq!(raised.error(), (422, "broker_denied".to_owned()));
     assert_eq!(scene.model.counts().requests, 1);
+    broker.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_does_not_verify_never_ends_like_a_whole_one() {
+    let (scene, mut broker) = Scene::start(AT_ONCE).await;
+    scene.cast.granted(&plan()).await.unwrap();
+    let liar = Liar::start(&broker.data(), &scene.cast.lab, &scene.cast.agency).await.unwrap();
+    let address = liar.address().to_string();
+    let gateway = Gateway::start(scene.cast.agency.dir(), &["--addr", &address]).await;
+    let honest = gateway.post(CHAT, &chat("honest", 4, true)).await;
+    assert!(honest.text().ends_with("data: [DONE]\n\n"), "{}", honest.text());
+    // One event of the answer is held back on the way.
+    liar.tell(Lies {
+        stream: Box::new(|mut said| {
+            said.remove(2);
+            said
+        }),
+        complete: Box::new(|mut told| {
+            told.body = told.body.to_vec().repeat(2).into();
+            told
+        }),
+        ..Lies::default()
+    });
+    let streamed = gateway.post(CHAT, &chat("streamed", 4, true)).await;
+    assert_eq!((streamed.status, streamed.whole), (200, true));
+    let events = streamed.events();
+    let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
+    assert_eq!(last["error"]["code"], "verification_failed", "{}", streamed.text());
+    assert!(events.len() > 3 && !streamed.text().contains("[DONE]"));
+    let whole = gateway.post(CHAT, &chat("whole", 4, false)).await;
+    assert_eq!(whole.error(), (502, "verification_failed".to_owned()));
+    assert_eq!(whole.header("x-should-retry"), Some("false"));
     broker.kill().await;
 }

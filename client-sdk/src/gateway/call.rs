@@ -94,7 +94,13 @@ pub(super) async fn run(desk: &Desk, asked: Asked) -> Answer {
             }
             Tried::Failed(error, known) => (error, known),
         };
-        let code = error.refused().map(|refused| refused.code.clone()).unwrap_or_default();
+        let code = match error.refused() {
+            Some(refused) => refused.code.clone(),
+            None => {
+                tracing::warn!(%call, %error, "a call failed");
+                Problem::failed(&error).code().to_owned()
+            }
+        };
         tracing::info!(%call, client, code, "not answered");
         if Refusal::from_code(&code).is_some_and(|refusal| refusal.class() == Class::Ended) {
             desk.grants.changed();
