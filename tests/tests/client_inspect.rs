@@ -18,10 +18,19 @@ use anteroom_tests::e2e::{
 use serde_json::Value;
 
 async fn inspect(program: &Path, gateway: &Gateway, scene: &Scene, logs: &str, more: &[&str]) -> Output {
+    // It takes tasks from the folder that it runs in.
+    std::fs::copy(script("inspect_task.py"), scene.dir().join("inspect_task.py")).unwrap();
     let mut command = tool(program, gateway, scene.dir());
     command.env("ANTEROOM_GATE_API_KEY", &gateway.token).env("ANTEROOM_GATE_BASE_URL", gateway.base_url());
-    command.arg("eval").arg(script("inspect_task.py"));
-    command.args(["--model", &format!("openai-api/anteroom-gate/{LINE}"), "--display", "plain", "--log-model-api"]);
+    command.args([
+        "eval",
+        "inspect_task.py",
+        "--model",
+        &format!("openai-api/anteroom-gate/{LINE}"),
+        "--display",
+        "plain",
+        "--log-model-api",
+    ]);
     command.args(["--log-format", "json", "--log-dir", logs]).args(more);
     soon("an evaluation", command.output()).await.unwrap()
 }
@@ -72,7 +81,7 @@ async fn an_evaluation_runs_and_its_log_names_the_calls_of_the_ledger() {
     let output = inspect(&program, &gateway, &scene, "after", &[]).await;
     let log = log(&scene, "after");
     assert_eq!(log["status"], "error", "{}", String::from_utf8_lossy(&output.stdout));
-    assert!(log["error"]["message"].as_str().unwrap_or_default().contains("grant_withdrawn"), "{}", log["error"]);
+    assert!(log["error"].to_string().contains("grant_withdrawn"), "{}", log["error"]);
     assert!(log.pointer("/results/scores/0/metrics/accuracy/value").is_none(), "nothing was scored");
     assert_eq!(scene.model.asked().len(), 6);
     broker.kill().await;
