@@ -10,10 +10,9 @@ use anteroom_policy::event::Event;
 use anteroom_proto::statement::terms::Features;
 use anteroom_tests::e2e::{
     book::Book,
-    client::{program, script, tool},
+    client::{program, run, script, tool},
     gateway::Gateway,
     scene::{Scene, plan},
-    wait::soon,
 };
 use serde_json::Value;
 
@@ -32,7 +31,7 @@ async fn inspect(program: &Path, gateway: &Gateway, scene: &Scene, logs: &str, m
         "--log-model-api",
     ]);
     command.args(["--log-format", "json", "--log-dir", logs]).args(more);
-    soon("an evaluation", command.output()).await.unwrap()
+    run(command).await
 }
 
 /// The one log in a folder.

@@ -6,10 +6,9 @@ use std::{path::Path, process::Output, time::Duration};
 
 use anteroom_broker::demo::cast::LINE;
 use anteroom_tests::e2e::{
-    client::{program, script, tool},
+    client::{program, run, script, tool},
     gateway::Gateway,
     scene::{Scene, plan},
-    wait::soon,
 };
 use serde_json::Value;
 
@@ -20,7 +19,7 @@ async fn lm_eval(program: &Path, gateway: &Gateway, scene: &Scene, out: &str) ->
     let model = format!("model={LINE},base_url={url},num_concurrent=2,max_retries=3");
     command.args(["--model", "local-chat-completions", "--model_args", &model, "--apply_chat_template"]);
     command.arg("--include_path").arg(script("lm_eval")).args(["--tasks", "echoes", "--output_path", out]);
-    soon("an evaluation", command.output()).await.unwrap()
+    run(command).await
 }
 
 /// The one file of results below a folder.

@@ -2,7 +2,8 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Output, Stdio},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -12,6 +13,9 @@ use tokio::{
 };
 
 use super::{gateway::Gateway, programs, wait::soon};
+
+/// Longest run of a tool. It is no expectation: tools load for long on a busy machine, and only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A program of the packages' folder of that name. Without it the test says so and, where `CI` is set, fails.
 ///
@@ -43,6 +47,17 @@ pub fn tool(program: &Path, gateway: &Gateway, folder: &Path) -> Command {
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("NO_COLOR", "1");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
+}
+
+/// Runs a tool to its end.
+///
+/// # Panics
+/// It cannot be started, or does not end.
+pub async fn run(mut command: Command) -> Output {
+    match tokio::time::timeout(PATIENCE, command.output()).await {
+        Ok(output) => output.expect("the tool can be started"),
+        Err(_) => panic!("waited {PATIENCE:?} in vain for {command:?}"),
+    }
 }
 
 /// A script that says what it sees, one line of JSON at a time.
