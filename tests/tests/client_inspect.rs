@@ -80,7 +80,8 @@ async fn an_evaluation_runs_and_its_log_names_the_calls_of_the_ledger() {
     let output = inspect(&program, &gateway, &scene, "after", &[]).await;
     let log = log(&scene, "after");
     assert_eq!(log["status"], "error", "{}", String::from_utf8_lossy(&output.stdout));
-    assert!(log["error"].to_string().contains("grant_withdrawn"), "{}", log["error"]);
+    let why = log["error"]["message"].as_str().unwrap_or_default();
+    assert!(why.contains("403") && why.contains("the lab has withdrawn the grant"), "{why}");
     assert!(log.pointer("/results/scores/0/metrics/accuracy/value").is_none(), "nothing was scored");
     assert_eq!(scene.model.asked().len(), 6);
     broker.kill().await;

@@ -86,7 +86,8 @@ impl Door {
         hmac::verify(&self.key, token, self.tag.as_ref()).is_ok()
     }
 
-    /// Two ways to say where a body ends are one too many.
+    /// Two ways to say where a body ends are one too many. The HTTP layer itself takes a length beside chunks away, and such a
+    /// request is the last on its connection; were both ever shown, it would be refused here.
     fn framing(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let ambiguous = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH)
             || headers.get_all(CONTENT_LENGTH).iter().count() > 1

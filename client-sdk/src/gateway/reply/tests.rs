@@ -28,7 +28,6 @@ fn calls_get_the_replies_that_are_promised() {
         "budget_held",
         "line_budget_held",
         "rate_limited",
-        "calls_remembered",
         "grant_paused",
         "broker_denied",
         "tokens_exceeded",
@@ -76,7 +75,6 @@ line_budget_spent: 403 line_budget_spent never
 budget_held: 429 budget_held 2 s
 line_budget_held: 429 line_budget_held 2 s
 rate_limited: 429 rate_limited 2 s
-calls_remembered: 429 calls_remembered 60 s
 grant_paused: 503 paused 30 s
 broker_denied: 422 broker_denied never
 tokens_exceeded: 422 tokens_exceeded never
