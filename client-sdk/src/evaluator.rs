@@ -85,6 +85,15 @@ pub struct CallerConfig {
     pub marking: Option<Marking>,
 }
 
+/// What one call may differ in from what its caller is configured with.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct CallOptions {
+    /// Its identifier, for whoever has to know it beforehand; absent means a new one. One identifier is one call.
+    pub call: Option<CallId>,
+    /// Declared marking in place of the configured one.
+    pub marking: Option<Marking>,
+}
+
 /// Calls a model under one grant, run and credential. Shared by any number of tasks.
 #[derive(Clone, Debug)]
 pub struct Evaluator {
@@ -198,6 +207,12 @@ impl Evaluator {
         &self.keeper
     }
 
+    /// Under what it calls.
+    #[must_use]
+    pub fn config(&self) -> &CallerConfig {
+        &self.config
+    }
+
     /// Goes on with a renewed credential, fetching the dossier that holds it. Other clones of this value stay as they are.
     ///
     /// # Errors
@@ -216,7 +231,15 @@ impl Evaluator {
     /// The broker refuses, the connection breaks ([`Error::AnswerLost`] if the call is on record), or something shown does not
     /// hold.
     pub async fn complete(&self, route: Route, body: Bytes) -> Result<Answer, Error> {
-        let prepared = self.prepare(route, body).await?;
+        self.complete_with(route, body, CallOptions::default()).await
+    }
+
+    /// As [`Evaluator::complete`], with options of this call's own.
+    ///
+    /// # Errors
+    /// As [`Evaluator::complete`].
+    pub async fn complete_with(&self, route: Route, body: Bytes, options: CallOptions) -> Result<Answer, Error> {
+        let prepared = self.prepare(route, body, options).await?;
         let mut client = self.inference.clone();
         let reply = match client.complete(prepared.request()).await {
             Ok(reply) => reply.into_inner(),
@@ -240,7 +263,15 @@ impl Evaluator {
     /// # Errors
     /// The broker refuses, or the connection breaks before the stream began.
     pub async fn stream(&self, route: Route, body: Bytes) -> Result<AnswerStream, Error> {
-        let prepared = self.prepare(route, body).await?;
+        self.stream_with(route, body, CallOptions::default()).await
+    }
+
+    /// As [`Evaluator::stream`], with options of this call's own.
+    ///
+    /// # Errors
+    /// As [`Evaluator::stream`].
+    pub async fn stream_with(&self, route: Route, body: Bytes, options: CallOptions) -> Result<AnswerStream, Error> {
+        let prepared = self.prepare(route, body, options).await?;
         let mut client = self.inference.clone();
         let events = match client.stream(prepared.request()).await {
             Ok(reply) => reply.into_inner(),
@@ -264,8 +295,8 @@ impl Evaluator {
     }
 
     /// Makes and signs a call's claim.
-    async fn prepare(&self, route: Route, body: Bytes) -> Result<Prepared, Error> {
-        let call = system::call_id()?;
+    async fn prepare(&self, route: Route, body: Bytes, options: CallOptions) -> Result<Prepared, Error> {
+        let call = options.call.map_or_else(system::call_id, Ok)?;
         let body_key = system::random()?;
         let seen = self.log.newest();
         let config = &self.config;
@@ -276,7 +307,7 @@ impl Evaluator {
             call: call.as_bytes().to_vec(),
             route: route.as_str().to_owned(),
             body_mac: body_mac(&body_key, &body).to_vec(),
-            marking: config.marking.clone(),
+            marking: options.marking.or_else(|| config.marking.clone()),
             at_ms: system::now().ms(),
             seen_size: seen.size,
             seen_root: seen.root.as_bytes().to_vec(),

@@ -10,6 +10,7 @@
 //! terms/ dossiers/   what grants rest on, as far as seen
 //! receipts/          receipts of calls                          statements/      acts signed here
 //! rosters/           rosters published from here, with what stays with the agency
+//! gateway.token      the token of this machine's tools for `anteroom gateway`
 //! connector/LINE/    what a lab's connector remembers            witness/          what the witness key cosigned last
 //! ```
 //!

@@ -18,6 +18,8 @@ pub mod error;
 pub mod evaluator;
 #[cfg(feature = "connector")]
 pub mod fingerprint;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 pub mod home;
 pub mod lab;
 pub mod log;

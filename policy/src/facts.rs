@@ -14,7 +14,10 @@ use anteroom_proto::{
     time::At,
 };
 
-use crate::content::{body::Body, scan::ScanSummary};
+use crate::{
+    content::{body::Body, scan::ScanSummary},
+    marking::is_plain,
+};
 
 /// Token counts are rounded up to a multiple of this before the rules see them.
 pub const TOKENS_STEP: u64 = 256;
@@ -125,12 +128,7 @@ fn narrowed(one: Vec<String>, other: Vec<String>) -> Vec<String> {
 /// A declared marking enters facts only in the grammar that terms have.
 fn readable(declared: &Marking) -> bool {
     let lists = [&declared.caveats, &declared.rel_to];
-    let plain = |text: &String| {
-        !text.is_empty()
-            && text.len() <= 63
-            && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || matches!(b, b'-' | b' ' | b'/'))
-    };
-    lists.iter().all(|list| list.len() <= DECLARED_ENTRIES_MAX && list.iter().all(plain))
+    lists.iter().all(|list| list.len() <= DECLARED_ENTRIES_MAX && list.iter().all(|entry| is_plain(entry)))
 }
 
 /// A model is asked for as `line`, which means its first variant in the terms, or as `line:variant`.

@@ -20,6 +20,58 @@ pub fn banner(marking: &Marking) -> String {
     parts.join("//")
 }
 
+/// Reads a banner line as [`banner`] writes it, entries in any order; `None` if it is none that this version carries.
+#[must_use]
+pub fn parse(text: &str) -> Option<Marking> {
+    let mut parts = text.trim().split("//");
+    let level = match parts.next()? {
+        "UNCLASSIFIED" => 0,
+        "CUI" => 1,
+        _ => return None,
+    };
+    let mut marking = Marking { level, ..Marking::default() };
+    for part in parts {
+        match part.strip_prefix("REL TO ") {
+            Some(list) if marking.rel_to.is_empty() => {
+                marking.rel_to = list.split(',').map(|entry| entry.trim().to_owned()).collect();
+            }
+            Some(_) => return None,
+            None => marking.caveats.push(part.to_owned()),
+        }
+    }
+    for list in [&mut marking.caveats, &mut marking.rel_to] {
+        if !list.iter().all(|entry| is_plain(entry)) {
+            return None;
+        }
+        list.sort();
+        list.dedup();
+    }
+    Some(marking)
+}
+
+/// An entry of a marking in the grammar that terms have.
+#[must_use]
+pub fn is_plain(entry: &str) -> bool {
+    !entry.is_empty()
+        && entry.len() <= 63
+        && entry.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || matches!(b, b'-' | b' ' | b'/'))
+}
+
+/// The least marking above both; `None` if their REL TO lists have nobody in common.
+#[must_use]
+pub fn joined(one: &Marking, other: &Marking) -> Option<Marking> {
+    let mut joined = raised(one, other.level, &other.caveats);
+    if joined.rel_to.is_empty() {
+        joined.rel_to.clone_from(&other.rel_to);
+    } else if !other.rel_to.is_empty() {
+        joined.rel_to.retain(|entry| other.rel_to.contains(entry));
+        if joined.rel_to.is_empty() {
+            return None;
+        }
+    }
+    Some(joined)
+}
+
 /// A marking raised by what was found; it never falls.
 #[must_use]
 pub fn raised(marking: &Marking, level: u32, caveats: &[String]) -> Marking {
@@ -57,5 +109,24 @@ mod tests {
         let own = marking(1, &["PROPIN"], &[]);
         assert_eq!(raised(&own, 0, &[]), own);
         assert_eq!(raised(&marking(0, &[], &[]), 1, &["NOFORN".to_owned()]), marking(1, &["NOFORN"], &[]));
+    }
+
+    #[test]
+    fn banners_are_read_back_and_nothing_else_is() {
+        for text in ["UNCLASSIFIED", "CUI//NOFORN//PROPIN", "CUI//REL TO FVEY, USA"] {
+            assert_eq!(parse(text).as_ref().map(banner).as_deref(), Some(text));
+        }
+        assert_eq!(parse(" CUI//PROPIN//NOFORN "), Some(marking(1, &["NOFORN", "PROPIN"], &[])));
+        for text in ["", "SECRET", "CUI//", "CUI//noforn", "CUI//REL TO ", "CUI//REL TO A//REL TO B", "cui"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_two_markings_the_joined_one_is_above_both() {
+        let (one, other) = (marking(0, &["PROPIN"], &["FVEY", "USA"]), marking(1, &["NOFORN"], &["USA"]));
+        assert_eq!(joined(&one, &other), Some(marking(1, &["NOFORN", "PROPIN"], &["USA"])));
+        assert_eq!(joined(&marking(1, &[], &[]), &one), Some(marking(1, &["PROPIN"], &["FVEY", "USA"])));
+        assert_eq!(joined(&one, &marking(0, &[], &["CAN"])), None);
     }
 }

@@ -80,6 +80,11 @@ impl AnswerStream {
         self.label.as_ref()
     }
 
+    /// What cut the call, once that is on record and proven; for a stream that broke off without a word.
+    pub async fn cut(&self) -> Option<Refused> {
+        self.cut_on_record(&self.evaluator.recorded(self.prepared.call).await.ok()?)
+    }
+
     /// The next step; `None` after the end.
     ///
     /// # Errors

@@ -278,27 +278,39 @@ impl Home {
         Ok(client.get_call(request).await?.into_inner())
     }
 
-    /// A caller under a grant, with the run credential in force that names this folder's workload key and lasts longest.
+    /// Under what this folder calls: its workload key with the run credential in force that names it and lasts longest.
     ///
     /// # Errors
     /// There is no workload key or no such credential, or something does not hold.
-    pub async fn evaluator(&self, grant: GrantId, run: Option<&RunId>) -> Result<Evaluator, HomeError> {
-        let channel = self.channel(Use::Call).await?;
+    pub async fn caller_config(
+        &self,
+        channel: &Channel,
+        grant: GrantId,
+        run: Option<&RunId>,
+    ) -> Result<CallerConfig, HomeError> {
         let workload = self.signer(WORKLOAD)?;
-        let dossier = self.take_dossier(&self.fetch_dossier(&channel, grant).await?)?;
-        let now = system::now();
-        let held = pick(dossier.credentials(), now, |held| {
+        let dossier = self.take_dossier(&self.fetch_dossier(channel, grant).await?)?;
+        let held = pick(dossier.credentials(), system::now(), |held| {
             held.credential.workload == *workload.public_key() && run.is_none_or(|run| *run == held.credential.run)
         })
         .ok_or(HomeError::NoCredential)?;
-        let config = CallerConfig {
+        Ok(CallerConfig {
             grant,
             run: held.credential.run.clone(),
             credential: held.digest,
             workload,
             pins: self.pins_for(dossier.terms())?,
             marking: None,
-        };
+        })
+    }
+
+    /// A caller under a grant, with the run credential in force that names this folder's workload key and lasts longest.
+    ///
+    /// # Errors
+    /// There is no workload key or no such credential, or something does not hold.
+    pub async fn evaluator(&self, grant: GrantId, run: Option<&RunId>) -> Result<Evaluator, HomeError> {
+        let channel = self.channel(Use::Call).await?;
+        let config = self.caller_config(&channel, grant, run).await?;
         let log = self.log_view()?;
         let evaluator = Evaluator::open(channel.clone(), config, Arc::clone(&log), self.receipt_keeper()?).await?;
         match self.witness_on(channel, log) {

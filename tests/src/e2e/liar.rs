@@ -285,8 +285,13 @@ impl directory_server::Directory for Desk {
         Err(Status::unimplemented("nobody renews here"))
     }
 
-    async fn list_grants(&self, _: Request<rpc::ListGrantsRequest>) -> Result<Response<rpc::ListGrantsReply>, Status> {
-        Err(Status::unimplemented("nobody lists here"))
+    async fn list_grants(
+        &self,
+        request: Request<rpc::ListGrantsRequest>,
+    ) -> Result<Response<rpc::ListGrantsReply>, Status> {
+        let mut client = rpc::directory_client::DirectoryClient::new(self.honest.agency.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        client.list_grants(request.into_inner()).await
     }
 
     async fn get_dossier(&self, request: Request<rpc::GetDossierRequest>) -> Result<Response<rpc::Dossier>, Status> {

@@ -8,8 +8,10 @@
 pub mod book;
 pub mod broker;
 pub mod caller;
+pub mod client;
 pub mod command;
 pub mod forge;
+pub mod gateway;
 pub mod liar;
 pub mod model;
 pub mod ports;

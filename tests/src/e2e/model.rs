@@ -1,5 +1,5 @@
-//! A model server that remembers what reached it: one request a connection, chat answers as long as they are asked for, or words that
-//! the request puts into its mouth.
+//! A model server that remembers what reached it: one request a connection, chat answers as long as they are asked for, or words, a
+//! tool's call or a failure that the request puts into its mouth. It speaks chat and the responses route.
 
 use std::{
     net::Ipv4Addr,
@@ -22,6 +22,10 @@ use tokio::{
 const WORDS: u64 = 8;
 /// A first message that begins so is answered with the rest of it.
 pub const SAY: &str = "say ";
+/// A first message that begins so is answered with a call of the tool of that name.
+pub const CALL: &str = "call ";
+/// A first message that begins so is answered with that status and an error.
+pub const FAIL: &str = "fail ";
 /// Largest request.
 const REQUEST_BYTES_MAX: usize = 16 << 20;
 
@@ -50,6 +54,8 @@ struct Shared {
     pause_us: AtomicU64,
     /// The first message of every request, in order.
     asked: Mutex<Vec<String>>,
+    /// The newest body, as it came.
+    last: Mutex<Vec<u8>>,
     counts: watch::Sender<Counts>,
 }
 
@@ -64,6 +70,7 @@ impl Model {
         let shared = Arc::new(Shared {
             pause_us: AtomicU64::new(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX)),
             asked: Mutex::default(),
+            last: Mutex::default(),
             counts: watch::Sender::new(Counts::default()),
         });
         let desk = Arc::clone(&shared);
@@ -92,6 +99,12 @@ impl Model {
     #[must_use]
     pub fn asked(&self) -> Vec<String> {
         self.shared.asked().clone()
+    }
+
+    /// The body of the newest request, as it came.
+    #[must_use]
+    pub fn last(&self) -> Vec<u8> {
+        self.shared.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What reached it so far.
@@ -123,23 +136,35 @@ impl Shared {
 
     /// `None` if the reader went away.
     async fn serve(&self, mut stream: TcpStream) -> Option<()> {
-        let body = request(&mut stream).await?;
-        let body: Value = serde_json::from_slice(&body).ok()?;
-        let first = body.pointer("/messages/0/content").and_then(Value::as_str).unwrap_or_default();
+        let (responses, bytes) = request(&mut stream).await?;
+        let body: Value = serde_json::from_slice(&bytes).ok()?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
+        let first = if responses { body.get("input") } else { body.pointer("/messages/0/content") };
+        let first = first.and_then(Value::as_str).unwrap_or_default();
         let given = first.strip_prefix(SAY).map(|rest| rest.split_inclusive(' ').map(str::to_owned).collect());
         self.asked().push(first.to_owned());
         self.counts.send_modify(|counts| counts.requests += 1);
-        let words = body.get("max_tokens").and_then(Value::as_u64).unwrap_or(WORDS);
-        if body.get("stream").and_then(Value::as_bool) == Some(true) {
-            self.stream(stream, given.unwrap_or_else(|| counted(words))).await
-        } else {
-            whole(stream, given.unwrap_or_else(|| counted(words))).await
+        let limit = body.get("max_tokens").or_else(|| body.get("max_output_tokens"));
+        let words = given.unwrap_or_else(|| counted(limit.and_then(Value::as_u64).unwrap_or(WORDS)));
+        let streams = body.get("stream").and_then(Value::as_bool) == Some(true);
+        if let Some(status) = first.strip_prefix(FAIL) {
+            let error =
+                json!({"error": {"message": "as asked", "type": "model_error", "param": null, "code": "made_up"}});
+            return answer(stream, status, &error).await;
+        }
+        if let Some(tool) = first.strip_prefix(CALL) {
+            return if streams { called_in_pieces(stream, tool).await } else { called(stream, tool).await };
+        }
+        match (responses, streams) {
+            (false, true) => self.stream(stream, words).await,
+            (false, false) => whole(stream, words).await,
+            (true, true) => respond_in_pieces(stream, words).await,
+            (true, false) => answer(stream, "200", &response(&words.concat(), "completed", words.len())).await,
         }
     }
 
     async fn stream(&self, mut stream: TcpStream, words: Vec<String>) -> Option<()> {
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
-        stream.write_all(head.as_bytes()).await.ok()?;
+        begin(&mut stream).await?;
         for word in &words {
             let delta = json!({"index": 0, "delta": {"content": word}, "finish_reason": null});
             event(&mut stream, &chunk(&delta)).await?;
@@ -159,13 +184,23 @@ impl Shared {
         last["usage"] = usage(words.len());
         event(&mut stream, &last).await?;
         piece(&mut stream, "data: [DONE]\n\n").await?;
-        stream.write_all(b"0\r\n\r\n").await.ok()?;
-        stream.shutdown().await.ok()
+        end(stream).await
     }
 }
 
-/// Reads a request's body.
-async fn request(stream: &mut TcpStream) -> Option<Vec<u8>> {
+async fn begin(stream: &mut TcpStream) -> Option<()> {
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.ok()
+}
+
+async fn end(mut stream: TcpStream) -> Option<()> {
+    stream.write_all(b"0\r\n\r\n").await.ok()?;
+    stream.shutdown().await.ok()
+}
+
+/// Whether a request is for the responses route, and its body.
+async fn request(stream: &mut TcpStream) -> Option<(bool, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {
         let mut part = [0; 16 * 1024];
@@ -180,7 +215,8 @@ async fn request(stream: &mut TcpStream) -> Option<Vec<u8>> {
             return None;
         }
         if let Some(body) = bytes.get(start..start + length) {
-            return Some(body.to_vec());
+            let responses = head.lines().next().is_some_and(|line| line.contains("/v1/responses "));
+            return Some((responses, body.to_vec()));
         }
     }
 }
@@ -206,15 +242,86 @@ async fn piece(stream: &mut TcpStream, text: &str) -> Option<()> {
     stream.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes()).await.ok()
 }
 
-async fn whole(mut stream: TcpStream, words: Vec<String>) -> Option<()> {
+async fn whole(stream: TcpStream, words: Vec<String>) -> Option<()> {
     let text = words.concat();
     let message = json!({"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"});
-    let mut body = chunk(&message);
+    answer(stream, "200", &completion(&message, words.len())).await
+}
+
+fn completion(choice: &Value, words: usize) -> Value {
+    let mut body = chunk(choice);
     body["object"] = json!("chat.completion");
-    body["usage"] = usage(words.len());
+    body["usage"] = usage(words);
+    body
+}
+
+/// A call of a tool with one argument.
+fn call(tool: &str) -> Value {
+    json!({"id": "call_1", "type": "function", "function": {"name": tool, "arguments": "{\"place\":\"here\"}"}})
+}
+
+async fn called(stream: TcpStream, tool: &str) -> Option<()> {
+    let message = json!({"role": "assistant", "content": null, "tool_calls": [call(tool)]});
+    let choice = json!({"index": 0, "message": message, "finish_reason": "tool_calls"});
+    answer(stream, "200", &completion(&choice, 1)).await
+}
+
+async fn called_in_pieces(mut stream: TcpStream, tool: &str) -> Option<()> {
+    begin(&mut stream).await?;
+    let mut named = call(tool);
+    named["index"] = json!(0);
+    named["function"]["arguments"] = json!("");
+    let delta = json!({"role": "assistant", "tool_calls": [named]});
+    event(&mut stream, &chunk(&json!({"index": 0, "delta": delta, "finish_reason": null}))).await?;
+    for arguments in ["{\"place\":", "\"here\"}"] {
+        let delta = json!({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]});
+        event(&mut stream, &chunk(&json!({"index": 0, "delta": delta, "finish_reason": null}))).await?;
+    }
+    event(&mut stream, &chunk(&json!({"index": 0, "delta": {}, "finish_reason": "tool_calls"}))).await?;
+    let mut last = chunk(&json!(null));
+    last["choices"] = json!([]);
+    last["usage"] = usage(1);
+    event(&mut stream, &last).await?;
+    piece(&mut stream, "data: [DONE]\n\n").await?;
+    end(stream).await
+}
+
+/// A response of the responses route.
+fn response(text: &str, status: &str, words: usize) -> Value {
+    let part = json!({"type": "output_text", "text": text, "annotations": []});
+    let message = json!({"id": "msg_1", "type": "message", "role": "assistant", "status": status, "content": [part]});
+    json!({
+        "id": "resp_1", "object": "response", "created_at": 0, "model": "m", "status": status,
+        "output": if text.is_empty() { json!([]) } else { json!([message]) },
+        "parallel_tool_calls": true, "tool_choice": "auto", "tools": [],
+        "usage": {"input_tokens": 5, "output_tokens": words, "total_tokens": words + 5,
+            "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}},
+    })
+}
+
+async fn respond_in_pieces(mut stream: TcpStream, words: Vec<String>) -> Option<()> {
+    begin(&mut stream).await?;
+    let mut told = vec![json!({"type": "response.created", "response": response("", "in_progress", 0)})];
+    for word in &words {
+        told.push(json!({
+            "type": "response.output_text.delta", "delta": word,
+            "item_id": "msg_1", "output_index": 0, "content_index": 0, "logprobs": [],
+        }));
+    }
+    let completed = response(&words.concat(), "completed", words.len());
+    told.push(json!({"type": "response.completed", "response": completed}));
+    for (number, mut data) in told.into_iter().enumerate() {
+        data["sequence_number"] = json!(number);
+        let name = data["type"].as_str().unwrap_or_default().to_owned();
+        piece(&mut stream, &format!("event: {name}\ndata: {data}\n\n")).await?;
+    }
+    end(stream).await
+}
+
+async fn answer(mut stream: TcpStream, status: &str, body: &Value) -> Option<()> {
     let body = body.to_string();
     let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {status} As-Asked\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).await.ok()?;

@@ -1,5 +1,6 @@
 //! Stories from end to end, through the programs that people run. One target, so that all of it is linked once.
 
+mod batch;
 mod calls;
 mod clock;
 mod counsel;
@@ -7,6 +8,7 @@ mod dishonest;
 mod disk;
 mod doors;
 mod ends;
+mod gateway;
 mod mirror;
 mod retention;
 mod rules;

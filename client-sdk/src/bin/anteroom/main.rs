@@ -6,6 +6,7 @@
 mod accept;
 mod act;
 mod audit;
+mod batch;
 mod call;
 mod chat;
 mod completion;
@@ -17,6 +18,7 @@ mod enroll;
 mod event;
 mod explain;
 mod fail;
+mod gateway;
 mod grant;
 mod key;
 mod lab;
@@ -111,6 +113,12 @@ enum Noun {
     /// Make one call with a body of your own; the answer's body goes to standard output verbatim.
     #[command(after_help = call::EXAMPLES)]
     Call(call::Call),
+    /// Make the calls of a file, so many at a time, each once whatever is interrupted.
+    #[command(after_help = batch::EXAMPLES)]
+    Batch(batch::Batch),
+    /// Let tools that speak the OpenAI dialect call the models of this folder's grants, from this machine.
+    #[command(after_help = gateway::EXAMPLES)]
+    Gateway(gateway::Gate),
     /// List, show, verify, fetch and export receipts of calls.
     #[command(subcommand, after_help = receipt::EXAMPLES)]
     Receipt(receipt::ReceiptVerb),
@@ -204,6 +212,8 @@ async fn run(ctx: &Ctx, noun: Noun) -> Result<(), Fail> {
         Noun::Lab(verb) => lab::run(ctx, verb).await,
         Noun::Chat(args) => chat::run(ctx, args).await,
         Noun::Call(args) => call::run(ctx, args).await,
+        Noun::Batch(args) => batch::run(ctx, args).await,
+        Noun::Gateway(args) => gateway::run(ctx, args).await,
         Noun::Receipt(verb) => receipt::run(ctx, verb).await,
         Noun::Statement(verb) => statement::run(ctx, verb).await,
         Noun::Audit(verb) => audit::run(ctx, verb).await,

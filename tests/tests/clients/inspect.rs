@@ -1,0 +1,91 @@
+//! Inspect AI through a gateway, unmodified: its log names the calls that the ledger holds, and an ended grant fails an evaluation
+//! instead of being scored.
+//!
+//! It needs Python packages in `target/venv/inspect`, which `tests/run` puts there.
+
+use std::{path::Path, process::Output, time::Duration};
+
+use anteroom_broker::demo::cast::{LINE, Plan};
+use anteroom_policy::event::Event;
+use anteroom_proto::statement::terms::Features;
+use anteroom_tests::e2e::{
+    book::Book,
+    client::{program, run, script, tool},
+    gateway::Gateway,
+    scene::{Scene, plan},
+};
+use serde_json::Value;
+
+async fn inspect(program: &Path, gateway: &Gateway, scene: &Scene, logs: &str, more: &[&str]) -> Output {
+    // It takes tasks from the folder that it runs in.
+    std::fs::copy(script("inspect_task.py"), scene.dir().join("inspect_task.py")).unwrap();
+    let mut command = tool(program, gateway, scene.dir());
+    command.env("ANTEROOM_GATE_API_KEY", &gateway.token).env("ANTEROOM_GATE_BASE_URL", gateway.base_url());
+    command.args([
+        "eval",
+        "inspect_task.py",
+        "--model",
+        &format!("openai-api/anteroom-gate/{LINE}"),
+        "--display",
+        "plain",
+        "--log-model-api",
+    ]);
+    command.args(["--log-format", "json", "--log-dir", logs]).args(more);
+    run(command).await
+}
+
+/// The one log in a folder.
+fn log(scene: &Scene, logs: &str) -> Value {
+    let mut found = std::fs::read_dir(scene.dir().join(logs)).unwrap().map(|entry| entry.unwrap().path());
+    let path = found.find(|path| path.extension().is_some_and(|kind| kind == "json")).expect("a log");
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Every text that looks like a call's name.
+fn calls(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) if text.starts_with("call-") && text.len() == 37 => found.push(text.clone()),
+        Value::Array(all) => all.iter().for_each(|value| calls(value, found)),
+        Value::Object(fields) => fields.values().for_each(|value| calls(value, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evaluation_runs_and_its_log_names_the_calls_of_the_ledger() {
+    let Some(program) = program("inspect", "inspect") else { return };
+    let (scene, mut broker) = Scene::start(Duration::ZERO).await;
+    let features = Features { chat: true, streaming: true, n: 1, seed: true, ..Features::default() };
+    let grant = scene.cast.granted(&Plan { features, ..plan() }).await.unwrap();
+    let gateway = Gateway::start(scene.cast.agency.dir(), &[]).await;
+    for (logs, more) in [("whole", &["--seed", "7", "--max-tokens", "32"][..]), ("streamed", &["-M", "stream=true"])] {
+        let output = inspect(&program, &gateway, &scene, logs, more).await;
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}{}{}", String::from_utf8_lossy(&output.stderr), gateway.log());
+        let log = log(&scene, logs);
+        assert_eq!(log["status"], "success", "{said}");
+        assert_eq!(log["results"]["scores"][0]["metrics"]["accuracy"]["value"], 1.0);
+        let mut named = Vec::new();
+        calls(&log, &mut named);
+        named.sort();
+        named.dedup();
+        assert_eq!(named.len(), 3, "{named:?}");
+        for call in named {
+            assert!(gateway.log().contains(&format!("call={call} ")), "{call}");
+        }
+    }
+    assert_eq!(scene.model.asked().len(), 6);
+
+    let _ = scene.withdraw(grant).await.unwrap();
+    let output = inspect(&program, &gateway, &scene, "after", &[]).await;
+    let log = log(&scene, "after");
+    assert_eq!(log["status"], "error", "{}", String::from_utf8_lossy(&output.stdout));
+    let why = log["error"]["message"].as_str().unwrap_or_default();
+    assert!(why.contains("403") && why.contains("the lab has withdrawn the grant"), "{why}");
+    assert!(log.pointer("/results/scores/0/metrics/accuracy/value").is_none(), "nothing was scored");
+    assert_eq!(scene.model.asked().len(), 6);
+    broker.kill().await;
+    let book = Book::of(&broker.data());
+    let admitted = book.of_grant(grant, |event| matches!(event, Event::CallAdmitted(_)));
+    assert_eq!(admitted.len(), 6, "one call a sample, none of them twice");
+}
