@@ -1,6 +1,11 @@
 //! Decisions on record come out the same again. `bench replay --calls 100000` does it at length and tells how long it takes.
 
-use anteroom_tests::decisions;
+use anteroom_policy::{
+    event::{Admitted, Event},
+    replay::Replay,
+};
+use anteroom_proto::names::Digest;
+use anteroom_tests::{decisions, sim::world::played};
 
 #[test]
 fn recorded_decisions_replay_to_the_same_verdicts_and_reasons_for_everybody() {
@@ -20,4 +25,26 @@ fn recorded_decisions_replay_to_the_same_verdicts_and_reasons_for_everybody() {
         assert!(summary.answers.contains_key(answer), "{answer}: {:?}", summary.answers);
     }
     assert!(summary.reasons.len() >= 12, "{:?}", summary.reasons);
+}
+
+#[test]
+fn a_decision_recorded_under_another_engine_or_other_rules_is_told_by_replay() {
+    let world = played(7, 120).unwrap_or_else(|why| panic!("{why}"));
+    let replay = |change: &dyn Fn(&mut Admitted)| {
+        let (mut replay, mut changed) = (Replay::new(), None);
+        for durable in &world.durable {
+            let mut entered = durable.sealed.entered.clone();
+            if let (Event::CallAdmitted(call), None) = (&mut entered.event, changed) {
+                change(call);
+                changed = Some(entered.index);
+            }
+            replay.feed(&entered);
+        }
+        let report = replay.finish();
+        (report.different, report.differences.first().map(|one| one.index) == changed)
+    };
+    assert_eq!(replay(&|_| {}).0, 0);
+    // The engine's version is part of the digest of the rules.
+    assert_eq!(replay(&|call| call.policy = Digest::from_bytes([9; 32])), (1, true));
+    assert_eq!(replay(&|call| call.reasons.push("of-a-later-version".to_owned())), (1, true));
 }

@@ -221,6 +221,35 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_of_biases_or_seeds_over_parallel_calls_is_the_same_again() {
+        let alike = Alike::default();
+        let ask = |settings: String| {
+            let json = format!(r#"{{"model":"m1","messages":[{{"role":"user","content":"a"}}],{settings}}}"#);
+            let body = parse(Route::Chat, json.as_bytes(), &BodyBounds { bytes_max: 1 << 20 }, &[]).unwrap();
+            alike.count(GrantId::from_bytes([1; 16]), &body, At::clamped(1))
+        };
+        let biases = (0..20).map(|token| format!(r#""logit_bias":{{"{token}":100}}"#));
+        let seeds = (0..20).map(|seed| format!(r#""seed":{seed},"temperature":0.{seed}"#));
+        let open: Vec<Counted> = biases.chain(seeds).map(ask).collect();
+        assert_eq!(open.iter().map(Counted::before).collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_five_people_ask_of_one_grant_counts_together() {
+        let alike = Alike::default();
+        let long =
+            "say again in other words what the third paragraph of the fifth annex says about the crane and its crew";
+        let run = RunId::parse("run-1").unwrap();
+        let keep = |n: i64| {
+            let person = Pseudonym::parse(&format!("p-{}", n % 5)).unwrap();
+            count(&alike, long, n).keep(&run, &person, At::clamped(n))
+        };
+        let alerts: Vec<_> = (0..64).filter_map(keep).map(|alert| (alert.count, alert.people)).collect();
+        assert_eq!(alerts, [(64, 5)]);
+        assert_eq!(count(&alike, long, 64).before(), 64);
+    }
+
+    #[test]
     fn what_is_remembered_has_a_bound() {
         let alike = Alike::default();
         for n in 0..(PROMPTS_MAX + 10) {

@@ -339,16 +339,21 @@ fn scanner_lock(
     let stands = |held: &std::sync::Arc<crate::standing::StandingLock>| {
         held.lock.by == terms.lab.org && held.lock.target == target
     };
-    if state.standing().locks.values().any(stands) {
+    let standing = state.standing();
+    if standing.locks.values().any(stands) {
         return None;
     }
-    // From the call, so that deciding needs no randomness; a call sets one lock at most.
-    let digest = Digest::of(&[b"anteroom/scanner-lock/v1".as_slice(), call.as_bytes()].concat());
-    let lock = LockId::from_slice(digest.as_bytes().get(..16)?).ok()?;
-    if state.standing().lifted.contains_key(&lock) {
-        return None;
-    }
+    // From the call, so that deciding needs no randomness; and never one that was used. Callers choose identifiers of calls and may
+    // repeat one that was refused, and whoever locks chooses those of locks: one that is taken would put this lock in the place of
+    // another, which nobody lifted, or keep it from being set.
+    let free = |lock: &LockId| !standing.locks.contains_key(lock) && !standing.lifted.contains_key(lock);
+    let lock = (0..=u64::from(u32::MAX)).filter_map(|count| scanner_lock_id(call, count)).find(free)?;
     Some((Scope::Grant(terms.grant), Event::ScannerLocked { lock, call, target }))
+}
+
+fn scanner_lock_id(call: CallId, count: u64) -> Option<LockId> {
+    let parts = [b"anteroom/scanner-lock/v1".as_slice(), call.as_bytes(), &count.to_be_bytes()];
+    LockId::from_slice(Digest::of(&parts.concat()).as_bytes().get(..16)?).ok()
 }
 
 /// What replay needs beside the claim and the facts, in front of what was compared.

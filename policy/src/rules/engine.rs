@@ -3,7 +3,10 @@
 //! **Invariant:** [`Rules::ask`] answers `Allow` only if Cedar did, without a single error in its diagnostics, on a request and
 //! entities that were built with the schema and whose principal, resource and run exist.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
 use anteroom_proto::{rpc::Facts, statement::terms::Terms};
 use cedar_policy::{Authorizer, Decision, Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
@@ -34,10 +37,17 @@ pub struct Answer {
     pub reasons: Vec<String>,
 }
 
+/// Schema and baseline, read and validated. Every grant shares them.
+#[derive(Debug)]
+struct Base {
+    schema: Schema,
+    policies: Vec<Policy>,
+}
+
 /// The rules of one grant, compiled, and the grant as they see it.
 #[derive(Debug)]
 pub struct Rules {
-    schema: Schema,
+    base: Arc<Base>,
     policies: PolicySet,
     grant: Grant,
 }
@@ -56,20 +66,13 @@ impl Rules {
     /// # Errors
     /// As [`Rules::new`].
     pub fn with(terms: &Terms, added: &[Added]) -> Result<Self, RulesError> {
-        Self::compile(SCHEMA, BASELINE, terms, added)
+        // Both are constants of this program, and reading them takes most of the time that compiling does.
+        static BASE: OnceLock<Result<Arc<Base>, RulesError>> = OnceLock::new();
+        let base = BASE.get_or_init(|| Base::read(SCHEMA, BASELINE).map(Arc::new));
+        Self::compile(Arc::clone(base.as_ref().map_err(Clone::clone)?), terms, added)
     }
 
-    fn compile(schema: &str, baseline: &str, terms: &Terms, since: &[Added]) -> Result<Self, RulesError> {
-        let (schema, warnings) = Schema::from_cedarschema_str(schema).map_err(|e| RulesError::Schema(e.to_string()))?;
-        if let Some(warning) = warnings.into_iter().next() {
-            return Err(RulesError::Schema(warning.to_string()));
-        }
-        let base = read(baseline, "")?;
-        let mut allowing = base.iter().filter(|policy| policy.effect() == Effect::Permit);
-        let (Some(first), None) = (allowing.next(), allowing.next()) else { return Err(RulesError::NoAllowingRule) };
-        if first.id().to_string() != ALLOWING_RULE || !first.has_non_scope_constraint() {
-            return Err(RulesError::NoAllowingRule);
-        }
+    fn compile(base: Arc<Base>, terms: &Terms, since: &[Added]) -> Result<Self, RulesError> {
         let mut added = read(&terms.policy.additions, ADDED_PREFIX)?;
         for more in since {
             added.extend(read(&more.text, more.side.prefix())?);
@@ -80,17 +83,19 @@ impl Rules {
         if let Some(policy) = added.iter().find(|policy| policy.effect() != Effect::Forbid) {
             return Err(RulesError::Allows(policy.id().to_string()));
         }
-        let policies = PolicySet::from_policies(base.into_iter().chain(added))
-            .map_err(|error| RulesError::DuplicateId(error.to_string()))?;
-        validate(&schema, &policies)?;
-        let grant = Grant::new(terms, &schema).map_err(RulesError::Entities)?;
-        Ok(Self { schema, policies, grant })
+        if !added.is_empty() {
+            // Each rule is validated by itself, and those of the baseline were.
+            validate(&base.schema, &set(added.iter().cloned())?)?;
+        }
+        let policies = set(base.policies.iter().cloned().chain(added))?;
+        let grant = Grant::new(terms, &base.schema).map_err(RulesError::Entities)?;
+        Ok(Self { base, policies, grant })
     }
 
     /// Asks the rules about one call. Total: what cannot be asked is refused.
     #[must_use]
     pub fn ask(&self, facts: &Facts) -> Answer {
-        let Ok(asked) = entities::ask(&self.grant, facts, &self.schema) else { return engine_error() };
+        let Ok(asked) = entities::ask(&self.grant, facts, &self.base.schema) else { return engine_error() };
         let response = Authorizer::new().is_authorized(&asked.request, &self.policies, &asked.entities);
         let diagnostics = response.diagnostics();
         // Cedar skips a rule that errs, so that an error could turn a refusal around.
@@ -108,6 +113,27 @@ impl Rules {
         }
         Answer { allow, reasons }
     }
+}
+
+impl Base {
+    fn read(schema: &str, baseline: &str) -> Result<Self, RulesError> {
+        let (schema, warnings) = Schema::from_cedarschema_str(schema).map_err(|e| RulesError::Schema(e.to_string()))?;
+        if let Some(warning) = warnings.into_iter().next() {
+            return Err(RulesError::Schema(warning.to_string()));
+        }
+        let policies = read(baseline, "")?;
+        let mut allowing = policies.iter().filter(|policy| policy.effect() == Effect::Permit);
+        let (Some(first), None) = (allowing.next(), allowing.next()) else { return Err(RulesError::NoAllowingRule) };
+        if first.id().to_string() != ALLOWING_RULE || !first.has_non_scope_constraint() {
+            return Err(RulesError::NoAllowingRule);
+        }
+        validate(&schema, &set(policies.iter().cloned())?)?;
+        Ok(Self { schema, policies })
+    }
+}
+
+fn set(policies: impl IntoIterator<Item = Policy>) -> Result<PolicySet, RulesError> {
+    PolicySet::from_policies(policies).map_err(|error| RulesError::DuplicateId(error.to_string()))
 }
 
 fn engine_error() -> Answer {

@@ -321,7 +321,8 @@ impl Record {
     /// Its digest under `seed`.
     #[must_use]
     pub fn digest(&self, seed: &Seed) -> Digest {
-        digest_of(self.wires().map(|(field, wire)| (field.number, commitment(&seed.salt(field.number), wire))))
+        let key = hmac::Key::new(hmac::HMAC_SHA256, seed.as_bytes());
+        digest_of(self.wires().map(|(f, wire)| (f.number, commitment(&mac(&key, &f.number.to_be_bytes()), wire))))
     }
 
     /// Its public entry.
@@ -339,8 +340,7 @@ impl Record {
             if audience.may_open(field.owner) {
                 opening.open.push(OpenField { number: field.number, salt: salt.to_vec(), wire: wire.to_vec() });
             } else {
-                let commitment = commitment(&salt, wire).to_vec();
-                opening.closed.push(ClosedField { number: field.number, commitment });
+                opening.closed.push(ClosedField { number: field.number, commitment: commitment(&salt, wire).into() });
             }
         }
         opening

@@ -14,14 +14,13 @@ use anteroom_proto::{
         acts::{Appointment, Lift, Lock, LockTarget, Membership},
         key_set::OrgKind,
         model::{Manifest, NamedDigest, Registration},
-        roster::Roster,
         terms::Features,
     },
     time::At,
 };
 
 use super::{
-    cast::{Key, Org, People},
+    cast::{CITIZENS, Key, Org, People},
     model::{ActDeed, Deed, MGrant, Stage, What},
     rng::Rng,
     world::{Step, World},
@@ -274,8 +273,8 @@ impl World {
     pub fn publish(&mut self, agency: usize) -> Step {
         let people = People::new(agency, &self.cast[agency], self.now, &mut self.rng);
         let org = &self.cast[agency];
-        let roster: Roster = serde_json::from_slice(&people.statement.payload).expect("a roster");
-        let what = What::Roster { digest: people.digest(), roster: Arc::new(roster) };
+        let citizens = CITIZENS.iter().map(|held| held.iter().map(|country| (*country).to_owned()).collect()).collect();
+        let what = What::Roster { digest: people.digest(), roster: Arc::clone(&people.roster), citizens };
         let draft = Draft::new(org, people.statement.clone(), what).attached(Arc::clone(&people.private));
         self.people.push(people);
         draft.step()
@@ -371,7 +370,7 @@ impl World {
         };
         let humans: Vec<Pseudonym> =
             self.people.iter().flat_map(|people| &people.humans).map(|human| human.pseudonym.clone()).collect();
-        let target = match self.rng.below(9) {
+        let target = match self.rng.below(10) {
             0 => LockTarget::Grant { grant },
             1 => LockTarget::Run { grant, run },
             2 => LockTarget::Person {
@@ -385,6 +384,9 @@ impl World {
             5 => LockTarget::Line { line },
             6 => LockTarget::NotUsPerson {},
             7 => LockTarget::NotUsOnly {},
+            8 => LockTarget::Citizen {
+                country: (*self.rng.pick(&["FR", "DE", "US", "France", "fr"]).expect("there are some")).to_owned(),
+            },
             _ => LockTarget::Grant { grant: GrantId::from_bytes(self.rng.bytes()) },
         };
         let used: Vec<LockId> = self.model.locks.keys().chain(self.model.lifted.keys()).copied().collect();
@@ -523,9 +525,10 @@ impl World {
 
     /// An honest act of any kind.
     pub fn some_act(&mut self) -> Step {
-        match self.rng.below(13) {
+        match self.rng.below(16) {
             0 => self.build(),
             12 => self.retention(),
+            13..16 => self.added(),
             1 => self.lock(),
             2 => self.lift(),
             3 => self.appoint(),
@@ -574,6 +577,9 @@ impl World {
         }
         if self.rng.chance(5) {
             return vec![self.retention()];
+        }
+        if self.rng.chance(8) {
+            return vec![self.added()];
         }
         match self.rng.below(100) {
             0..34 => {

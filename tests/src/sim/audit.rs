@@ -2,6 +2,8 @@
 //!
 //! It knows no accounts, no phases and no rules; it recomputes entries, chains and roots by the formats' definitions.
 
+mod added;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -22,13 +24,14 @@ use anteroom_proto::{
     },
     names::{CallId, Digest, GrantId, LockId, OrgId},
     statement::{
-        acts::{DispositionAction, Hold, Lock},
+        acts::{DispositionAction, Hold},
         key_set::{KeyRole, KeySet, OrgKind},
         terms::Terms,
     },
     time::TERM_MS_MAX,
 };
 
+use self::added::Noted;
 use super::{Check, ensure, rng::Rng};
 
 /// A durable record, with what the log does not say: whether the clock was trusted when it was decided.
@@ -40,13 +43,14 @@ pub struct Durable {
     pub trusted: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Chain {
     next_seq: u64,
     head: Option<(Entry, u64)>,
     key: Option<TagKey>,
 }
 
+#[derive(Clone)]
 struct Party {
     terms: Arc<Terms>,
     offered: bool,
@@ -54,12 +58,19 @@ struct Party {
     ended: Option<i64>,
     window: Option<(i64, i64)>,
     paused: BTreeSet<OrgId>,
+    settled_calls: u64,
     settled: u64,
     held: BTreeMap<CallId, u64>,
+    /// Rules added since, by side.
+    rules: Vec<(&'static str, String)>,
+    /// Digest of the rules in force.
+    judged: Digest,
+    /// The scanner's list.
+    watch: Option<Digest>,
 }
 
 /// What the auditor noted so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Auditor {
     /// Records read.
     pub size: u64,
@@ -68,7 +79,7 @@ pub struct Auditor {
     keys: BTreeMap<OrgId, KeySet>,
     fingerprints: BTreeMap<OrgId, Digest>,
     grants: BTreeMap<GrantId, Party>,
-    locks: BTreeMap<LockId, Lock>,
+    noted: Noted,
     calls: BTreeMap<CallId, u64>,
     holds: BTreeMap<LockId, Hold>,
     /// Scopes that a record says were destroyed.
@@ -189,8 +200,12 @@ impl Auditor {
                     ended: None,
                     window: None,
                     paused: BTreeSet::new(),
+                    settled_calls: 0,
                     settled: 0,
                     held: BTreeMap::new(),
+                    rules: Vec::new(),
+                    judged: added::rules_digest(terms, &[]),
+                    watch: None,
                 };
                 ensure(signed, || "an offer without the lab's signatures".to_owned())?;
                 self.grants.insert(terms.grant, party);
@@ -232,13 +247,6 @@ impl Auditor {
                 ensure(durable.trusted, || "a scope was destroyed under an untrusted clock".to_owned())?;
                 self.destroyed(disposed, at)?;
             }
-            Event::LockSet { lock, .. } => {
-                self.locks.insert(lock.id, lock.clone());
-            }
-            Event::LockLifted { lock, by, .. } => {
-                let set = self.locks.remove(lock);
-                ensure(set.is_some_and(|set| set.by == *by), || "a lock was lifted by another".to_owned())?;
-            }
             Event::CallAdmitted(call) => {
                 ensure(durable.trusted, || "a call passed under an untrusted clock".to_owned())?;
                 self.admitted(&entered.scope, call, at)?;
@@ -247,7 +255,7 @@ impl Auditor {
             Event::CallSettled { call, charged, .. } => self.settled(&entered.scope, call, *charged)?,
             _ => {}
         }
-        Ok(())
+        self.judge_added(entered)
     }
 
     /// Nothing that is held, needed or younger than a day is destroyed, and the record of it says exactly how much is gone.
@@ -260,6 +268,7 @@ impl Auditor {
         let last = self.entries.get(usize::try_from(disposed.last_index).expect("a small log"));
         ensure(last == Some(&disposed.last_entry), || format!("the last record of `{scope}` is another one"))?;
         self.disposed.insert(scope.clone());
+        self.forget_locks(scope);
         if self.unread.contains(scope) {
             return Ok(());
         }
@@ -324,24 +333,14 @@ impl Auditor {
             let hours = (span.1 - span.0) / 3_600_000;
             ensure(span.1 - span.0 < TERM_MS_MAX, || format!("calls of one line span {hours} hours"))?;
         }
-        for lock in self.locks.values() {
-            let operator = self.keys.get(&lock.by).is_some_and(|keys| keys.kind == OrgKind::Operator);
-            let heard = operator || lock.by == terms.lab.org || lock.by == terms.agency.org;
-            use anteroom_proto::statement::acts::LockTarget as T;
-            let plain = match &lock.target {
-                T::Grant { grant } => *grant == id,
-                T::Run { grant, run } => *grant == id && *run == call.run,
-                T::Person { org, pseudonym } => *org == terms.agency.org && *pseudonym == call.pseudonym,
-                T::Organisation { org } => *org == terms.agency.org || *org == terms.lab.org,
-                T::Line { line } => *line == terms.model.line,
-                T::Employer { .. } | T::NotUsPerson {} | T::NotUsOnly {} | T::Citizen { .. } => false,
-            };
-            ensure(!(heard && plain), || format!("a call passed under {}", lock.id))?;
-        }
+        self.admitted_under(&id, call)?;
+        self.line_bound(&terms, call, false)?;
         let party = self.grants.get_mut(&id).expect("it was just read");
         party.held.insert(call.call, call.hold);
         let sum = party.settled + party.held.values().sum::<u64>();
-        ensure(sum <= terms.budget.tokens, || format!("{sum} tokens are spent or held of {}", terms.budget.tokens))
+        let spent = || format!("{sum} tokens are spent or held of {}", terms.budget.tokens);
+        ensure(sum <= terms.budget.tokens, spent)?;
+        self.line_bound(&terms, call, true)
     }
 
     fn settled(&mut self, scope: &Scope, call: &CallId, charged: u64) -> Check {
@@ -351,6 +350,7 @@ impl Auditor {
         let party = self.party(scope)?;
         let hold = party.held.remove(call).ok_or_else(|| format!("{call} ended in another scope"))?;
         party.settled += charged;
+        party.settled_calls += 1;
         ensure(charged <= hold, || format!("{call} was charged {charged}, above its hold of {hold}"))
     }
 

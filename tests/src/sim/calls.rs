@@ -1,17 +1,17 @@
 //! Calls from claim to settlement, reads, and what the shell reports.
 
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use anteroom_policy::{
     claim::ReadClaim,
     command::{CallCommand, Command, EarlyRefusal, Finish},
     content::{
         body::{BodyBounds, Route, parse},
-        scan::ScanSummary,
+        scan::{ScanSummary, ScanVerdict},
     },
     event::Refused,
     facts::facts,
-    judge::{Epoch, Verdict, judge},
+    judge::Verdict,
     refusal::Refusal,
     standing::IssuedCredential,
 };
@@ -19,11 +19,7 @@ use anteroom_proto::{
     ledger::{chain::body_mac, scope::Scope},
     names::{CallId, Digest, GrantId, RunId},
     rpc::{CallClaim, OutcomeClaim, SignedStatement},
-    statement::{
-        acts::RunCredential,
-        envelope::sign_claim,
-        roster::{Person, Roster},
-    },
+    statement::{acts::RunCredential, envelope::sign_claim, roster::Person},
     time::At,
 };
 use prost::Message as _;
@@ -36,6 +32,11 @@ use super::{
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
+
+/// What a scanner says that found what locks.
+fn found() -> ScanSummary {
+    ScanSummary { verdict: ScanVerdict::StopAndLock, hits: vec!["canary".to_owned()], ..ScanSummary::default() }
+}
 
 impl World {
     fn some_credential(&mut self) -> Option<usize> {
@@ -62,23 +63,9 @@ impl World {
     }
 
     fn person(&self, plan: usize, credential: &RunCredential) -> Person {
-        let people = &self.people[self.plans[plan].people];
-        let roster: Roster = serde_json::from_slice(&people.statement.payload).expect("a roster");
+        let roster = &self.people[self.plans[plan].people].roster;
         let known = roster.people.iter().find(|person| person.pseudonym == credential.pseudonym);
         known.or(roster.people.first()).cloned().expect("somebody is on it")
-    }
-
-    /// The rules of a plan. The terms of this world differ in nothing else that rules see, so they are compiled once a thread.
-    fn epoch(&self, plan: usize) -> Arc<Epoch> {
-        thread_local! {
-            static EPOCHS: RefCell<BTreeMap<[String; 3], Arc<Epoch>>> = const { RefCell::new(BTreeMap::new()) };
-        }
-        let terms = &self.plans[plan].terms;
-        let key = [terms.lab.org.to_string(), terms.agency.org.to_string(), terms.model.line.to_string()];
-        EPOCHS.with_borrow_mut(|epochs| {
-            let compile = || Arc::new(Epoch::new(Arc::clone(terms)).expect("these rules compile"));
-            Arc::clone(epochs.entry(key).or_insert_with(compile))
-        })
     }
 
     /// A call, mostly one that may pass.
@@ -119,17 +106,26 @@ impl World {
 
         // What the rules see.
         let model = terms.model.line.as_str();
-        let wish = if self.rng.chance(5) { r#","logprobs":true,"top_logprobs":2"# } else { "" };
-        let body =
-            format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"x"}}],"max_tokens":9{wish}}}"#);
+        let logprobs = if self.rng.chance(5) { r#","logprobs":true,"top_logprobs":2"# } else { "" };
+        let seed = if self.rng.chance(20) { r#","seed":1"# } else { "" };
+        let stream = if self.rng.chance(25) { r#","stream":true"# } else { "" };
+        let most = if self.rng.chance(20) { 900 } else { 9 };
+        let body = format!(
+            r#"{{"model":"{model}","messages":[{{"role":"user","content":"x"}}],"max_tokens":{most}{logprobs}{seed}{stream}}}"#
+        );
+        let scans = self.rng.chance(4);
+        let scan = if scans { found() } else { ScanSummary::default() };
         let bounds = BodyBounds { bytes_max: 4096 };
         let parsed = parse(Route::Chat, body.as_bytes(), &bounds, &[]).expect("a plain body");
         let person = self.person(plan, &issued.credential);
         let run = terms.run(&issued.credential.run).unwrap_or(&terms.runs[0]);
         let at = At::clamped(now);
-        let seen = facts(&parsed, &terms, run, &person, "unknown", at, None, &ScanSummary::default(), false);
-        let epoch = self.epoch(plan);
-        let judgement = judge(&epoch, &seen);
+        let seen = facts(&parsed, &terms, run, &person, "unknown", at, None, &scan, false);
+        let (judgement, judged_by) = self.judged(plan, &seen, odd == 11);
+        let id = if scans && self.rng.chance(40) { self.refused_before().unwrap_or(id) } else { id };
+        if scans {
+            self.scanned.push(id);
+        }
 
         let (claim, body_key) = self.claim(grant, &issued, credential_digest, id, clock, &body, &workload, odd == 19);
         let hold = match self.rng.below(20) {
@@ -152,8 +148,9 @@ impl World {
             hold,
             slot: odd != 10,
             allow: judgement.verdict == Verdict::Allow,
+            scans,
             honest,
-            stale: odd == 11,
+            judged_by,
             large: odd == 19,
         };
         let command = CallCommand {
@@ -162,8 +159,8 @@ impl World {
             body_key,
             facts: seen.encode_to_vec().into(),
             judgement,
-            judged_by: if deed.stale { Digest::from_bytes([0; 32]) } else { self.plans[plan].digest },
-            scanner_locks: false,
+            judged_by,
+            scanner_locks: scans,
             hold,
             slot: deed.slot,
         };
@@ -251,9 +248,10 @@ impl World {
             used,
             status: 200,
             cut: None,
-            scanner_locks: false,
+            scanner_locks: self.rng.chance(3),
         };
-        Step { command: Command::Finish(Box::new(finish)), deed: Deed::Finish { call, used } }
+        let deed = Deed::Finish { call, used, scans: finish.scanner_locks };
+        Step { command: Command::Finish(Box::new(finish)), deed }
     }
 
     /// A connector's report: mostly an honest one about an abandoned call.

@@ -52,6 +52,7 @@ impl Signer for Key {
 }
 
 /// An organisation with the keys of its newest version.
+#[derive(Clone)]
 pub struct Org {
     /// Its name.
     pub name: OrgId,
@@ -83,7 +84,7 @@ impl Org {
         let name = OrgId::parse(name).expect("a name");
         let pair = |rng: &mut Rng| [Key::new(rng), Key::new(rng)];
         let (roots, signers) = (pair(rng), pair(rng));
-        let signers_needed = if kind == OrgKind::Operator { 0 } else { 1 + u8::from(rng.chance(40)) };
+        let signers_needed = if kind == OrgKind::Operator { 0 } else { 1 + u8::from(rng.chance(20)) };
         let (roster, connector, stop) = (Key::new(rng), Key::new(rng), Key::new(rng));
         let empty = SignedStatement::default();
         let mut org = Self {
@@ -168,6 +169,11 @@ impl Org {
         sign_json(payload, &signers).expect("these keys sign")
     }
 
+    /// Signed by two of its people, whatever its threshold.
+    pub fn signed_by_two<P: Payload>(&self, payload: &P) -> SignedStatement {
+        sign_json(payload, &[&self.signers[0], &self.signers[1]]).expect("these keys sign")
+    }
+
     /// Signed by both roots.
     pub fn root_signed<P: Payload>(&self, payload: &P) -> SignedStatement {
         sign_json(payload, &[&self.roots[0], &self.roots[1]]).expect("these keys sign")
@@ -189,6 +195,7 @@ pub struct Human {
 }
 
 /// A roster with the keys of the people on it.
+#[derive(Clone)]
 pub struct People {
     /// The agency, by position in the cast.
     pub agency: usize,
@@ -198,7 +205,12 @@ pub struct People {
     pub private: Arc<[u8]>,
     /// Who is on it.
     pub humans: Vec<Human>,
+    /// What the lab sees of them.
+    pub roster: Arc<Roster>,
 }
+
+/// Citizenships of the three people on each roster.
+pub const CITIZENS: [&[&str]; 3] = [&["US"], &["FR"], &["DE", "US"]];
 
 impl People {
     /// Makes a roster: a U.S. person, one of whom nothing is known, and one whose engagement ends in the middle of things.
@@ -207,10 +219,10 @@ impl People {
         let mut private = Vec::new();
         let mut humans = Vec::new();
         let far = now + 400 * 24 * 3_600_000;
-        for at in 0..3 {
+        for (at, citizenships) in CITIZENS.iter().enumerate() {
             let pseudonym = Pseudonym::parse(&format!("p-{at}-{:04x}", rng.below(0xffff))).expect("a name");
             let key = Key::new(rng);
-            let rest = r#"{"name":"A. B.","citizenships":["US"]}"#.to_owned();
+            let rest = format!(r#"{{"name":"A. B.","citizenships":{citizenships:?}}}"#);
             let salt = Digest::from_bytes(rng.bytes());
             let valid_until = if at == 2 { now + rng.range(3_600_000, 20 * 24 * 3_600_000) } else { far };
             let trained_until = if at == 2 { now + rng.range(3_600_000, 20 * 24 * 3_600_000) } else { far };
@@ -235,7 +247,7 @@ impl People {
         let roster = Roster { org: org.name.clone(), people };
         let statement = Org::signed_by(&roster, &org.roster);
         let private = serde_json::to_vec(&private).expect("JSON").into();
-        Self { agency, statement, private, humans }
+        Self { agency, statement, private, humans, roster: Arc::new(roster) }
     }
 
     /// Its digest, as terms name it.

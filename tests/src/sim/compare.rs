@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use anteroom_policy::{budget::Account, state::State};
-use anteroom_proto::time::At;
+use anteroom_proto::{
+    names::{Digest, ModelLine},
+    time::At,
+};
 
 use super::{
     Check, ensure,
@@ -42,11 +45,14 @@ pub fn compare(model: &Model, state: &State, now: At) -> Check {
         let told: BTreeSet<_> = standing.disposed[scope].parties.iter().collect();
         ensure(told == gone.parties.iter().collect(), || format!("of the end of `{scope}` know {told:?}"))?;
     }
+    let readers: Vec<_> = standing.readers.iter().map(|reader| &reader.appointment).collect();
+    ensure(readers.iter().copied().eq(&model.readers), || format!("readers are {readers:?}, not {:?}", model.readers))?;
     ensure(standing.rosters.keys().eq(model.rosters.keys()), || "a roster is missing or too many".to_owned())?;
     ensure(standing.lifted.keys().eq(model.lifted.keys()), || "a lifted lock is missing or too many".to_owned())?;
     for id in model.grants.keys() {
         grant(model, state, id, now)?;
     }
+    lines(model, state)?;
     calls(model, state)
 }
 
@@ -66,6 +72,12 @@ fn grant(model: &Model, state: &State, id: &anteroom_proto::names::GrantId, now:
         let held = grant.credentials.contains_key(digest);
         ensure(held || credential.end_ms <= now, || format!("credential {digest} of {id} is forgotten"))?;
     }
+    let added: Vec<_> = grant.added.iter().map(|added| Digest::of(&added.statement.payload)).collect();
+    let wanted: Vec<_> = expected.added.rules.iter().map(|(_, _, statement)| *statement).collect();
+    ensure(added == wanted, || format!("to {id} was added {added:?}, not {wanted:?}"))?;
+    let list = grant.watch.as_ref().map(|watch| (watch.digest, watch.statement));
+    ensure(list == expected.added.watch, || format!("the list of {id} is {list:?}, not {:?}", expected.added.watch))?;
+    ensure(Some(grant.judged_by) == model.judged_by(id), || format!("{id} is judged by something else"))?;
     let clock = standing.clock_of(&grant.terms);
     let (_, end) = expected.window.unwrap_or((0, 0));
     for at in [now, now.plus_ms(1), At::clamped(end - 1), At::clamped(end), At::clamped(end + 1)] {
@@ -85,6 +97,20 @@ fn grant(model: &Model, state: &State, id: &anteroom_proto::names::GrantId, now:
         let (sums, wanted) = (of(account), model.sums(id, Some(run)));
         ensure(sums == wanted, || format!("the account of `{run}` in {id} says {sums:?}, its calls {wanted:?}"))?;
         ensure(account.is_within(), || format!("the account of `{run}` in {id} is above its limit: {sums:?}"))?;
+    }
+    Ok(())
+}
+
+/// Bounds on lines, and what each line's grants use together.
+fn lines(model: &Model, state: &State) -> Check {
+    let bounds: Vec<_> = state.standing().line_budgets.values().map(|stands| (&stands.budget, stands.digest)).collect();
+    let wanted: Vec<_> = model.bounds.values().map(|bound| (&bound.budget, bound.statement)).collect();
+    ensure(bounds == wanted, || format!("lines are bounded by {bounds:?}, not {wanted:?}"))?;
+    for (lab, line) in model.builds.keys() {
+        let usage = state.line_usage(lab, &ModelLine::parse(line).expect("a name"));
+        let sums = [usage.settled_calls, usage.settled_tokens, usage.held_calls, usage.held_tokens];
+        let wanted = model.line_sums(lab, line);
+        ensure(sums == wanted, || format!("the use of `{line}` is {sums:?}, not {wanted:?}"))?;
     }
     Ok(())
 }

@@ -125,6 +125,8 @@ impl World {
             content_profile: "default".to_owned(),
         };
         let (first, second) = (self.budget(), self.budget());
+        let lowered = self.rng.chance(8);
+        let variant = || "standard".parse().expect("a name");
         let terms = Terms {
             version: 1,
             grant: GrantId::from_bytes(self.rng.bytes()),
@@ -136,12 +138,12 @@ impl World {
             model: ModelTerms {
                 line: ModelLine::parse(line).expect("a name"),
                 builds: vec![build.unwrap_or(Digest::from_bytes([0; 32]))],
-                variants: vec!["standard".parse().expect("a name")],
-                lowered: Vec::new(),
+                variants: vec![variant()],
+                lowered: if lowered { vec![variant()] } else { Vec::new() },
                 unrelated_to: unrelated,
             },
             window: self.window_terms(),
-            features: Features { chat: true, ..Features::default() },
+            features: Features { chat: true, seed: true, streaming: true, ..Features::default() },
             roster: if self.rng.chance(98) { self.people[people].digest() } else { Digest::from_bytes([9; 32]) },
             runs: vec![run("run-1", first), run("run-2", second)],
             limits: CallLimits {
@@ -155,7 +157,11 @@ impl World {
             marking: MarkingTerms::default(),
             policy: PolicyTerms { baseline: rules::baseline_digest(), additions: String::new(), contact: None },
             endpoint: Endpoint::Connector,
-            scanner_locks: ScannerLocks::Run,
+            scanner_locks: match self.rng.below(10) {
+                0 => ScannerLocks::Grant,
+                1..4 => ScannerLocks::Person,
+                _ => ScannerLocks::Run,
+            },
         };
         self.sign_offer(lab, people, terms)
     }
@@ -190,9 +196,13 @@ impl World {
             _ => {}
         }
         let org = &self.cast[lab];
-        let offer = org.signed(&payload);
+        let lowered = !terms.model.lowered.is_empty();
+        // What is lent with lowered safeguards takes two people, and here a lab tries with one.
+        let alone = lowered && self.rng.chance(40);
+        let offer = if lowered && !alone { org.signed_by_two(&payload) } else { org.signed(&payload) };
+        let short = lowered && offer.signatures.len() < 2;
         let terms = Arc::new(terms);
-        let what = What::Offer { terms: Arc::clone(&terms), offer: digest(&offer) };
+        let what = What::Offer { terms: Arc::clone(&terms), offer: digest(&offer), name: payload.terms, short };
         let draft = Draft::new(org, offer.clone(), what).attached(bytes);
         if wrong < 6 {
             return draft.bad().step();

@@ -6,7 +6,9 @@
 #![allow(missing_docs, reason = "fields of the world's inner parts are named after what they are")]
 
 pub mod acts;
+mod added;
 pub mod audit;
+mod beginning;
 pub mod calls;
 pub mod cast;
 pub mod compare;
@@ -17,6 +19,7 @@ mod keys;
 pub mod model;
 mod retention;
 pub mod rng;
+pub mod rules;
 mod snapshot;
 pub mod world;
 

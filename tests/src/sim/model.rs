@@ -4,6 +4,8 @@
 //! the truth about every command ([`Deed`]) by whoever made it, says beforehand how the command must be answered, and is held
 //! against the broker's state after every step.
 
+pub mod added;
+mod locks;
 pub mod retention;
 
 use std::{
@@ -14,16 +16,19 @@ use std::{
 use anteroom_policy::{command::Now, event::ClockTrust};
 use anteroom_proto::{
     ledger::scope::Scope,
-    names::{CallId, Digest, GrantId, LockId, OrgId, RunId},
+    names::{CallId, Digest, GrantId, LockId, OrgId, Pseudonym, RunId},
     statement::{
-        acts::{Appointment, Disposition, Hold, Lock, LockTarget, RunCredential, Stop, StopKind},
+        acts::{Appointment, Disposition, Hold, Lock, RunCredential, Stop, StopKind},
         key_set::OrgKind,
-        roster::{Person, Roster, Tri},
+        roster::{Person, Roster},
         terms::Terms,
     },
 };
 
-use self::retention::MGone;
+use self::{
+    added::{Bound, MAdded, Narrow, Watch},
+    retention::MGone,
+};
 
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
@@ -52,6 +57,8 @@ pub enum Deed {
         call: CallId,
         /// Tokens.
         used: Option<u64>,
+        /// Whether the scanner found what locks in the answer.
+        scans: bool,
     },
     /// A connector's report.
     Report {
@@ -69,6 +76,8 @@ pub enum Deed {
         /// Of what.
         target: Scope,
     },
+    /// Prompts of a grant are much alike.
+    Alike(GrantId),
     /// Time passed.
     Tick,
     /// The state was written down.
@@ -100,11 +109,11 @@ pub enum What {
     /// Registers a build.
     Build { lab: OrgId, line: String, manifest: Digest, supersedes: Option<Digest> },
     /// Publishes a roster.
-    Roster { digest: Digest, roster: Arc<Roster> },
+    Roster { digest: Digest, roster: Arc<Roster>, citizens: Vec<Vec<String>> },
     /// Appoints a reader.
     Appoint(Appointment),
-    /// Offers.
-    Offer { terms: Arc<Terms>, offer: Digest },
+    /// Offers; `name` is the digest of the terms, and `short` says that it takes two people, and one signed.
+    Offer { terms: Arc<Terms>, offer: Digest, name: Digest, short: bool },
     /// Accepts.
     Accept { by: OrgId, grant: GrantId, offer: Digest, acceptance: Digest, fingerprint: Digest },
     /// Declines.
@@ -125,6 +134,12 @@ pub enum What {
     Release { by: OrgId, hold: LockId },
     /// Destroys a scope, or says that it is kept.
     Dispose { disposition: Disposition, digest: Digest },
+    /// Adds rules to a grant.
+    Narrow(Narrow),
+    /// Gives the scanner of a grant its list.
+    Watch(Watch),
+    /// Bounds a line.
+    Bound(Bound),
     /// Nothing that anybody could accept.
     Junk,
 }
@@ -150,10 +165,12 @@ pub struct CallDeed {
     pub slot: bool,
     /// The rules allow it.
     pub allow: bool,
+    /// The scanner found what locks in it.
+    pub scans: bool,
     /// The claim and the credential on record name one run.
     pub honest: bool,
-    /// It was judged under other terms.
-    pub stale: bool,
+    /// Names what it was judged with.
+    pub judged_by: Digest,
     /// It is larger than a record may be.
     pub large: bool,
 }
@@ -169,7 +186,7 @@ pub enum Answer {
     Refuse,
     /// Nothing to say and nothing recorded.
     Quiet,
-    /// No or repeated: a call so old that the broker may have forgotten it.
+    /// No, repeated, or to be judged again: a call so old that the broker may have forgotten it.
     NotAgain,
 }
 
@@ -216,6 +233,10 @@ impl Stage {
 pub struct MGrant {
     /// The terms.
     pub terms: Arc<Terms>,
+    /// Their digest.
+    pub name: Digest,
+    /// What was added since.
+    pub added: MAdded,
     /// Digest of the offer.
     pub offer: Digest,
     /// Digest of the acceptance.
@@ -256,6 +277,8 @@ pub struct MCall {
     pub grant: GrantId,
     /// Its run.
     pub run: RunId,
+    /// Its credential.
+    pub credential: Digest,
     /// What it held.
     pub hold: u64,
     /// When it was admitted.
@@ -305,6 +328,12 @@ pub struct Model {
     pub locks: BTreeMap<LockId, Lock>,
     /// Locks that stood.
     pub lifted: BTreeMap<LockId, Lock>,
+    /// The grants of locks that the scanner set.
+    pub scanned: BTreeMap<LockId, GrantId>,
+    /// Citizenships by roster and person, which the lab is not told.
+    pub citizens: BTreeMap<(Digest, Pseudonym), Vec<String>>,
+    /// What labs let all grants of (lab, line) use together.
+    pub bounds: BTreeMap<(OrgId, String), Bound>,
     /// Whose reads are on record.
     pub reads: BTreeSet<OrgId>,
     /// Holds that stand.
@@ -351,6 +380,8 @@ impl Model {
             },
             Deed::Call(call) => self.expect_call(call, now),
             Deed::Early => Answer::Refuse,
+            Deed::Alike(grant) if self.grants.contains_key(grant) => Answer::Pass,
+            Deed::Alike(_) => Answer::Quiet,
             Deed::Finish { call, .. } => {
                 let open = self.calls.iter().any(|known| known.id == *call && known.progress == Progress::Open);
                 if open { Answer::Pass } else { Answer::Refuse }
@@ -419,7 +450,7 @@ impl Model {
                     }
                 }
             }
-            What::Roster { digest, roster } => {
+            What::Roster { digest, roster, .. } => {
                 if self.rosters.contains_key(digest) {
                     return Answer::Repeat;
                 }
@@ -432,12 +463,12 @@ impl Model {
                 }
                 all(&[self.orgs.contains_key(&appointment.reader), now < appointment.until_ms.ms(), party])
             }
-            What::Offer { terms, offer } => {
+            What::Offer { terms, offer, short, .. } => {
                 if let Some(known) = self.grants.get(&terms.grant) {
                     return if known.offer == *offer { Answer::Repeat } else { Answer::Refuse };
                 }
                 all(&[
-                    !self.gone.contains_key(&Scope::Grant(terms.grant)),
+                    !short && !self.gone.contains_key(&Scope::Grant(terms.grant)),
                     self.terms_can_stand(terms, now),
                     now < terms.window.accept_by_ms.ms(),
                 ])
@@ -502,28 +533,14 @@ impl Model {
                     person.is_some_and(|person| person.valid_from_ms.ms() <= now && now < person.valid_until_ms.ms()),
                 ])
             }
-            What::Lock(lock) => {
-                if let Some(known) = self.locks.get(&lock.id) {
-                    return if known == lock { Answer::Repeat } else { Answer::Refuse };
-                }
-                if self.lifted.contains_key(&lock.id) {
-                    return Answer::Refuse;
-                }
-                let operator = self.orgs.get(&lock.by).is_some_and(|org| org.kind == OrgKind::Operator);
-                let own =
-                    |grant: &GrantId| self.is_party(grant, &lock.by) || (operator && self.grants.contains_key(grant));
-                match &lock.target {
-                    LockTarget::Grant { grant } | LockTarget::Run { grant, .. } => all(&[own(grant)]),
-                    LockTarget::Line { .. } => {
-                        all(&[self.orgs.get(&lock.by).is_some_and(|org| org.kind == OrgKind::Lab)])
-                    }
-                    _ => Answer::Pass,
-                }
-            }
+            What::Lock(lock) => self.expect_lock(lock),
             What::Lift { by, lock } => all(&[self.locks.get(lock).is_some_and(|lock| lock.by == *by)]),
             What::Hold(hold) => self.expect_hold(hold, now),
             What::Release { by, hold } => self.expect_release(by, hold),
             What::Dispose { disposition, digest } => self.expect_disposition(disposition, digest, clock),
+            What::Narrow(narrow) => self.expect_narrow(narrow),
+            What::Watch(watch) => self.expect_watch(watch),
+            What::Bound(bound) => self.expect_bound(bound),
             What::Junk => Answer::Refuse,
         }
     }
@@ -643,14 +660,16 @@ impl Model {
             return Answer::Refuse;
         }
         let age = at - call.call.at_ms();
+        let stale = self.judged_by(&call.grant) != Some(call.judged_by);
         if let Some(known) = self.call(&call.call) {
+            let own = known.grant == call.grant;
             return match known.progress {
-                _ if known.grant != call.grant => Answer::Refuse,
-                Progress::Done(_) if age >= DAY => Answer::NotAgain,
-                _ => Answer::Repeat,
+                Progress::Done(_) if age >= DAY && (own || stale) => Answer::NotAgain,
+                _ if own => Answer::Repeat,
+                _ => Answer::Refuse,
             };
         }
-        if call.stale {
+        if stale {
             return Answer::Quiet;
         }
         let Some(credential) = grant.credentials.get(&call.credential) else { return Answer::Refuse };
@@ -672,29 +691,10 @@ impl Model {
             call.hold <= grant.terms.limits.tokens_max,
             self.fits(&call.grant, None, call.hold, grant.terms.budget),
             self.fits(&call.grant, Some(&call.run), call.hold, run.budget),
+            self.line_fits(&grant.terms.lab.org, grant.terms.model.line.as_str(), call.hold),
             call.slot,
             !call.large,
         ])
-    }
-
-    fn hits(&self, lock: &Lock, grant: &MGrant, run: &RunId, person: &Person) -> bool {
-        let operator = self.orgs.get(&lock.by).is_some_and(|org| org.kind == OrgKind::Operator);
-        if lock.by != grant.terms.lab.org && lock.by != grant.terms.agency.org && !operator {
-            return false;
-        }
-        let agency = &grant.terms.agency.org;
-        match &lock.target {
-            LockTarget::Grant { grant: id } => *id == grant.terms.grant,
-            LockTarget::Run { grant: id, run: one } => *id == grant.terms.grant && one == run,
-            LockTarget::Person { org, pseudonym } => org == agency && *pseudonym == person.pseudonym,
-            LockTarget::Employer { employer } => *employer == person.employer,
-            LockTarget::Organisation { org } => org == agency || *org == grant.terms.lab.org,
-            LockTarget::Line { line } => *line == grant.terms.model.line,
-            LockTarget::NotUsPerson {} => person.us_person != Tri::Yes,
-            LockTarget::NotUsOnly {} => person.us_only != Tri::Yes,
-            // Nobody here sets one: the model knows no citizenships.
-            LockTarget::Citizen { .. } => true,
-        }
     }
 
     /// Settled, held and open, summed over every call there was.
@@ -800,17 +800,22 @@ impl Model {
                     id: call.call,
                     grant: call.grant,
                     run: call.run.clone(),
+                    credential: call.credential,
                     hold: call.hold,
                     at,
                     progress: Progress::Open,
                 });
             }
-            Deed::Finish { call, used } => self.settle(call, *used),
+            Deed::Finish { call, used, scans } => {
+                self.settle(call, *used);
+                let known = self.call(call).filter(|_| *scans).cloned();
+                known.iter().for_each(|known| self.scanner_finds(&known.grant, &known.run, &known.credential, call));
+            }
             Deed::Report { call: Some(call), used, .. } => self.settle(call, *used),
             Deed::Read { reader, .. } => {
                 self.reads.insert(reader.clone());
             }
-            Deed::Early | Deed::Counted | Deed::Report { .. } | Deed::Snapshot => {}
+            Deed::Early | Deed::Counted | Deed::Report { .. } | Deed::Snapshot | Deed::Alike(_) => {}
             Deed::Tick => {
                 let (ended, settled) = self.due(now);
                 for (id, stage, end) in ended {
@@ -867,13 +872,17 @@ impl Model {
             What::Build { lab, line, manifest, .. } => {
                 self.builds.entry((lab.clone(), line.clone())).or_default().push(*manifest);
             }
-            What::Roster { digest, roster } => {
+            What::Roster { digest, roster, citizens } => {
+                let held = roster.people.iter().zip(citizens);
+                self.citizens.extend(held.map(|(person, held)| ((*digest, person.pseudonym.clone()), held.clone())));
                 self.rosters.insert(*digest, Arc::clone(roster));
             }
             What::Appoint(appointment) => self.readers.push(appointment.clone()),
-            What::Offer { terms, offer } => {
+            What::Offer { terms, offer, name, .. } => {
                 let grant = MGrant {
                     terms: Arc::clone(terms),
+                    name: *name,
+                    added: MAdded::default(),
                     offer: *offer,
                     acceptance: None,
                     stage: Stage::Offered,
@@ -930,6 +939,9 @@ impl Model {
                 self.released.insert(*hold);
             }
             What::Dispose { disposition, digest } => self.destroy(disposition, *digest),
+            What::Narrow(narrow) => self.narrow(narrow),
+            What::Watch(watch) => self.watch(watch),
+            What::Bound(bound) => self.bound(bound),
             What::Junk => {}
         }
     }

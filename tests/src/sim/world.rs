@@ -21,7 +21,7 @@ use anteroom_proto::{
         scope::Scope,
         tree::{Tree, leaf_hash},
     },
-    names::{Digest, GrantId},
+    names::{CallId, GrantId},
     statement::acts::LockTarget,
     time::At,
 };
@@ -80,6 +80,8 @@ pub struct World {
     pub pending: Vec<Org>,
     pub people: Vec<People>,
     pub outsider: Human,
+    /// Calls in which the scanner found something, also such as were refused and may be made again.
+    pub scanned: Vec<CallId>,
     pub plans: Vec<Plan>,
     pub credentials: Vec<Credential>,
     pub history: Vec<Step>,
@@ -95,9 +97,11 @@ pub struct World {
     pub gone: BTreeSet<Scope>,
     pub auditor: Auditor,
     pub tree: Tree,
-    answered: Vec<(u64, [u8; 48])>,
-    phases: BTreeMap<GrantId, Phase>,
-    lock_kinds: BTreeMap<String, &'static str>,
+    pub(super) answered: Vec<(u64, [u8; 48])>,
+    pub(super) phases: BTreeMap<GrantId, Phase>,
+    pub(super) lock_kinds: BTreeMap<String, &'static str>,
+    /// What was submitted, while a beginning is played.
+    pub(super) kept: Option<Vec<Batch>>,
 }
 
 /// Runs a world for so many steps, then closes the books.
@@ -126,67 +130,6 @@ pub fn played(seed: u64, steps: u64) -> Result<World, String> {
 }
 
 impl World {
-    fn new(seed: u64) -> Result<Self, String> {
-        let mut rng = Rng::new(seed ^ 0x616e_7465_726f_6f6d);
-        let origin = KeyName::parse(ORIGIN).expect("a name");
-        let signer = NoteSigner::from_seed(origin.clone(), &rng.bytes()).expect("a seed");
-        let signer = Arc::new(signer);
-        let core = Core::new(origin, Arc::clone(&signer));
-        let (cast, roles) = super::acts::cast(&mut rng);
-        let outsider = Human {
-            pseudonym: anteroom_proto::names::Pseudonym::parse("nobody").expect("a name"),
-            key: super::cast::Key::new(&mut rng),
-        };
-        let disk = rng.chance(25).then(|| OnDisk::new(ORIGIN));
-        let mut world = Self {
-            entropy: rng.fork(),
-            rng,
-            now: START_MS,
-            ahead: 0,
-            trusted: true,
-            core,
-            model: Model::default(),
-            cast,
-            labs: roles.labs,
-            agencies: roles.agencies,
-            sponsor: roles.sponsor,
-            operator: roles.operator,
-            oversight: roles.oversight,
-            stranger: roles.stranger,
-            pending: Vec::new(),
-            people: Vec::new(),
-            outsider,
-            plans: Vec::new(),
-            credentials: Vec::new(),
-            history: Vec::new(),
-            coverage: Coverage::default(),
-            signer,
-            disk,
-            durable: Vec::new(),
-            asides: Vec::new(),
-            doomed: Vec::new(),
-            gone: BTreeSet::new(),
-            answered: Vec::new(),
-            auditor: Auditor::default(),
-            tree: Tree::new(),
-            phases: BTreeMap::new(),
-            lock_kinds: BTreeMap::new(),
-        };
-        if let Some(disk) = &mut world.disk {
-            let fresh = || fresh(&world.signer);
-            world.core = disk.recover(&fresh, false).map_err(|trouble| trouble.to_string())?.core;
-        }
-        let log_key = world.signer.verifier().to_string();
-        let open = Command::Open { origin: ORIGIN.to_owned(), log_key, nonce: Digest::from_bytes(world.rng.bytes()) };
-        world.submit(vec![Step { command: open, deed: Deed::Open }])?;
-        let trusted = world.clock(ClockTrust::Trusted);
-        world.submit(vec![trusted])?;
-        for steps in world.founding() {
-            world.submit(steps)?;
-        }
-        Ok(world)
-    }
-
     /// The broker's clock.
     pub fn broker_now(&self) -> Now {
         Now { at: At::clamped(self.now + self.ahead), trusted: self.trusted }
@@ -256,6 +199,9 @@ impl World {
                 self.enter(&batch, now)?;
                 self.answer(&batch)?;
                 self.remember(steps);
+                if let Some(kept) = &mut self.kept {
+                    kept.push(batch);
+                }
                 Ok(())
             }
             Err(Failure::Full) => self.refused_by_disk(steps),
@@ -382,6 +328,7 @@ impl World {
         if !self.doomed.is_empty() {
             self.coverage.crash("between a disposition and the end of its key");
         }
+        let mut whole = true;
         match &mut self.disk {
             Some(disk) => {
                 disk.crash(&mut self.rng);
@@ -401,9 +348,23 @@ impl World {
                 ended.into_iter().for_each(|scope| self.key_is_gone(scope));
                 ensure(self.gone == found.gone, || format!("gone are {:?}, not {:?}", found.gone, self.gone))?;
             }
-            None => self.core = self.refold(fresh(&self.signer))?,
+            // Whole folds cost most of a world's time. Worlds on disks always read everything.
+            None => {
+                let aside = if self.rng.chance(85) { self.newest_aside()? } else { None };
+                whole = aside.is_none();
+                self.core = match aside {
+                    Some(core) => core,
+                    None => self.refold(fresh(&self.signer))?,
+                };
+            }
         }
-        self.coverage.start(if self.gone.is_empty() { "from nothing" } else { "over records that nobody can read" });
+        self.coverage.start(if !whole {
+            "from a snapshot"
+        } else if self.gone.is_empty() {
+            "from nothing"
+        } else {
+            "over records that nobody can read"
+        });
         if let Some((steps, batch, now)) = maybe {
             let whole = batch.head.as_ref().map_or(before, |head| head.size);
             ensure(self.core.size() == before || self.core.size() == whole, || {
@@ -420,7 +381,7 @@ impl World {
             ensure(same, || format!("record {index} was answered and is lost"))?;
         }
         self.stands_as_durable().map_err(|why| format!("after a restart: {why}"))?;
-        if self.rng.chance(50) {
+        if whole && self.rng.chance(50) {
             self.start_from_an_aside()?;
         }
         self.trusted = self.trusted && self.rng.chance(60);
@@ -435,15 +396,17 @@ impl World {
             let expected = self.model.expect(&step.deed, now);
             let given = class(answer);
             let agrees = match expected {
-                Answer::NotAgain => matches!(given, Answer::Repeat | Answer::Refuse),
+                Answer::NotAgain => given != Answer::Pass,
                 expected => expected == given,
             };
             ensure(agrees, || {
                 format!("{given:?} instead of {expected:?}: {:?}, at {now:?}, {:?}", answer.reply, step.deed)
             })?;
             self.look(step, answer)?;
-            if expected == Answer::Pass {
-                self.model.apply(&step.deed, now);
+            match (&step.deed, given) {
+                (_, Answer::Pass) => self.model.apply(&step.deed, now),
+                (Deed::Call(call), Answer::Refuse) => self.model.found_in_prompt(call),
+                _ => {}
             }
         }
         Ok(())
@@ -547,6 +510,9 @@ impl World {
         }
         if let Event::LockSet { lock, .. } = event {
             self.lock_kinds.insert(lock.id.to_string(), kind_of(&lock.target));
+        }
+        if let Event::ScannerLocked { lock, .. } = event {
+            self.lock_kinds.insert(lock.to_string(), "scanner");
         }
         let Scope::Grant(grant) = scope else { return };
         if matches!(event, Event::GrantOffered { .. }) {

@@ -2,10 +2,11 @@
 
 use anteroom_policy::{refusal::Refusal, rules::digest};
 use anteroom_proto::{
-    names::{Digest, LockId},
+    names::{CallId, Digest, LockId},
     rpc::{CallRequest, Marking},
     statement::{
-        acts::{Lift, LockTarget},
+        acts::{Lift, Lock, LockTarget},
+        envelope::sign_json,
         rules::{LineBudget, Narrowing, WatchList},
     },
 };
@@ -155,6 +156,34 @@ async fn a_canary_in_a_prompt_locks_also_behind_another_refusal_of_the_same_kind
     assert_eq!(code(&rig.refused(first).await), "broker_denied");
     assert_eq!(code(&rig.refused(rig.asking(CANARY)).await), "broker_denied");
     assert_eq!(rig.count(35), 1);
+}
+
+#[tokio::test]
+async fn a_lock_by_the_scanner_takes_the_place_of_no_other_and_none_keeps_it_out() {
+    let rig = Rig::new().await;
+    rig.watch(&list(true)).await;
+    let (world, call) = (&rig.world, CallId::new(rig.world.now().ms(), [3; 10]));
+    let body = json!({"model": LINE, "stream": true, "messages": [{"role": "user", "content": CANARY}]}).to_string();
+    let ask = || world.call_as(&rig.access, call, "chat", &body);
+    // Who knows what the lock will be called takes the name first.
+    let name = Digest::of(&[b"anteroom/scanner-lock/v1".as_slice(), call.as_bytes(), &0_u64.to_be_bytes()].concat());
+    let target = LockTarget::Employer { employer: "nobody".to_owned() };
+    let (id, by) = (LockId::from_slice(&name.as_bytes()[..16]).unwrap(), world.agency.org.clone());
+    let taken = Lock { id, by: by.clone(), target, reason: "first".to_owned() };
+    done(world.act(&world.agency, sign_json(&taken, &[&world.agency.stop]).unwrap(), &[]).await);
+    assert_eq!(code(&rig.refused(ask()).await), "broker_denied");
+    let standing = world.journal.standing();
+    assert_eq!(standing.locks.len(), 2, "both stand");
+    assert_eq!(standing.locks.get(&id).unwrap().lock, taken);
+    // A name that was given up is no better, nor is the same call again after the lab has lifted.
+    let lift =
+        |party: &Party, lock| party.signed(&Lift { lock, by: party.org.clone(), reason: "looked at".to_owned() });
+    let scanners = *standing.locks.keys().find(|lock| **lock != id).unwrap();
+    done(world.act(&world.agency, lift(&world.agency, id), &[]).await);
+    done(world.act(&world.lab, lift(&world.lab, scanners), &[]).await);
+    assert_eq!(code(&rig.refused(ask()).await), "broker_denied");
+    assert_eq!(rig.count(35), 2);
+    assert_eq!(world.journal.standing().locks.len(), 1, "it locks again");
 }
 
 #[tokio::test]

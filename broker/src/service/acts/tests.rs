@@ -1,6 +1,7 @@
 //! Acts through the service, a real journal on a real disk behind it.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
 
+mod inputs;
 mod rules;
 
 use std::sync::Mutex;
@@ -16,12 +17,12 @@ use anteroom_proto::{
         envelope::{read_json, sign_bytes, sign_json},
         model::Registration,
     },
-    time::{At, TERM_MS_MAX},
+    time::{AT_MS_MAX, At, TERM_MS_MAX},
 };
 use serde_json::{Value, json};
 
 use super::{acts_server::Acts as _, *};
-use crate::testing::{Party, World, random};
+use crate::testing::{Key, Party, World, random};
 
 /// A gate that remembers what was done to it, and what was on record at that moment.
 #[derive(Default)]

@@ -5,7 +5,7 @@ use anteroom_proto::{
     ledger::scope::Scope,
     names::{Digest, LockId, OrgId},
     statement::{
-        acts::{Disposition, DispositionAction, Hold, Lock, LockTarget},
+        acts::{Disposition, DispositionAction, Hold, Lock},
         key_set::OrgKind,
     },
 };
@@ -24,20 +24,6 @@ pub struct MGone {
     pub statement: Digest,
     /// Whom it concerned: their own scopes say so.
     pub parties: Vec<OrgId>,
-}
-
-/// Whether a lock stands in a grant's own scope, and is forgotten with it.
-pub fn stands_in(lock: &Lock, scope: &Scope) -> bool {
-    match &lock.target {
-        LockTarget::Grant { grant } | LockTarget::Run { grant, .. } => *scope == Scope::Grant(*grant),
-        LockTarget::Person { .. }
-        | LockTarget::Employer { .. }
-        | LockTarget::Organisation { .. }
-        | LockTarget::Line { .. }
-        | LockTarget::NotUsPerson {}
-        | LockTarget::NotUsOnly {}
-        | LockTarget::Citizen { .. } => false,
-    }
 }
 
 impl Model {
@@ -104,7 +90,7 @@ impl Model {
         }
     }
 
-    fn is_operator(&self, org: &OrgId) -> bool {
+    pub(super) fn is_operator(&self, org: &OrgId) -> bool {
         self.orgs.get(org).is_some_and(|org| org.kind == OrgKind::Operator)
     }
 
@@ -164,8 +150,14 @@ impl Model {
             Scope::Grant(id) => {
                 self.grants.remove(id);
                 self.readers.retain(|reader| reader.grant != Some(*id));
-                self.locks.retain(|_, lock| !stands_in(lock, scope));
-                self.lifted.retain(|_, lock| !stands_in(lock, scope));
+                let forgotten = |lock: &&Lock| self.stands_in(lock, scope);
+                let standing = self.locks.values().filter(forgotten).map(|lock| lock.id);
+                let lifted = self.lifted.values().filter(forgotten).map(|lock| lock.id);
+                for lock in standing.chain(lifted).collect::<Vec<_>>() {
+                    self.locks.remove(&lock);
+                    self.lifted.remove(&lock);
+                    self.scanned.remove(&lock);
+                }
                 self.calls.retain(|call| call.grant != *id);
             }
             Scope::Roster(org) => self.rosters.retain(|_, roster| roster.org != *org),
