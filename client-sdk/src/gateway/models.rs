@@ -161,7 +161,7 @@ mod tests {
     fn a_line_goes_by_its_name_and_each_of_several_variants_by_its_own() {
         let (one, two) = (held(1, "active", 9, &["standard"]), held(1, "active", 9, &["standard", "raw"]));
         let line = one.terms.model.line.to_string();
-        assert_eq!(names(&one), [line.clone()]);
+        assert_eq!(names(&one), std::slice::from_ref(&line));
         assert_eq!(names(&two), [line.clone(), format!("{line}:standard"), format!("{line}:raw")]);
         assert!(lends(&one, &line) && lends(&one, &format!("{line}:standard")) && !lends(&one, &format!("{line}:raw")));
         assert!(!lends(&one, "other") && !lends(&one, &format!("{line}:")) && !lends(&one, ""));

@@ -179,9 +179,9 @@ fn corpora(folders: &[PathBuf]) -> Fallible<Vec<Corpus>> {
 
 /// The corpora in the repository.
 pub(super) const KEPT: [(&str, &str); 3] = [
-    ("prompts", include_str!("../../../../policy/testdata/content/prompts.txt")),
-    ("code", include_str!("../../../../policy/testdata/content/code.txt")),
-    ("transcripts", include_str!("../../../../policy/testdata/content/transcripts.txt")),
+    ("prompts", include_str!("../../../policy/testdata/content/prompts.txt")),
+    ("code", include_str!("../../../policy/testdata/content/code.txt")),
+    ("transcripts", include_str!("../../../policy/testdata/content/transcripts.txt")),
 ];
 
 /// Every text file below a folder, in the order of names.

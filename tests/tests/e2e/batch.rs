@@ -98,7 +98,7 @@ async fn a_batch_ends_with_the_grant_and_says_what_is_left() {
     fs::write(&wrong, "{\"custom_id\": \"a\"}\n").unwrap();
     let why = fails(&home, &["batch", &name, wrong.to_str().unwrap()], 2).await;
     assert!(why.contains("line 1"), "{why}");
-    scene.withdraw(grant).await.unwrap();
+    let _ = scene.withdraw(grant).await.unwrap();
     let why = fails(&home, &["batch", &name, &file], 4).await;
     assert!(why.contains("grant_withdrawn"), "{why}");
     assert!(answers(scene.dir()).is_empty(), "what was not made is not settled");

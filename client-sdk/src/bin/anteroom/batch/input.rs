@@ -105,7 +105,7 @@ fn request(line: &[u8]) -> Result<Request, String> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests stop at the first surprise")]
 
     use super::*;
 
@@ -118,9 +118,9 @@ mod tests {
         let text =
             "{\"custom_id\": \"a\", \"url\": \"/v1/chat/completions\", \"body\": {\"model\" : \"m\",\"x\":1e2}}\n\n";
         let requests = parse(text.as_bytes()).unwrap();
-        assert_eq!(requests.len(), 1);
-        assert_eq!(&requests[0].body[..], br#"{"model" : "m","x":1e2}"#);
-        assert_eq!(requests[0].route, Route::Chat);
+        let [request] = requests.as_slice() else { panic!("one request, not {}", requests.len()) };
+        assert_eq!(&request.body[..], br#"{"model" : "m","x":1e2}"#);
+        assert_eq!(request.route, Route::Chat);
     }
 
     #[test]

@@ -6,8 +6,6 @@ use std::{
     time::Instant,
 };
 
-use serde::Serialize;
-
 use super::journal::Outcome;
 use crate::{context::Ctx, fail::Fail, output::view};
 
