@@ -3,7 +3,11 @@
 //!
 //! It needs Python packages in `target/venv/inspect`, which `tests/run` puts there.
 
-use std::{path::Path, process::Output, time::Duration};
+use std::{
+    path::Path,
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use anteroom_broker::demo::cast::{LINE, Plan};
 use anteroom_policy::event::Event;
@@ -12,9 +16,11 @@ use anteroom_tests::e2e::{
     book::Book,
     client::{program, run, script, tool},
     gateway::Gateway,
+    programs,
     scene::{Scene, plan},
 };
 use serde_json::Value;
+use tokio::process::Command;
 
 async fn inspect(program: &Path, gateway: &Gateway, scene: &Scene, logs: &str, more: &[&str]) -> Output {
     // It takes tasks from the folder that it runs in.
@@ -88,4 +94,37 @@ async fn an_evaluation_runs_and_its_log_names_the_calls_of_the_ledger() {
     let book = Book::of(&broker.data());
     let admitted = book.of_grant(grant, |event| matches!(event, Event::CallAdmitted(_)));
     assert_eq!(admitted.len(), 6, "one call a sample, none of them twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_provider_starts_a_gateway_and_puts_the_ledgers_names_into_the_log() {
+    let Some(program) = program("inspect", "inspect") else { return };
+    let (scene, mut broker) = Scene::start(Duration::ZERO).await;
+    let grant = scene.cast.granted(&plan()).await.unwrap();
+    std::fs::copy(script("inspect_task.py"), scene.dir().join("inspect_task.py")).unwrap();
+    let mut command = Command::new(&program);
+    command.current_dir(scene.dir()).env("HOME", scene.dir()).env("XDG_CACHE_HOME", scene.dir().join("cache"));
+    command.env("ANTEROOM_HOME", scene.cast.agency.dir()).env("ANTEROOM_PROGRAM", programs::anteroom());
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env("NO_COLOR", "1");
+    command.args(["eval", "inspect_task.py", "--model", &format!("anteroom/{LINE}"), "--display", "plain"]);
+    // A named grant has a gateway of its own, whatever else runs on this machine.
+    command.args(["-M", &format!("grant={grant}"), "--log-format", "json", "--log-dir", "named"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let output = run(command).await;
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    let log = log(&scene, "named");
+    assert_eq!(log["status"], "success", "{said}");
+    broker.kill().await;
+    let book = Book::of(&broker.data());
+    let samples = log["samples"].as_array().unwrap();
+    assert_eq!(samples.len(), 3);
+    for sample in samples {
+        let told = &sample["output"]["metadata"]["anteroom"];
+        let call = told["call"].as_str().unwrap_or_else(|| panic!("{sample}"));
+        let (entered, _) = book.admission(call.parse().unwrap()).expect("the ledger holds the call");
+        assert_eq!(told["receipt"].as_u64(), Some(entered.index));
+        assert_eq!(told["grant"].as_str(), Some(grant.to_string().as_str()));
+        assert!(told["marking"].is_string(), "{told}");
+    }
 }

@@ -6,6 +6,7 @@ mod clock;
 mod counsel;
 mod dishonest;
 mod disk;
+mod doctor;
 mod doors;
 mod ends;
 mod gateway;

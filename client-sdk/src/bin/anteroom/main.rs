@@ -14,6 +14,7 @@ mod confirm;
 mod content;
 mod context;
 mod disclose;
+mod doctor;
 mod enroll;
 mod event;
 mod explain;
@@ -74,6 +75,9 @@ enum Noun {
     /// Show how the broker knows this folder, and what it says about itself.
     #[command(after_help = enroll::WHOAMI_EXAMPLES)]
     Whoami,
+    /// Find out why calls do not pass, and what to do next.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Doctor),
     /// Make, enrol and show this organisation.
     #[command(subcommand, after_help = org::EXAMPLES)]
     Org(org::Org),
@@ -199,6 +203,7 @@ async fn run(ctx: &Ctx, noun: Noun) -> Result<(), Fail> {
     match noun {
         Noun::Enroll(args) => enroll::enroll(ctx, args).await,
         Noun::Whoami => enroll::whoami(ctx).await,
+        Noun::Doctor(args) => doctor::run(ctx, args).await,
         Noun::Org(verb) => org::run(ctx, verb).await,
         Noun::Key(verb) => key::run(ctx, verb),
         Noun::Pin(verb) => pin::run(ctx, verb),

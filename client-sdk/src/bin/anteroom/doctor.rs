@@ -1,0 +1,376 @@
+//! `anteroom doctor`: finds out why calls do not pass, and says the next step.
+//!
+//! **Invariant:** it asks and never acts; each layer is looked at only once those below it hold, so that one cause is told once.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anteroom_policy::refusal::Refusal;
+use anteroom_proto::{
+    names::GrantId,
+    rpc::{GrantSummary, WhoAmIReply},
+    time::{At, HOUR_MS},
+};
+use anteroom_sdk::{
+    home::{CertRole, Home, HomeError, Use},
+    system,
+};
+use clap::Args;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+
+use crate::{context::Ctx, fail::Fail, output::view};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  anteroom doctor            # the folder, the way to the broker, the clock, and every grant that is not over
+  anteroom doctor GRANT
+  anteroom --format json doctor | jq '.[] | select(.state != \"fine\")'
+
+It only asks. It exits with 1 if something has to be put right before calls can pass.";
+
+/// How long a name or a port may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Apart from the broker's clock by more than this, claims are refused.
+const CLOCK_MAX_MS: i64 = 5 * 60_000;
+/// Apart by more than this is worth a word.
+const CLOCK_WARN_MS: i64 = 5_000;
+/// Variables that name a proxy for HTTPS.
+const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+
+/// Finds out why calls do not pass.
+#[derive(Args)]
+pub(crate) struct Doctor {
+    /// Look at this grant alone [default: all that are not over]
+    grant: Option<GrantId>,
+}
+
+view! {
+    /// Something that was looked at.
+    Finding {
+        /// What.
+        check: String,
+        /// `fine`, `note` or `wrong`.
+        state: String,
+        /// What was found.
+        found: String,
+        /// What to do about it.
+        next: Option<String>,
+    }
+}
+
+/// Findings as they come.
+#[derive(Debug, Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, check: &str, state: &str, found: impl Into<String>, next: Option<&str>) {
+        let next = next.map(str::to_owned);
+        self.0.push(Finding { check: check.to_owned(), state: state.to_owned(), found: found.into(), next });
+    }
+
+    fn fine(&mut self, check: &str, found: impl Into<String>) {
+        self.add(check, "fine", found, None);
+    }
+
+    fn note(&mut self, check: &str, found: impl Into<String>, next: &str) {
+        self.add(check, "note", found, Some(next));
+    }
+
+    fn wrong(&mut self, check: &str, found: impl Into<String>, next: &str) {
+        self.add(check, "wrong", found, Some(next));
+    }
+
+    fn is_wrong(&self) -> bool {
+        self.0.iter().any(|finding| finding.state == "wrong")
+    }
+}
+
+pub(crate) async fn run(ctx: &Ctx, args: Doctor) -> Result<(), Fail> {
+    let mut findings = Findings::default();
+    match ctx.home() {
+        Ok(home) => {
+            findings.fine("folder", home.dir().display().to_string());
+            look(&home, &args, &mut findings).await;
+        }
+        Err(fail) => {
+            findings.wrong("folder", fail.text(), "name the folder with `--home`, or make one with `anteroom enroll`")
+        }
+    }
+    ctx.out.rows(&findings.0)?;
+    match findings.is_wrong() {
+        true => Err(Fail::Local("something has to be put right before calls can pass; see above".to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Everything that needs a folder.
+async fn look(home: &Home, args: &Doctor, findings: &mut Findings) {
+    let address = match home.address() {
+        Ok(address) => address,
+        Err(error) => {
+            return findings.wrong(
+                "address",
+                error.to_string(),
+                "name the broker once: `anteroom whoami --addr HOST:PORT`",
+            );
+        }
+    };
+    let authority = address.authority().to_owned();
+    let proxied = PROXIES.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let Some(addresses) = names(&authority, findings).await else { return };
+    if !port(&authority, &addresses, proxied, findings).await {
+        return;
+    }
+    let known = match home.who_am_i().await {
+        Ok(known) => known,
+        Err(error) => return secure(&authority, &error, findings),
+    };
+    findings.fine("TLS", format!("{authority} shows a certificate that this folder trusts"));
+    let now = system::now();
+    identity(home, &known, now, findings);
+    clock(&known, now, findings);
+    if !findings.is_wrong() {
+        grants(home, args.grant, now, findings).await;
+    }
+}
+
+async fn names(authority: &str, findings: &mut Findings) -> Option<Vec<SocketAddr>> {
+    let found = timeout(PATIENCE, lookup_host(authority)).await;
+    let wrong = match found {
+        Ok(Ok(addresses)) => {
+            let addresses: Vec<SocketAddr> = addresses.collect();
+            if !addresses.is_empty() {
+                let told: Vec<String> = addresses.iter().map(|one| one.ip().to_string()).collect();
+                findings.fine("name", format!("{authority} is {}", told.join(", ")));
+                return Some(addresses);
+            }
+            format!("{authority} has no address")
+        }
+        Ok(Err(error)) => format!("{authority}: {error}"),
+        Err(_) => format!("{authority}: no answer within {} s", PATIENCE.as_secs()),
+    };
+    findings.wrong("name", wrong, "compare the address with the operator's; ask who runs this network's name service");
+    None
+}
+
+async fn port(authority: &str, addresses: &[SocketAddr], proxied: bool, findings: &mut Findings) -> bool {
+    let mut last = String::new();
+    for address in addresses {
+        match timeout(PATIENCE, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => {
+                findings.fine("port", format!("{address} answers"));
+                if proxied {
+                    let next = "nothing: this command connects directly, and that works";
+                    findings.note("proxy", "a proxy is named in the environment", next);
+                }
+                return true;
+            }
+            Ok(Err(error)) => last = format!("{address}: {error}"),
+            Err(_) => last = format!("{address}: no answer within {} s", PATIENCE.as_secs()),
+        }
+    }
+    let next = if proxied {
+        "a proxy is named in the environment, and this command connects directly: ask the network's operator for a way to the broker's port"
+    } else {
+        "ask the network's operator whether this port is let out, and the broker's operator whether it runs"
+    };
+    findings.wrong("port", format!("{authority}: {last}"), next);
+    false
+}
+
+/// The broker could not be asked who we are.
+fn secure(authority: &str, error: &HomeError, findings: &mut Findings) {
+    let text = error.to_string();
+    let lower = text.to_lowercase();
+    let about_certificate = lower.contains("unknownissuer")
+        || lower.contains("unknown issuer")
+        || lower.contains("invalid peer certificate")
+        || lower.contains("notvalidforname");
+    let next = if about_certificate {
+        "something answers in the broker's place, such as a proxy that opens TLS, or the broker has other roots: compare them with the operator"
+    } else if lower.contains("certificate") {
+        "this folder's certificate may have ended or been refused: ask the organisation's administrator for a token and `anteroom enroll` again"
+    } else {
+        "try again; if it stays, ask the broker's operator and name this time"
+    };
+    findings.wrong("TLS", format!("{authority}: {text}"), next);
+}
+
+fn identity(home: &Home, known: &WhoAmIReply, now: At, findings: &mut Findings) {
+    findings.fine("identity", format!("the broker knows this folder as {}", known.identity));
+    let end = At::clamped(known.certificate_end_ms);
+    let left = end.since(now).max(0) / HOUR_MS;
+    if left < 24 {
+        let next =
+            "renew it: a program that runs for long renews by itself, `anteroom enroll` does it with a new token";
+        findings.note("certificate", format!("it ends at {end}, in {left} h"), next);
+    } else {
+        findings.fine("certificate", format!("until {end}"));
+    }
+    match home.pins().map(|pins| pins.log) {
+        Ok(Some(pinned)) if pinned == known.log_key => findings.fine("log's key", "the one that is pinned here"),
+        Ok(Some(_)) => findings.wrong(
+            "log's key",
+            "the broker names another one than is pinned here",
+            "do not call; keep this folder and tell both organisations",
+        ),
+        Ok(None) | Err(_) => findings.wrong(
+            "log's key",
+            "none is pinned here",
+            "compare the key that `anteroom whoami` shows with the operator, then `anteroom pin log VKEY`",
+        ),
+    }
+}
+
+fn clock(known: &WhoAmIReply, now: At, findings: &mut Findings) {
+    let apart = At::clamped(known.now_ms).since(now);
+    let told =
+        format!("this machine's is {} ms {} the broker's", apart.abs(), if apart > 0 { "behind" } else { "ahead of" });
+    if apart.abs() > CLOCK_MAX_MS {
+        findings.wrong("clock", told, "set this machine's clock: calls are refused beyond 5 minutes");
+    } else if apart.abs() > CLOCK_WARN_MS {
+        findings.note("clock", told, "set this machine's clock before it is 5 minutes off");
+    } else {
+        findings.fine("clock", told);
+    }
+    if known.clock != "trusted" {
+        let next = "nothing passes until a lab's connector or a witness confirms the broker's clock: ask the lab whether its connector runs";
+        findings.wrong("broker's clock", known.clock.clone(), next);
+    }
+}
+
+async fn grants(home: &Home, only: Option<GrantId>, now: At, findings: &mut Findings) {
+    // A lab's or an administrator's folder sees grants and calls under none.
+    let calls = home.cert_roles().contains(&CertRole::Workload);
+    let purpose = if calls { Use::Call } else { Use::Act };
+    let all = async { home.grants(&home.channel(purpose).await?).await }.await;
+    let all = match all {
+        Ok(all) => all,
+        Err(error) => {
+            let next = "ask the organisation's administrator which certificate this folder should hold";
+            return findings.wrong("grants", error.to_string(), next);
+        }
+    };
+    let mut looked = 0_u32;
+    for summary in &all {
+        let Ok(grant) = GrantId::from_slice(&summary.grant) else { continue };
+        let over = matches!(summary.phase.as_str(), "expired" | "withdrawn" | "relinquished" | "declined" | "lapsed");
+        if only.is_some_and(|only| only != grant) || (only.is_none() && over) {
+            continue;
+        }
+        looked = looked.saturating_add(1);
+        one(grant, summary, now, findings);
+        if !over && calls {
+            caller(home, grant, findings).await;
+        }
+    }
+    if looked == 0 {
+        let found = format!("none that is not over, of {} that this folder can see", all.len());
+        findings.wrong("grants", found, "`anteroom grant list` shows all; ask the lab for an offer");
+    }
+}
+
+fn one(grant: GrantId, summary: &GrantSummary, now: At, findings: &mut Findings) {
+    let name = grant.to_string();
+    let phase = summary.phase.as_str();
+    match phase {
+        "active" => {
+            let left = At::clamped(summary.end_ms).since(now).max(0) / HOUR_MS;
+            findings.fine(&name, format!("`{}` is in force, {left} h left", summary.line));
+        }
+        "accepted" => {
+            findings.fine(&name, format!("`{}` is accepted; its window starts as the terms say", summary.line))
+        }
+        "paused" => findings.wrong(&name, "it is paused", "whoever paused it resumes it; the time runs on meanwhile"),
+        "offered" => findings.wrong(
+            &name,
+            "it is offered and not accepted",
+            "the agency's signers accept: `anteroom grant accept`",
+        ),
+        _ => {
+            return findings.wrong(
+                &name,
+                format!("it is over: {phase}"),
+                "ask the lab for another grant if more is needed",
+            );
+        }
+    }
+    if summary.slots == 0 {
+        let next = "the lab's connector is not there: ask the lab; calls answer `lab_offline` until it is";
+        findings.wrong(&name, "no connector of the lab holds a slot open", next);
+    }
+    for budget in &summary.budgets {
+        let used = budget.settled.saturating_add(budget.held);
+        if used >= budget.limit && budget.limit > 0 && budget.name != "open" {
+            let next = if budget.settled >= budget.limit {
+                "the budget is spent: both sides sign new terms if more is needed"
+            } else {
+                "calls under way hold what is left: wait for them"
+            };
+            findings.wrong(
+                &name,
+                format!("{}: {} settled and {} held of {}", budget.name, budget.settled, budget.held, budget.limit),
+                next,
+            );
+        }
+    }
+}
+
+/// Whether this folder can call under a grant.
+async fn caller(home: &Home, grant: GrantId, findings: &mut Findings) {
+    let name = grant.to_string();
+    let error = match home.evaluator(grant, None).await {
+        Ok(evaluator) => {
+            let run = &evaluator.config().run;
+            return findings.fine(&name, format!("this folder's workload may act in run {run}, and the dossier holds"));
+        }
+        Err(error) => error,
+    };
+    let next = match refusal(&error) {
+        Some(Refusal::CredentialUnknown | Refusal::CredentialExpired) | None => {
+            "a person on the roster lets this workload act, at least every 72 hours: `anteroom run credential`"
+        }
+        Some(_) => "`anteroom policy explain CODE` says what the code means",
+    };
+    findings.wrong(&name, error.to_string(), next);
+}
+
+fn refusal(error: &HomeError) -> Option<Refusal> {
+    if let HomeError::Sdk(error) = error { Refusal::from_code(&error.refused()?.code) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(now_ms: i64, clock: &str) -> WhoAmIReply {
+        WhoAmIReply { now_ms, clock: clock.to_owned(), ..WhoAmIReply::default() }
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told_by_how_much_and_refused_only_beyond_five_minutes() {
+        let states = |apart: i64| {
+            let mut findings = Findings::default();
+            clock(&known(1_800_000_000_000 + apart, "trusted"), At::clamped(1_800_000_000_000), &mut findings);
+            findings.0.iter().map(|finding| finding.state.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(states(0), ["fine"]);
+        assert_eq!(states(-6_000), ["note"]);
+        assert_eq!(states(301_000), ["wrong"]);
+        let mut findings = Findings::default();
+        clock(&known(0, "unconfirmed"), At::clamped(0), &mut findings);
+        assert!(findings.is_wrong());
+    }
+
+    #[tokio::test]
+    async fn a_port_that_nobody_listens_on_and_a_name_that_is_none_are_told_apart() {
+        let mut findings = Findings::default();
+        assert!(names("no-such-host.invalid:1", &mut findings).await.is_none());
+        let nobody: SocketAddr = ([127, 0, 0, 1], 1).into();
+        assert!(!port("127.0.0.1:1", &[nobody], true, &mut findings).await);
+        let checks: Vec<&str> = findings.0.iter().map(|finding| finding.check.as_str()).collect();
+        assert_eq!(checks, ["name", "port"]);
+        assert!(findings.0.iter().all(|finding| finding.state == "wrong" && finding.next.is_some()));
+    }
+}
