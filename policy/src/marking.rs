@@ -36,6 +36,7 @@ pub fn parse(text: &str) -> Option<Marking> {
                 marking.rel_to = list.split(',').map(|entry| entry.trim().to_owned()).collect();
             }
             Some(_) => return None,
+            None if part == "REL TO" => return None,
             None => marking.caveats.push(part.to_owned()),
         }
     }

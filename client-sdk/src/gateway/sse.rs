@@ -110,6 +110,8 @@ pub(super) fn cut(route: Route, problem: &Problem) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+
     use anteroom_policy::refusal::Refusal;
 
     use super::*;
@@ -172,11 +174,12 @@ mod tests {
     #[test]
     fn a_cut_is_an_error_inside_the_stream() {
         let problem = Problem::of(Refusal::GrantWithdrawn);
-        assert_eq!(
-            cut(Route::Chat, &problem),
-            "data: {\"error\":{\"code\":\"grant_withdrawn\",\"message\":\"the lab has withdrawn the grant\",\"param\":null,\
-             \"type\":\"permission_error\"}}\n\n"
-        );
+        let told = cut(Route::Chat, &problem);
+        let text = std::str::from_utf8(&told).unwrap();
+        let data = text.strip_prefix("data: ").and_then(|text| text.strip_suffix("\n\n")).unwrap();
+        let expected = json!({"error": {"code": "grant_withdrawn", "message": "the lab has withdrawn the grant",
+            "param": null, "type": "permission_error"}});
+        assert_eq!(serde_json::from_str::<serde_json::Value>(data).unwrap(), expected);
         let told = cut(Route::Responses, &problem);
         assert!(told.starts_with(b"event: error\ndata: {") && !told.windows(6).any(|part| part == b"[DONE]"));
     }

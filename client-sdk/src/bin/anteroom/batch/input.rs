@@ -96,6 +96,9 @@ fn request(line: &[u8]) -> Result<Request, String> {
         #[serde(default)]
         stream: Option<bool>,
     }
+    if !written.body.get().starts_with('{') {
+        return Err("`body` is an object".to_owned());
+    }
     let asked: Asked = serde_json::from_str(written.body.get()).map_err(|why| format!("`body`: {why}"))?;
     if asked.stream == Some(true) {
         return Err("a request of a batch is answered whole: leave `stream` out".to_owned());
