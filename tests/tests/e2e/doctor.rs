@@ -60,7 +60,10 @@ async fn each_cause_is_told_once_with_what_to_do() {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["other.test".to_owned()]).unwrap().self_signed(&key).unwrap();
     std::fs::write(&other, certificate.pem()).unwrap();
-    let (opened, failed) = found(&agency, &["--ca", other.to_str().unwrap()]).await;
+    let own = agency.join("cert/workload/client.pem");
+    let own = own.to_str().unwrap();
+    let with = ["--ca", other.to_str().unwrap(), "--cert", own, "--key", own];
+    let (opened, failed) = found(&agency, &with).await;
     assert!(failed && wrong(&opened) == ["TLS"], "{opened:?}");
 
     broker.kill().await;

@@ -391,12 +391,12 @@ async fn a_renewed_credential_is_found_without_a_restart() {
     };
     credential(&scene, grant, 8_000).await;
     answers("under the first").await;
-    let refused = until("the credential's end", || async {
+    // In its last millisecond the lab's connector, which reads its own clock, may be the one that refuses.
+    until("the credential's end", || async {
         let reply = gateway.post(CHAT, &chat("under the first, too", 4, false)).await;
-        (reply.status != 200).then(|| reply.error())
+        (reply.status != 200 && reply.error() == (403, "credential_expired".to_owned())).then_some(())
     })
     .await;
-    assert_eq!(refused, (403, "credential_expired".to_owned()));
     credential(&scene, grant, 3_600_000).await;
     answers("under the second").await;
     assert_eq!(gateway.get("/v1/models").await.json()["data"][0]["id"], LINE);
