@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{
     check::{CheckFailure, Claimed, check, read},
-    heads::{Point, Standing},
+    heads::{LogView, Point, Standing},
     meet::{MeetError, meet},
     seen::FreshCall,
     shared::Shared,
@@ -30,11 +30,11 @@ pub(super) async fn admit(shared: &Shared, dispatch: Dispatch) -> Result<FreshCa
     }
     let dossier = timeout(ANSWER_MAX, shared.dossiers.of(&claimed));
     let dossier = dossier.await.map_err(|_| CheckFailure::NoDossier("the broker did not answer".to_owned()))??;
-    prove_older(shared, &claimed).await?;
+    let view = prove_older(shared, &claimed).await?;
     let sponsor = &dossier.terms().sponsor.org;
     let known = shared.windows.known(claimed.grant, &shared.served.line, sponsor).await;
     let now = shared.clock.now();
-    let checked = check(dispatch, &dossier, &shared.served, &shared.heads.view(), known, now);
+    let checked = check(dispatch, &dossier, &shared.served, &view, known, now);
     let checked = checked.inspect_err(|failure| {
         if let CheckFailure::Forked(size) = failure {
             shared.contradicted(&super::heads::HeadError::Forked { size: *size }, &claimed.checkpoint);
@@ -53,13 +53,17 @@ pub(super) async fn admit(shared: &Shared, dispatch: Dispatch) -> Result<FreshCa
 
 /// Calls overtake each other, so an admission may come with a checkpoint that is older than the newest seen. Then the broker
 /// must show at once that both belong to one log.
-async fn prove_older(shared: &Shared, claimed: &Claimed) -> Result<(), CheckFailure> {
+///
+/// The call is checked against the view that comes back: a newer one may hold a larger checkpoint of another call, which came
+/// meanwhile, and beside that this one would be older and unproven. [`super::heads::Heads::remember`] takes it in nevertheless.
+async fn prove_older(shared: &Shared, claimed: &Claimed) -> Result<LogView, CheckFailure> {
     let note = Note::parse(claimed.checkpoint.as_bytes()).map_err(ReceiptError::from)?;
     // The signature is checked with the record, or below before anything is believed.
     let text = Checkpoint::parse(note.text()).map_err(ReceiptError::from)?;
     let point = Point { size: text.size(), root: *text.root() };
-    if shared.heads.standing(point) != Standing::Older {
-        return Ok(());
+    let view = shared.heads.view();
+    if view.standing(point) != Standing::Older {
+        return Ok(view);
     }
     let trust = shared.heads.trust();
     // Only what the log signed is worth asking about, and only that would be evidence.
@@ -70,7 +74,7 @@ async fn prove_older(shared: &Shared, claimed: &Claimed) -> Result<(), CheckFail
     match met.map_err(|_| unproven("the broker did not answer".to_owned()))? {
         Ok(met) => {
             shared.heads.proven(&points, met);
-            Ok(())
+            Ok(shared.heads.view())
         }
         Err(error) => {
             if let MeetError::Head(head) = &error

@@ -1,4 +1,4 @@
-//! Real tools beside a gateway: Python packages in `target/venv`, which `tests/run` puts there.
+//! Real tools beside a gateway: Python packages in `target/venv` and npm's in `target/npm`, which `tests/run` puts there.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,8 +23,20 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// It is missing where it must not be.
 #[must_use]
 pub fn program(venv: &str, name: &str) -> Option<PathBuf> {
-    let path = programs::target().join("venv").join(venv).join("bin").join(name);
-    if path.is_file() {
+    found(programs::target().join("venv").join(venv).join("bin").join(name))
+}
+
+/// The modules' folder of the npm packages of that name. Without it as [`program`].
+///
+/// # Panics
+/// It is missing where it must not be.
+#[must_use]
+pub fn modules(npm: &str) -> Option<PathBuf> {
+    found(programs::target().join("npm").join(npm).join("node_modules"))
+}
+
+fn found(path: PathBuf) -> Option<PathBuf> {
+    if path.exists() {
         return Some(path);
     }
     println!("SKIPPED: `{}` is missing, so this tool is not tried; `tests/run clients` installs it", path.display());

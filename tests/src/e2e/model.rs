@@ -144,8 +144,9 @@ impl Shared {
         let given = first.strip_prefix(SAY).map(|rest| rest.split_inclusive(' ').map(str::to_owned).collect());
         self.asked().push(first.to_owned());
         self.counts.send_modify(|counts| counts.requests += 1);
-        let limit = body.get("max_tokens").or_else(|| body.get("max_output_tokens"));
-        let words = given.unwrap_or_else(|| counted(limit.and_then(Value::as_u64).unwrap_or(WORDS)));
+        let limits = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
+        let limit = limits.into_iter().find_map(|name| body.get(name).and_then(Value::as_u64));
+        let words = given.unwrap_or_else(|| counted(limit.unwrap_or(WORDS)));
         let streams = body.get("stream").and_then(Value::as_bool) == Some(true);
         if let Some(status) = first.strip_prefix(FAIL) {
             let error =

@@ -2,29 +2,20 @@
 //!
 //! It needs Python packages in `target/venv/openai`, which `tests/run` puts there.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use anteroom_broker::demo::cast::{LINE, Plan};
-use anteroom_proto::{
-    names::GrantId,
-    statement::terms::{Budget, Features},
-};
-use anteroom_sdk::connector::{
-    Slots,
-    generator::{Generator, Pace},
-};
+use anteroom_proto::statement::terms::{Budget, Features};
 use anteroom_tests::e2e::{
-    broker::Broker,
     client::{Told, program, script, tool},
     command,
-    gateway::Gateway,
-    scene::{SLOW, Scene, plan, plan_of},
+    scene::{SLOW, plan, plan_of},
     wait::soon,
 };
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-const AT_ONCE: Duration = Duration::ZERO;
+use super::setting::{AT_ONCE, Setting, setting};
 
 fn features() -> Features {
     Features {
@@ -38,20 +29,6 @@ fn features() -> Features {
         tools: vec!["function".to_owned()],
         ..Features::default()
     }
-}
-
-struct Setting {
-    scene: Scene,
-    broker: Broker,
-    grant: GrantId,
-    gateway: Gateway,
-}
-
-async fn setting(pause: Duration, plan: Plan) -> Setting {
-    let (scene, broker) = Scene::start(pause).await;
-    let grant = scene.cast.granted(&plan).await.unwrap();
-    let gateway = Gateway::start(scene.cast.agency.dir(), &[]).await;
-    Setting { scene, broker, grant, gateway }
 }
 
 impl Setting {
@@ -84,13 +61,7 @@ async fn the_openai_library_asks_for_everything_that_is_granted() {
     assert_eq!(responses["kinds"].as_array().map(Vec::len), Some(4));
 
     // The other routes are the built-in generator's.
-    setting.scene.connector.take().unwrap().drain().await;
-    let generator = Generator::start(Pace::AT_ONCE).await.unwrap();
-    let slots = Slots { idle_min: 2, max: 8 };
-    let connector = setting.scene.cast.connector(LINE, generator.base_url(), slots).await.unwrap();
-    let mut status = connector.status();
-    soon("an open slot", status.wait_for(|status| status.open > 0)).await.unwrap();
-    setting.scene.connector = Some(connector);
+    let _generator = setting.generator().await;
     let whole = setting.seen(&python, "whole").await;
     let streamed = setting.seen(&python, "streamed").await;
     assert_eq!((&whole["text"], &whole["usage"]), (&streamed["text"], &streamed["usage"]));
