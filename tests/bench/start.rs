@@ -38,7 +38,7 @@ pub async fn run(folder: &Path, records: u64) -> Fallible<(Table, Value)> {
     let snapshots: Result<Vec<u64>, std::io::Error> =
         std::fs::read_dir(place.join("snapshots"))?.map(|entry| Ok(entry?.metadata()?.len())).collect();
     let snapshot = snapshots?.into_iter().max().unwrap_or(0);
-    let mut table = Table::new(&["start", "seconds", "resident MB", "records"]);
+    let mut table = Table::new(&["start", "seconds", "growth of resident MB", "records"]);
     let mut rows = Vec::new();
     for (name, from_snapshot) in [("from a snapshot", true), ("whole fold", false)] {
         if !from_snapshot {
