@@ -201,7 +201,7 @@ fn identity(home: &Home, known: &WhoAmIReply, now: At, findings: &mut Findings) 
     findings.fine("identity", format!("the broker knows this folder as {}", known.identity));
     let end = At::clamped(known.certificate_end_ms);
     let left = end.since(now).max(0) / HOUR_MS;
-    if left < 24 {
+    if left < 2 {
         let next =
             "renew it: a program that runs for long renews by itself, `anteroom enroll` does it with a new token";
         findings.note("certificate", format!("it ends at {end}, in {left} h"), next);
