@@ -188,11 +188,14 @@ fn check_line(state: &State, call: Asked<'_>, grant: &Grant) -> Result<(), No> {
     let key = (grant.terms.lab.org.clone(), grant.terms.model.line.clone());
     let Some(bound) = state.standing().line_budgets.get(&key) else { return Ok(()) };
     let usage = state.line_usage(&key.0, &key.1);
-    let calls_left = bound.budget.calls.saturating_sub(usage.settled_calls);
-    let tokens_left = bound.budget.tokens.saturating_sub(usage.settled_tokens);
-    let refusal = if calls_left == 0 || tokens_left < call.hold {
+    // A lab may lower a bound below what is used already: then nothing fits, a call that holds no tokens neither.
+    let (calls, tokens) = (bound.budget.calls, bound.budget.tokens);
+    let settled = usage.settled_tokens.saturating_add(call.hold);
+    let refusal = if usage.settled_calls >= calls || settled > tokens {
         Refusal::LineBudgetSpent
-    } else if usage.held_calls >= calls_left || call.hold > tokens_left.saturating_sub(usage.held_tokens) {
+    } else if usage.settled_calls.saturating_add(usage.held_calls) >= calls
+        || settled.saturating_add(usage.held_tokens) > tokens
+    {
         Refusal::LineBudgetHeld
     } else {
         return Ok(());
