@@ -24,10 +24,8 @@ fn a_seed_says_the_same_twice() {
     assert_eq!(tables[0], tables[1]);
 }
 
-/// Each found something once: a call without tokens under a line's bound that was lowered below what was used.
+/// It found a call without tokens that passed under a line's bound which was lowered below what was used.
 #[test]
-fn seeds_that_found_something_find_nothing_any_more() {
-    for (seed, steps) in [(9_246, sim::STEPS)] {
-        let _ = sim::run_seed(seed, steps).unwrap_or_else(|violation| panic!("{violation}"));
-    }
+fn seed_9246_finds_nothing_any_more() {
+    let _ = sim::run_seed(9_246, sim::STEPS).unwrap_or_else(|violation| panic!("{violation}"));
 }
