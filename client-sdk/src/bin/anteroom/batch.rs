@@ -101,9 +101,10 @@ pub(crate) async fn run(ctx: &Ctx, args: Batch) -> Result<(), Fail> {
     }
     shown.begin(ctx);
     let mut under_way = JoinSet::new();
-    let mut over: Option<Box<Refused>> = None;
+    // Whatever ends the batch begins no more calls and lets those under way be answered: they are charged.
+    let mut end: Option<Fail> = None;
     loop {
-        while over.is_none() && under_way.len() < usize::from(args.at_once) {
+        while end.is_none() && under_way.len() < usize::from(args.at_once) {
             let Some((request, made)) = queue.pop_front() else { break };
             let call = match made {
                 Some(call) => call,
@@ -118,16 +119,13 @@ pub(crate) async fn run(ctx: &Ctx, args: Batch) -> Result<(), Fail> {
                 shown.settled(line.outcome());
                 journal.settle(&line)?;
             }
-            Made::Over(refused) => over = Some(refused),
-            Made::Failed(fail) => return Err(fail),
+            Made::Over(refused) => end = end.or(Some(Error::Refused(refused).into())),
+            Made::Failed(fail) => end = end.or(Some(fail)),
         }
         shown.draw();
     }
     shown.end(ctx, &out)?;
-    match over {
-        Some(refused) => Err(Fail::from(Error::Refused(refused))),
-        None => Ok(()),
-    }
+    end.map_or(Ok(()), Err)
 }
 
 /// Where the answers to a file go.

@@ -16,6 +16,8 @@ use crate::fail::Fail;
 
 /// Most requests of one file.
 const REQUESTS_MAX: usize = 1_000_000;
+/// Most bytes of their bodies together: all are in memory.
+const BODIES_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Longest name of a request in bytes.
 const CUSTOM_ID_BYTES_MAX: usize = 256;
 
@@ -46,7 +48,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Request>, Fail> {
 }
 
 fn parse(mut input: impl BufRead) -> Result<Vec<Request>, String> {
-    let (mut requests, mut names, mut line) = (Vec::new(), HashSet::new(), Vec::new());
+    let (mut requests, mut names, mut line, mut bytes) = (Vec::new(), HashSet::new(), Vec::new(), 0_usize);
     let longest = u64::try_from(MESSAGE_BYTES_MAX).unwrap_or(u64::MAX);
     for number in 1_u64.. {
         line.clear();
@@ -64,8 +66,11 @@ fn parse(mut input: impl BufRead) -> Result<Vec<Request>, String> {
         if !names.insert(request.custom_id.clone()) {
             return Err(format!("line {number}: the `custom_id` `{}` is there twice", request.custom_id));
         }
-        if requests.len() >= REQUESTS_MAX {
-            return Err(format!("there are more than {REQUESTS_MAX} requests"));
+        bytes = bytes.saturating_add(request.body.len());
+        if requests.len() >= REQUESTS_MAX || bytes > BODIES_BYTES_MAX {
+            return Err(format!(
+                "there are more than {REQUESTS_MAX} requests or {BODIES_BYTES_MAX} bytes of bodies; split the file"
+            ));
         }
         requests.push(request);
     }
