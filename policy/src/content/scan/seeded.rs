@@ -205,8 +205,27 @@ fn card(dice: &mut Dice) -> String {
     parts.join(dice.of(&[" ", "-"]))
 }
 
-/// A text of one of the forms with this hit.
+/// A text of one of the forms with this hit, and of no other: of two forms in one text, the one that ends first is found.
 fn form(hit: &str, dice: &mut Dice) -> String {
+    let mut text = any_form(hit, dice);
+    while holds_another(hit, &text) {
+        text = any_form(hit, dice);
+    }
+    text
+}
+
+/// Whether a credential of another kind begins behind the literal of this one.
+fn holds_another(hit: &str, text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    let literals = |own: bool| {
+        let of_hit = FORMATS.iter().filter(move |format| (format.hit == hit) == own);
+        of_hit.map(|format| format.literal.to_ascii_lowercase())
+    };
+    let behind = literals(true).filter_map(|literal| Some(text.split_once(&literal)?.1)).min_by_key(|rest| rest.len());
+    behind.is_some_and(|rest| literals(false).filter(|literal| literal.len() > 2).any(|literal| rest.contains(&literal)))
+}
+
+fn any_form(hit: &str, dice: &mut Dice) -> String {
     let forms: Vec<&Format> = FORMATS.iter().filter(|format| format.hit == hit).collect();
     let Some(format) = forms.get(dice.below(forms.len())) else { return String::new() };
     let mut text = String::from(format.literal);

@@ -181,6 +181,15 @@ fn a_scanner_that_panics_stops_an_answer_and_lets_nothing_go() {
     );
 }
 
+/// Of two credentials in one, the one that is whole first is named; the text is stopped by either.
+#[test]
+fn a_token_that_begins_within_another_stops_the_text() {
+    let words = "Why does fo1_hf_lzDFDT9JT7pS89q5bJZBGl2MgNonhaFPcfUsS get a 403?";
+    let found = knowing(Profile::General).scan_prompt(&[text(words)]);
+    assert_eq!((found.verdict, found.hits), (ScanVerdict::Stop, vec!["secret_huggingface_token".to_owned()]));
+    assert!(seeded::planted(541_211_659_620_821_746, 1).iter().all(|planted| !planted.text.contains("fo1_hf_")));
+}
+
 proptest! {
     #[test]
     fn any_text_and_any_base64_of_it_is_read(text in "\\PC{0,200}", bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
