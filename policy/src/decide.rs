@@ -12,6 +12,7 @@ mod retention;
 mod rules;
 
 pub use call::{Asked, CLAIM_CLOCK_MS, No, check};
+pub(crate) use call::{LINE_VALUES, line_values};
 pub use grant::{CREDENTIALS_MAX, GRANTS_MAX};
 pub use org::{LOCKS_MAX, READERS_MAX};
 pub use retention::{HOLDS_MAX, KEPT_MS, due_from};

@@ -44,6 +44,8 @@ pub struct Report {
     pub verdicts: u64,
     /// Decisions computed again in full and found the same.
     pub decisions: u64,
+    /// Sums over all grants of a bounded line, added up again and found the same. Only the lab that set the bound can read them.
+    pub sums: u64,
     /// Decisions that rest on content or on scopes that the reader cannot see.
     pub asserted: u64,
     /// Decisions that came out otherwise.
@@ -71,6 +73,8 @@ pub struct Replay {
     follows_system: bool,
     /// Grants that labs' scopes name.
     opened: BTreeSet<(OrgId, GrantId)>,
+    /// The only grant whose decisions are computed again; others' records are folded in.
+    only: Option<GrantId>,
     report: Report,
 }
 
@@ -79,6 +83,12 @@ impl Replay {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A replay of one grant's decisions. Records of other grants are fed all the same where they share a line's bound.
+    #[must_use]
+    pub fn of(grant: GrantId) -> Self {
+        Self { only: Some(grant), ..Self::default() }
     }
 
     /// Takes the lab's view of a roster, for readers who may not read the agency's roster scope. Terms name it by digest, so
@@ -96,10 +106,18 @@ impl Replay {
     /// Takes the next record; indexes ascend.
     pub fn feed(&mut self, entered: &Entered) {
         self.report.records = self.report.records.saturating_add(1);
-        if let Event::CallAdmitted(call) = &entered.event {
+        let wanted = |grant: &GrantId| self.only.is_none_or(|only| only == *grant);
+        let here = !matches!(&entered.scope, Scope::Grant(grant) if !wanted(grant));
+        if let (Event::CallAdmitted(call), true) = (&entered.event, here) {
             self.admitted(entered, call);
-        } else if let Event::CallRefused(refused) = &entered.event {
+        } else if let (Event::CallRefused(refused), true) = (&entered.event, here) {
             self.refused(entered, refused);
+        } else if let Event::LineBudgetHit { grant, values, .. } = &entered.event {
+            if wanted(grant)
+                && let Some(grant) = self.state.standing().grants.get(grant).cloned()
+            {
+                self.sums(entered.index, &grant, values);
+            }
         } else if let Event::LogOpened { .. } = &entered.event {
             self.follows_system = true;
         } else if let Event::GrantOpened { grant, lab, .. } = &entered.event {
@@ -122,6 +140,7 @@ impl Replay {
 
     fn admitted(&mut self, entered: &Entered, call: &Admitted) {
         let Some(grant) = self.grant(&entered.scope) else { return self.assert_only() };
+        self.sums(entered.index, &grant, &call.lab.values);
         let Some(judgement) = self.judge(&grant, &call.facts) else { return self.assert_only() };
         let recorded = (Verdict::Allow, call.policy, call.reasons.clone());
         if !self.same_verdict(entered.index, &judgement, recorded) {
@@ -245,6 +264,21 @@ impl Replay {
         let (lab, standing) = (&grant.terms.lab.org, self.state.standing());
         let mut of_lab = self.opened.iter().filter(|(by, _)| by == lab);
         !self.bounded(grant) || of_lab.all(|(_, opened)| standing.grants.contains_key(opened))
+    }
+
+    /// Adds up again what a bounded line's grants used and hold together, and compares it with what the decision saw. The recorded
+    /// numbers are the lab's to read; whoever cannot has none to compare.
+    fn sums(&mut self, index: u64, grant: &Grant, values: &str) {
+        let recorded: Vec<&str> = values.lines().filter(|line| line.starts_with(decide::LINE_VALUES)).collect();
+        if recorded.is_empty() || !self.sees_line(grant) {
+            return;
+        }
+        let computed = decide::line_values(&self.state, grant).unwrap_or_default();
+        if computed.lines().eq(recorded.iter().copied()) {
+            self.report.sums = self.report.sums.saturating_add(1);
+        } else {
+            self.differs(index, recorded.join(" "), computed.lines().collect::<Vec<_>>().join(" "));
+        }
     }
 
     /// Whether a bound on the grant's line is known to stand.

@@ -21,10 +21,37 @@ fn recorded_decisions_replay_to_the_same_verdicts_and_reasons_for_everybody() {
     }
     assert!(summary.whole.decisions > 1_900, "{:?}", summary.whole);
     assert_eq!(summary.lab.decisions, 0, "{:?}", summary.lab);
-    for answer in ["admitted", "broker_denied", "locked", "grant_paused", "lab_offline"] {
+    // What two grants of a bounded line use together is the lab's to add up again, and nobody else's to read.
+    assert!(summary.lab.sums > 800, "{:?}", summary.lab);
+    assert_eq!(summary.lab.sums, summary.whole.sums);
+    assert_eq!(summary.agency.sums, 0, "{:?}", summary.agency);
+    for answer in ["admitted", "broker_denied", "locked", "grant_paused", "lab_offline", "line_budget_spent"] {
         assert!(summary.answers.contains_key(answer), "{answer}: {:?}", summary.answers);
     }
     assert!(summary.reasons.len() >= 12, "{:?}", summary.reasons);
+}
+
+#[test]
+fn a_sum_recorded_otherwise_is_told_by_the_labs_slice() {
+    let falsify = |values: &str| values.replace("line_settled_calls=", "line_settled_calls=1");
+    for hits in [false, true] {
+        let mut changed = None;
+        let summary = decisions::run_with(5, 2_000, &mut |entered| match (&mut entered.event, changed) {
+            (Event::CallAdmitted(call), None) if !hits && call.lab.values.contains("line_settled_calls=") => {
+                call.lab.values = falsify(&call.lab.values);
+                changed = Some(entered.index);
+            }
+            (Event::LineBudgetHit { values, .. }, None) if hits => {
+                *values = falsify(values);
+                changed = Some(entered.index);
+            }
+            _ => {}
+        })
+        .unwrap();
+        assert_eq!(summary.lab.different, 1, "{:?}", summary.lab);
+        assert_eq!(summary.lab.differences.first().map(|one| one.index), changed);
+        assert_eq!(summary.agency.different, 0, "{:?}", summary.agency);
+    }
 }
 
 #[test]

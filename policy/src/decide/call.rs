@@ -204,8 +204,11 @@ fn check_line(state: &State, call: Asked<'_>, grant: &Grant) -> Result<(), No> {
     Err(refusal.into())
 }
 
-/// What a line's bound was compared with.
-fn line_values(state: &State, grant: &Grant) -> Option<String> {
+/// How the names begin of what a line's bound was compared with.
+pub(crate) const LINE_VALUES: &str = "line_";
+
+/// What a line's bound was compared with. The same function records and replays.
+pub(crate) fn line_values(state: &State, grant: &Grant) -> Option<String> {
     let key = (grant.terms.lab.org.clone(), grant.terms.model.line.clone());
     let bound = state.standing().line_budgets.get(&key)?;
     let usage = state.line_usage(&key.0, &key.1);

@@ -3,7 +3,10 @@
 //! **Invariant:** every entity and every request is built with the schema, so that actions keep their groups and nothing has a
 //! missing or extra attribute.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anteroom_proto::{
     rpc::{Facts, Marking},
@@ -13,7 +16,14 @@ use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression as Value, Schema,
 };
 
+use prost::Message as _;
+
 use crate::content::body::Route;
+
+/// Most people that a grant's entities are kept with; beyond it, all are forgotten.
+const PEOPLE_MAX: usize = 256;
+/// Whoever has more attributes than this is put together each time, so that the memory of a grant has a bound.
+const PERSON_BYTES_MAX: usize = 4096;
 
 /// The caveat that asks for a citizenship.
 const NOFORN: &str = "NOFORN";
@@ -29,6 +39,8 @@ pub(super) struct Grant {
     run: EntityTypeName,
     /// The action of each route, in the order of [`ROUTES`].
     actions: Vec<EntityUid>,
+    /// The grant's entities with each person among them, by what is known of the person. The schema is checked against once.
+    people: Mutex<HashMap<Vec<u8>, Arc<Entities>>>,
 }
 
 /// Every route that can be asked for.
@@ -37,7 +49,7 @@ const ROUTES: [Route; 4] = [Route::Chat, Route::Completions, Route::Embeddings, 
 /// A request with all it speaks of.
 pub(super) struct Asked {
     pub(super) request: Request,
-    pub(super) entities: Entities,
+    pub(super) entities: Arc<Entities>,
 }
 
 impl Grant {
@@ -61,7 +73,36 @@ impl Grant {
         let entities = Entities::from_entities(entities, Some(schema)).map_err(text)?;
         let kind = |name: &str| name.parse::<EntityTypeName>().map_err(text);
         let actions = ROUTES.iter().map(|route| uid("Action", action_name(*route))).collect::<Result<_, _>>()?;
-        Ok(Self { entities, grant, roster, person: kind("Person")?, run: kind("Run")?, actions })
+        Ok(Self {
+            entities,
+            grant,
+            roster,
+            person: kind("Person")?,
+            run: kind("Run")?,
+            actions,
+            people: Mutex::default(),
+        })
+    }
+
+    /// The entities with this person among them.
+    fn with(&self, person: &EntityUid, facts: &Facts, schema: &Schema) -> Result<Arc<Entities>, String> {
+        let key = of_person(facts).encode_to_vec();
+        // What is kept stays right whatever a task did while it held the lock: entries are inserted whole.
+        let people = || self.people.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = people().get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let parents = HashSet::from([self.roster.clone()]);
+        let entity = Entity::new(person.clone(), person_attributes(facts), parents).map_err(text)?;
+        let entities = Arc::new(self.entities.clone().add_entities([entity], Some(schema)).map_err(text)?);
+        if key.len() <= PERSON_BYTES_MAX {
+            let mut people = people();
+            if people.len() >= PEOPLE_MAX {
+                people.clear();
+            }
+            people.insert(key, Arc::clone(&entities));
+        }
+        Ok(entities)
     }
 }
 
@@ -69,9 +110,7 @@ impl Grant {
 pub(super) fn ask(grant: &Grant, facts: &Facts, schema: &Schema) -> Result<Asked, String> {
     let named = |kind: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id));
     let (person, run) = (named(&grant.person, &facts.pseudonym), named(&grant.run, &facts.run));
-    let parents = HashSet::from([grant.roster.clone()]);
-    let entity = Entity::new(person.clone(), person_attributes(facts), parents).map_err(text)?;
-    let entities = grant.entities.clone().add_entities([entity], Some(schema)).map_err(text)?;
+    let entities = grant.with(&person, facts, schema)?;
     for needed in [&person, &run, &grant.grant] {
         if entities.get(needed).is_none() {
             return Err("an entity is missing".to_owned());
@@ -147,7 +186,25 @@ fn planned(run: &RunTerms) -> HashMap<String, Value> {
     ])
 }
 
+/// The facts that a person's entity is made of, and no others.
+fn of_person(facts: &Facts) -> Facts {
+    Facts {
+        pseudonym: facts.pseudonym.clone(),
+        employer: facts.employer.clone(),
+        us_person: facts.us_person.clone(),
+        us_only: facts.us_only.clone(),
+        rel_to_ok: facts.rel_to_ok.clone(),
+        clearance: facts.clearance,
+        read_ins: facts.read_ins.clone(),
+        trained_until_minute: facts.trained_until_minute,
+        engaged_until_minute: facts.engaged_until_minute,
+        ..Facts::default()
+    }
+}
+
+/// Whatever is read here is part of [`of_person`] too.
 fn person_attributes(facts: &Facts) -> HashMap<String, Value> {
+    let facts = &of_person(facts);
     record([
         ("employer", string(&facts.employer)),
         ("usPerson", Value::new_bool(facts.us_person == "yes")),

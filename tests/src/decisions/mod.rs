@@ -84,11 +84,19 @@ impl Summary {
 /// # Errors
 /// The world cannot be made, or something that must be recorded is not.
 pub fn run(seed: u64, calls: u64) -> Fallible<Summary> {
+    run_with(seed, calls, &mut |_| {})
+}
+
+/// As [`run`], and `change` is applied to each record of the lab's slice before it is read there.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(seed: u64, calls: u64, change: &mut dyn FnMut(&mut Entered)) -> Fallible<Summary> {
     let mut entropy = Rng::new(seed ^ 0x656e_7472);
     let origin = KeyName::parse(ORIGIN)?;
     let signer = Arc::new(NoteSigner::from_seed(origin.clone(), &entropy.bytes())?);
     let mut world = World::new(seed, &signer.verifier().to_string(), ORIGIN)?;
-    let mut readers = Readers::new(&world)?;
+    let mut readers = Readers::new(&world, change)?;
     let mut live = Live {
         core: Core::new(origin, Arc::clone(&signer)),
         signer,
@@ -138,7 +146,7 @@ struct Live {
 }
 
 impl Live {
-    fn decide(&mut self, commands: &[&Command], at: At, readers: &mut Readers) -> Fallible<Vec<Answer>> {
+    fn decide(&mut self, commands: &[&Command], at: At, readers: &mut Readers<'_>) -> Fallible<Vec<Answer>> {
         let now = Now { at, trusted: true };
         let batch = self.core.propose(commands, now, &mut self.entropy)?;
         self.core.committed();
@@ -212,7 +220,8 @@ fn told(event: &Event) -> String {
 }
 
 /// Whoever decides again.
-struct Readers {
+struct Readers<'a> {
+    change: &'a mut dyn FnMut(&mut Entered),
     whole: Replay,
     took: Duration,
     lab: Slice,
@@ -226,14 +235,14 @@ struct Slice {
     replay: Replay,
 }
 
-impl Readers {
-    fn new(world: &World) -> Fallible<Self> {
+impl<'a> Readers<'a> {
+    fn new(world: &World, change: &'a mut dyn FnMut(&mut Entered)) -> Fallible<Self> {
         let (lab, agency) = (world.lab.name.clone(), world.agency.name.clone());
         let slice = |scopes: Vec<Scope>, audience| Slice { scopes, audience, replay: Replay::new() };
         let mut lab = slice(vec![Scope::System, Scope::Organisation(lab)], Audience::LAB);
         lab.replay.adopt_roster(&world.roster)?;
         let own = vec![Scope::System, Scope::Organisation(agency.clone()), Scope::Roster(agency)];
-        Ok(Self { whole: Replay::new(), took: Duration::ZERO, lab, agency: slice(own, Audience::AGENCY) })
+        Ok(Self { change, whole: Replay::new(), took: Duration::ZERO, lab, agency: slice(own, Audience::AGENCY) })
     }
 
     /// Reads a record from nothing but its bytes.
@@ -242,21 +251,20 @@ impl Readers {
         let record = Record::parse(sealed.record.bytes().to_vec())?;
         self.whole.feed(&decode(&record, sealed.entry)?);
         self.took += begun.elapsed();
-        for slice in [&mut self.lab, &mut self.agency] {
-            slice.read(&record, sealed)?;
-        }
-        Ok(())
+        self.lab.read(&record, sealed, &mut *self.change)?;
+        self.agency.read(&record, sealed, &mut |_| {})
     }
 }
 
 impl Slice {
     /// Reads a record as it is opened for this party, if it may read it at all.
-    fn read(&mut self, record: &Record, sealed: &Sealed) -> Fallible<()> {
+    fn read(&mut self, record: &Record, sealed: &Sealed, change: &mut dyn FnMut(&mut Entered)) -> Fallible<()> {
         if !matches!(sealed.scope, Scope::Grant(_)) && !self.scopes.contains(&sealed.scope) {
             return Ok(());
         }
         let opening = Opening::decode(record.open(&sealed.seed, self.audience).encode_to_vec().as_slice())?;
-        if let Some(entered) = decode_opened(&Opened::check(&opening)?, sealed.entry)? {
+        if let Some(mut entered) = decode_opened(&Opened::check(&opening)?, sealed.entry)? {
+            change(&mut entered);
             self.replay.feed(&entered);
         }
         Ok(())

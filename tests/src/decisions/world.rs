@@ -1,4 +1,4 @@
-//! Calls of every kind: three grants with different terms, people who may less than others, bodies that ask for one thing too many.
+//! Calls of every kind: four grants with different terms, people who may less than others, bodies that ask for one thing too many.
 
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use anteroom_proto::{
         key_set::OrgKind,
         model::Registration,
         roster::{Person, PrivatePerson, Roster, commit},
+        rules::LineBudget,
         terms::Terms,
     },
     time::At,
@@ -42,6 +43,8 @@ use crate::sim::{
 pub const START_MS: i64 = 1_800_014_400_000;
 const HOUR: i64 = 3_600_000;
 const LINES: [&str; 3] = ["aurora", "boreas", "corona"];
+/// Grants; the fourth is of the first one's line and shares its bound.
+const GRANTS: usize = 4;
 
 /// A grant in force, and what calls under it need.
 struct Grant {
@@ -73,6 +76,8 @@ pub struct World {
     /// Locks and pauses that stand.
     lock: Option<LockId>,
     pause: Option<(usize, LockId)>,
+    /// The bound on the first line that stands.
+    bound: Option<Digest>,
     founding: Vec<Command>,
 }
 
@@ -106,7 +111,8 @@ impl World {
         let statement = Org::signed_by(&roster, &agency.roster);
         founding.push(act(&agency, statement.clone(), &serde_json::to_vec(&private)?, None));
         let mut grants = Vec::new();
-        for (at, line) in LINES.iter().enumerate() {
+        for at in 0..GRANTS {
+            let line = LINES[at % LINES.len()];
             let manifest = json!({
                 "lab": lab.name, "line": line, "build": "one", "variants": ["standard", "fast"], "features": {"chat": true},
                 "digests": [{"name": "weights", "sha256": "07".repeat(32)}],
@@ -144,7 +150,18 @@ impl World {
         }
         let canaries = vec!["zephyr-quartz-0417-lantern".to_owned()];
         let scanner = Scanner::new(&ScanConfig { canaries, ..ScanConfig::default() })?;
-        Ok(Self { rng, lab, agency, roster: statement, grants, scanner, lock: None, pause: None, founding })
+        Ok(Self {
+            rng,
+            lab,
+            agency,
+            roster: statement,
+            grants,
+            scanner,
+            lock: None,
+            pause: None,
+            bound: None,
+            founding,
+        })
     }
 
     /// What opens the log and brings the grants into force, in this order.
@@ -218,8 +235,11 @@ impl World {
         }))
     }
 
-    /// Now and then a lock or a pause, and its end.
+    /// Now and then a lock or a pause, and its end, or another bound on what two grants use together.
     pub fn act(&mut self) -> Option<Command> {
+        if self.bound.is_none() || self.rng.chance(15) {
+            return self.bound();
+        }
         let (lock, pause) = (self.lock.take(), self.pause.take());
         match (self.rng.below(6), lock, pause) {
             (0, None, pause) => {
@@ -260,6 +280,16 @@ impl World {
                 None
             }
         }
+    }
+
+    /// Plenty, or less than is used already.
+    fn bound(&mut self) -> Option<Command> {
+        let tokens = if self.rng.chance(30) { 1 } else { 1_000_000_000_000 };
+        let (by, line) = (self.lab.name.clone(), LINES[0].parse().ok()?);
+        let budget = LineBudget { by, line, calls: 10_000_000, tokens, previous: self.bound };
+        let statement = self.lab.signed(&budget);
+        self.bound = Some(Digest::of(&statement.payload));
+        Some(act(&self.lab, statement, &[], None))
     }
 }
 
@@ -313,8 +343,8 @@ fn terms(at: usize, id: GrantId, lab: &Org, agency: &Org, build: Digest, roster:
         "version": 1, "grant": id, "nonce": Digest::of(id.as_bytes()), "lab": party(lab), "agency": party(agency),
         "sponsor": party(agency), "instrument": "an agreement",
         "model": {
-            "line": LINES[at], "builds": [build], "variants": ["standard"],
-            "unrelated_to": LINES.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, line)| line).collect::<Vec<_>>(),
+            "line": LINES[at % LINES.len()], "builds": [build], "variants": ["standard"],
+            "unrelated_to": LINES.iter().enumerate().filter(|(other, _)| *other != at % LINES.len()).map(|(_, line)| line).collect::<Vec<_>>(),
         },
         "window": {
             "start_ms": null, "term_ms": 720 * HOUR, "partner_release_ms": null, "accept_by_ms": START_MS + HOUR,

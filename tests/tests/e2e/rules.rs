@@ -104,7 +104,10 @@ async fn a_bound_on_the_line_holds_over_all_its_grants() {
     assert_eq!(bound.pointer("/0/calls").and_then(Value::as_str), Some("2+0/2"));
     let hers = json(scene.cast.agency.dir(), &["lab", "budget"]).await;
     assert_eq!(hers.as_array().map(Vec::len), Some(0), "what others use is the lab's alone");
-    replayed(&scene, other.grant).await;
+    // The lab adds up over both grants what each decision saw; to the agency the sum is closed.
+    let reports = replayed(&scene, other.grant).await;
+    let sums: Vec<_> = reports.iter().map(|report| report.get("sums").and_then(Value::as_u64)).collect();
+    assert_eq!(sums, [Some(2), Some(0)], "{reports:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -380,15 +380,15 @@ pub(crate) fn replay(ctx: &Ctx, dir: &Path, grant: GrantId, trust: &Trust) -> Re
     let mirror = Mirror::at(dir);
     let mut followed = mirror.scopes()?;
     followed.retain(|scope| match scope {
-        Scope::Grant(other) => *other == grant,
-        Scope::System | Scope::Organisation(_) | Scope::Roster(_) => true,
+        // All of them: what one used counts for the others of a bounded line.
+        Scope::Grant(_) | Scope::System | Scope::Organisation(_) | Scope::Roster(_) => true,
         // What somebody read decided nothing.
         Scope::Reads(_) => false,
     });
     if !followed.contains(&Scope::Grant(grant)) {
         return Err(MirrorError::NoSlice(Scope::Grant(grant)).into());
     }
-    let mut replayed = Replay::new();
+    let mut replayed = Replay::of(grant);
     let mut unread = None;
     let mut bar = Bar::new();
     let verified = check::verify(&mirror, &demands, Some(&followed), &mut |progress| bar.show(progress), |record| {

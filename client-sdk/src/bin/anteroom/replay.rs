@@ -1,7 +1,7 @@
 //! `anteroom audit replay`: from recorded facts to the same verdicts, on this machine.
 
 use anteroom_policy::{
-    event::Entered,
+    event::{Entered, Event},
     replay::{Replay, Report},
 };
 use anteroom_proto::{ledger::scope::Scope, names::GrantId};
@@ -30,6 +30,8 @@ struct Shown {
     verdicts: u64,
     /// Decisions computed again in full and found the same.
     decisions: u64,
+    /// Sums over all grants of a bounded line, added up again and found the same: a lab's own to read.
+    sums: u64,
     /// Decisions that rest on content or on scopes that this reader cannot see.
     asserted: u64,
     /// Decisions that came out otherwise.
@@ -53,11 +55,13 @@ pub(crate) async fn run(ctx: &Ctx, home: &Home, grant: GrantId) -> Result<(), Fa
     let mut auditor = home.auditor().await?;
     let (mut followed, mut not_followed) = (Vec::new(), Vec::new());
     let mut all: Vec<Entered> = Vec::new();
-    let scopes = auditor.scopes().await?;
-    for summary in scopes {
-        let Ok(scope) = Scope::from_bytes(&summary.scope) else { continue };
+    let mut scopes: Vec<Scope> =
+        auditor.scopes().await?.iter().filter_map(|summary| Scope::from_bytes(&summary.scope).ok()).collect();
+    // Grants last: whether the others count is said in the lab's own scope.
+    scopes.sort_by_key(|scope| matches!(scope, Scope::Grant(_)));
+    for scope in scopes {
         let wanted = match &scope {
-            Scope::Grant(other) => *other == grant,
+            Scope::Grant(other) => *other == grant || all.iter().any(bounds_a_line),
             Scope::System | Scope::Organisation(_) | Scope::Roster(_) => true,
             // What somebody read decided nothing.
             Scope::Reads(_) => false,
@@ -81,11 +85,16 @@ pub(crate) async fn run(ctx: &Ctx, home: &Home, grant: GrantId) -> Result<(), Fa
         )));
     }
     all.sort_by_key(|entered| entered.index);
-    let mut replay = Replay::new();
+    let mut replay = Replay::of(grant);
     for entered in &all {
         replay.feed(entered);
     }
     show(ctx, grant, followed, not_followed, replay.finish())
+}
+
+/// Whether a record makes the use of a grant count for others of its line.
+fn bounds_a_line(entered: &Entered) -> bool {
+    matches!(entered.event, Event::LineBudgetSet { .. })
 }
 
 /// Shows what replay found, and fails if anything came out otherwise.
@@ -103,6 +112,7 @@ pub(crate) fn show(
         ("records".to_owned(), report.records.to_string()),
         ("same verdicts".to_owned(), format!("{} by the rules", report.verdicts)),
         ("same decisions".to_owned(), format!("{} in full", report.decisions)),
+        ("same sums".to_owned(), format!("{} over all grants of the line", report.sums)),
         ("asserted".to_owned(), format!("{} rest on content or on scopes not followed", report.asserted)),
         ("different".to_owned(), report.different.to_string()),
     ];
@@ -123,6 +133,7 @@ pub(crate) fn show(
         records: report.records,
         verdicts: report.verdicts,
         decisions: report.decisions,
+        sums: report.sums,
         asserted: report.asserted,
         different,
         differences: differences.collect(),
