@@ -22,7 +22,7 @@ fn recorded_decisions_replay_to_the_same_verdicts_and_reasons_for_everybody() {
     assert!(summary.whole.decisions > 1_900, "{:?}", summary.whole);
     assert_eq!(summary.lab.decisions, 0, "{:?}", summary.lab);
     // What two grants of a bounded line use together is the lab's to add up again, and nobody else's to read.
-    assert!(summary.lab.sums > 800, "{:?}", summary.lab);
+    assert!(summary.lab.sums > 200, "{:?}", summary.lab);
     assert_eq!(summary.lab.sums, summary.whole.sums);
     assert_eq!(summary.agency.sums, 0, "{:?}", summary.agency);
     for answer in ["admitted", "broker_denied", "locked", "grant_paused", "lab_offline", "line_budget_spent"] {
