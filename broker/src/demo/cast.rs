@@ -17,7 +17,7 @@ use anteroom_proto::{
         key_set::OrgKind,
         model::{Manifest, NamedDigest},
         roster::Tri,
-        terms::{Budget, Features, Party, Terms},
+        terms::{Budget, Endpoint, Features, Party, Terms},
     },
     time::{At, HOUR_MS},
 };
@@ -498,6 +498,7 @@ impl Cast {
                 line: line.clone(),
                 manifest: self.manifest(line.as_str())?,
                 variants: vec![Variant::parse("standard")?],
+                endpoint: Endpoint::Connector,
             },
             pinned: Pinned {
                 lab: self.lab.fingerprint()?,

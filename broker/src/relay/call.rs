@@ -23,7 +23,7 @@ use anteroom_proto::{
         CallEnd, Dispatch, OutcomeClaim, ProvenRecord, Receipt, ServeCut, ServeDone, ServeDown, SignedStatement,
         serve_down, serve_up,
     },
-    statement::{envelope, key_set::KeyRole},
+    statement::envelope,
 };
 use bytes::Bytes;
 use tokio::{
@@ -321,7 +321,7 @@ impl Job {
         let about = self.flow.about();
         let standing = self.relay.journal().standing();
         let org = standing.orgs.get(&link.served().lab)?;
-        org.key_set.demand(&statement, KeyRole::Connector).ok()?;
+        org.key_set.demand(&statement, link.served().endpoint.signer()).ok()?;
         let own = claim.call == about.call.as_bytes() && claim.grant == about.grant.as_bytes();
         own.then_some((statement, claim))
     }

@@ -6,7 +6,7 @@ use anteroom_policy::{command::Command, event::ClockTrust};
 use anteroom_proto::{
     names::OrgId,
     rpc::{ClockClaim, ServeDown, ServeUp, SignedStatement, serve_down, serve_up},
-    statement::{envelope, key_set::KeyRole},
+    statement::{envelope, terms::Endpoint},
 };
 use tokio::sync::mpsc;
 use tonic::Streaming;
@@ -65,9 +65,13 @@ impl Link {
 
     /// Confirms the broker's clock by the connector's, which must be an answer to this stream's own challenge.
     fn clock(&self, statement: &SignedStatement) -> Option<()> {
-        let claim = verified_clock(&self.relay, &self.served.lab, statement)?;
-        if claim.challenge != self.challenge {
+        let (claim, endpoint) = verified_clock(&self.relay, &self.served.lab, statement)?;
+        if claim.challenge != self.challenge || endpoint != self.served.endpoint {
             return None;
+        }
+        // The operator's own clock beside the operator's clock is no second one.
+        if endpoint == Endpoint::Direct {
+            return Some(());
         }
         let journal = self.relay.journal();
         match journal.clock().confirm(claim.at_ms) {
@@ -90,10 +94,16 @@ impl Link {
     }
 }
 
-/// A clock that a connector key of `lab` signed for it.
-pub(crate) fn verified_clock(relay: &Relay, lab: &OrgId, statement: &SignedStatement) -> Option<ClockClaim> {
+/// A clock that a connector key of `lab` signed for it, or the key that the lab put into the operator's hands; and which.
+pub(crate) fn verified_clock(
+    relay: &Relay,
+    lab: &OrgId,
+    statement: &SignedStatement,
+) -> Option<(ClockClaim, Endpoint)> {
     let claim: ClockClaim = envelope::read_claim(statement).ok()?;
     let standing = relay.journal().standing();
-    standing.orgs.get(lab)?.key_set.demand(statement, KeyRole::Connector).ok()?;
-    (claim.org == lab.as_str()).then_some(claim)
+    let keys = &standing.orgs.get(lab)?.key_set;
+    let signed = |endpoint: &Endpoint| keys.demand(statement, endpoint.signer()).is_ok();
+    let endpoint = [Endpoint::Connector, Endpoint::Direct].into_iter().find(signed)?;
+    (claim.org == lab.as_str()).then_some((claim, endpoint))
 }

@@ -11,7 +11,7 @@ use std::{
 
 use anteroom_proto::{
     names::{Digest, GrantId, ModelLine, OrgId, Variant},
-    statement::terms::Terms,
+    statement::terms::{Endpoint, Terms},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -40,6 +40,8 @@ pub struct Served {
     pub variants: Vec<Variant>,
     /// The connector's certificate name.
     pub connector: Arc<str>,
+    /// Whose it is: the lab's, or the operator's in the lab's name.
+    pub endpoint: Endpoint,
 }
 
 /// What a call needs.
@@ -51,7 +53,8 @@ pub(crate) struct Want {
 
 impl Want {
     fn fits(&self, served: &Served) -> bool {
-        self.terms.model.builds.contains(&served.manifest)
+        self.terms.endpoint == served.endpoint
+            && self.terms.model.builds.contains(&served.manifest)
             && served.variants.iter().any(|variant| variant.as_str() == self.variant)
     }
 
@@ -332,6 +335,7 @@ mod tests {
             manifest: world.manifest,
             variants: vec!["standard".parse().unwrap()],
             connector: "conn-1".into(),
+            endpoint: Endpoint::Connector,
         })
     }
 

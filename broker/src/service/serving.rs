@@ -83,7 +83,7 @@ impl ServingService {
         if !standing.orgs.contains_key(&id.org) {
             return Err(Refusal::OrgUnknown.into());
         }
-        verified_clock(&self.relay, &id.org, statement).ok_or(Refusal::ClaimSignature)?;
+        let (_, endpoint) = verified_clock(&self.relay, &id.org, statement).ok_or(Refusal::ClaimSignature)?;
         let line = ModelLine::parse(&hello.line).map_err(|_| Refusal::LineUnknown)?;
         let manifest = Digest::from_slice(&hello.manifest_digest).map_err(|_| Refusal::LineUnknown)?;
         let model = standing
@@ -99,7 +99,7 @@ impl ServingService {
         if variants.is_empty() || hello.variants.len() > registered.len() || !known {
             return Err(Reject::new(Refusal::ManifestInvalid).detail("the manifest has no such variants"));
         }
-        Ok(Served { lab: id.org.clone(), line, manifest, variants, connector: Arc::clone(&id.name) })
+        Ok(Served { lab: id.org.clone(), line, manifest, variants, connector: Arc::clone(&id.name), endpoint })
     }
 
     /// The newest checkpoint with the proof that it extends the one the connector saw, which must be one of this log's.

@@ -18,7 +18,7 @@ use anteroom_proto::{
     },
     names::{CallId, Digest, GrantId, ModelLine, OrgId, Pseudonym, RunId, Variant},
     rpc::{CallAdmitted, CallClaim, Dispatch, Facts},
-    statement::terms::Features,
+    statement::terms::{Endpoint, Features},
     time::{At, Term, Window},
 };
 use bytes::Bytes;
@@ -50,6 +50,8 @@ pub struct Served {
     pub manifest: Digest,
     /// Variants that it answers as.
     pub variants: Vec<Variant>,
+    /// Whether this is the lab's connector, or the operator's in the lab's name.
+    pub endpoint: Endpoint,
 }
 
 /// A way to ask the model.
@@ -315,6 +317,10 @@ fn check_log(record: &VerifiedRecord, log: &LogView) -> Result<(), CheckFailure>
 fn check_build(dossier: &VerifiedDossier, served: &Served, admission: &CallAdmitted) -> Result<(), CheckFailure> {
     if !dossier.lends(&served.lab, &served.line) {
         return Err(CheckFailure::Build("the line"));
+    }
+    // A lab's connector answers nothing that the operator alone was to answer, and the other way round.
+    if dossier.terms().endpoint != served.endpoint {
+        return Err(CheckFailure::Build("the way to the model"));
     }
     if !dossier.terms().model.builds.contains(&served.manifest) {
         return Err(CheckFailure::Build("the build"));

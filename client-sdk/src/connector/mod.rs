@@ -18,6 +18,7 @@ pub mod heads;
 mod meet;
 pub mod pool;
 mod relay;
+pub mod sealed;
 pub mod seen;
 mod shared;
 mod slot;

@@ -100,11 +100,12 @@ impl Home {
     }
 }
 
-const ROLES: [KeyRole; 7] = [
+const ROLES: [KeyRole; 8] = [
     KeyRole::Root,
     KeyRole::Signer,
     KeyRole::Roster,
     KeyRole::Connector,
+    KeyRole::Direct,
     KeyRole::Stop,
     KeyRole::Witness,
     KeyRole::Oversight,

@@ -335,7 +335,8 @@ impl VerifiedDossier {
         Ok(VerifiedClaim { claim, credential: credential.clone(), person: person.clone() })
     }
 
-    /// Verifies a connector's outcome: this grant, a build that the terms name, one of the lab's connector keys. A key counts if
+    /// Verifies a connector's outcome: this grant, a build that the terms name, one of the lab's connector keys, or of its direct
+    /// keys where the terms say that the operator answers. A key counts if
     /// any version from the one that the terms name on has it: an outcome does not show whether it was signed before a later
     /// version dropped its key.
     ///
@@ -346,7 +347,7 @@ impl VerifiedDossier {
         if outcome.grant != self.grant().as_bytes() {
             return Err(ClaimError::OtherGrant);
         }
-        self.lab_keys().demand_since(statement, KeyRole::Connector)?;
+        self.lab_keys().demand_since(statement, self.terms().endpoint.signer())?;
         let builds = &self.terms().model.builds;
         if builds.iter().any(|build| build.as_bytes().as_slice() == outcome.manifest_digest) {
             Ok(outcome)

@@ -7,7 +7,6 @@ use anteroom_proto::{
     statement::{
         acts::LockTarget,
         envelope,
-        key_set::KeyRole,
         terms::{ScannerLocks, Terms},
     },
     time::{At, Window},
@@ -431,10 +430,10 @@ pub(super) fn report(state: &State, caller: &CallerId, outcome: &SignedStatement
         return nothing(Reply::Done { focus: 0, standing: "unknown_call".to_owned() });
     };
     let standing = state.standing();
-    let lab = standing.grants.get(&open.grant).map(|grant| grant.terms.lab.org.clone());
-    let keys = lab.filter(|lab| *lab == caller.org).and_then(|lab| standing.orgs.get(&lab));
-    let Some(org) = keys else { return refuse() };
-    if org.key_set.demand(outcome, KeyRole::Connector).is_err() || claim.grant != open.grant.as_bytes() {
+    let grant = standing.grants.get(&open.grant).filter(|grant| grant.terms.lab.org == caller.org);
+    let keys = grant.and_then(|grant| Some((grant.terms.endpoint, standing.orgs.get(&grant.terms.lab.org)?)));
+    let Some((endpoint, org)) = keys else { return refuse() };
+    if org.key_set.demand(outcome, endpoint.signer()).is_err() || claim.grant != open.grant.as_bytes() {
         return refuse();
     }
     let charged = used(open, &claim).min(open.hold.tokens);

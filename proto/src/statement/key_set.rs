@@ -58,6 +58,9 @@ pub enum KeyRole {
     Roster,
     /// Signs outcomes and clocks beside a model.
     Connector,
+    /// The lab's, in the operator's hands: signs outcomes of models that are reached without the lab's connector. What it signs is the
+    /// operator's word, and counts only for grants whose terms say so.
+    Direct,
     /// Pauses, withdraws, locks, and nothing else.
     Stop,
     /// Cosigns checkpoints.
@@ -75,6 +78,7 @@ impl KeyRole {
             Self::Signer => "signer",
             Self::Roster => "roster",
             Self::Connector => "connector",
+            Self::Direct => "direct",
             Self::Stop => "stop",
             Self::Witness => "witness",
             Self::Oversight => "oversight",
@@ -165,7 +169,12 @@ impl KeySet {
         let threshold = match role {
             KeyRole::Root => usize::from(self.threshold.root),
             KeyRole::Signer => usize::from(self.threshold.signer),
-            KeyRole::Roster | KeyRole::Connector | KeyRole::Stop | KeyRole::Witness | KeyRole::Oversight => 1,
+            KeyRole::Roster
+            | KeyRole::Connector
+            | KeyRole::Direct
+            | KeyRole::Stop
+            | KeyRole::Witness
+            | KeyRole::Oversight => 1,
         };
         let valid = envelope::count_signers(statement, self.keys_of(role))?;
         if valid >= threshold.max(1) {
@@ -208,6 +217,9 @@ impl KeySet {
         }
         if self.threshold.root == 0 || usize::from(self.threshold.root) > count(KeyRole::Root) {
             return Err(StatementError::KeySet("its root threshold is 0 or more than its root keys"));
+        }
+        if self.kind != OrgKind::Lab && count(KeyRole::Direct) > 0 {
+            return Err(StatementError::KeySet("only a lab has direct keys"));
         }
         match self.kind {
             OrgKind::Operator => {

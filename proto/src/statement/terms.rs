@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::StatementError;
+use super::{StatementError, key_set::KeyRole};
 use crate::{
     names::{Digest, GrantId, ModelLine, OrgId, RunId, Variant},
     time::{At, Term},
@@ -228,6 +228,38 @@ pub struct PolicyTerms {
 pub enum Endpoint {
     /// The lab's connector dials out and checks every call offline.
     Connector,
+    /// The operator asks the lab's HTTPS endpoint with a credential that the lab entrusted to it. Nothing on the lab's side checks a
+    /// call before the model sees it, and what is said of the answer is the operator's word.
+    Direct,
+}
+
+impl Endpoint {
+    /// Whose key signs outcomes and clocks.
+    #[must_use]
+    pub const fn signer(self) -> KeyRole {
+        match self {
+            Self::Connector => KeyRole::Connector,
+            Self::Direct => KeyRole::Direct,
+        }
+    }
+
+    /// Its name in terms.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connector => "connector",
+            Self::Direct => "direct",
+        }
+    }
+
+    /// Whose word stands behind an answer.
+    #[must_use]
+    pub const fn asserted_by(self) -> &'static str {
+        match self {
+            Self::Connector => "lab-asserted",
+            Self::Direct => "operator-asserted",
+        }
+    }
 }
 
 /// What a scanner's lock hits.

@@ -17,7 +17,7 @@ use anteroom_proto::{
         envelope::{self, Signer},
         key_set::{KeyRole, KeySet, RoleKey},
         roster::Roster,
-        terms::Terms,
+        terms::{Endpoint, Terms},
     },
     time::HOUR_MS,
 };
@@ -111,6 +111,7 @@ impl Stage {
                 line,
                 manifest: self.scene.cast.manifest(LINE)?,
                 variants: vec![Variant::parse("standard")?],
+                endpoint: Endpoint::Connector,
             },
             pinned: Pinned {
                 lab: lab.fingerprint()?,

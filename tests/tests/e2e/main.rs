@@ -4,6 +4,7 @@ mod batch;
 mod calls;
 mod clock;
 mod counsel;
+mod direct;
 mod dishonest;
 mod disk;
 mod doctor;

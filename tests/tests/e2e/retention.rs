@@ -28,6 +28,7 @@ use anteroom_proto::{
     statement::{
         acts::{Disposition, DispositionAction},
         key_set::OrgKind,
+        terms::Endpoint,
     },
     time::HOUR_MS,
 };
@@ -155,6 +156,7 @@ impl Stage {
                 line: line.clone(),
                 manifest: self.scene.cast.manifest(LINE).unwrap(),
                 variants: vec![Variant::parse("standard").unwrap()],
+                endpoint: Endpoint::Connector,
             },
             pinned: Pinned {
                 lab: lab.fingerprint().unwrap(),

@@ -14,6 +14,7 @@ use crate::{
     fail::Fail,
     line_budget::{Budget, budget},
     output::view,
+    seal::{Seal, seal},
     serve::{self, Serve},
     watch::{Watch, watch},
 };
@@ -21,6 +22,9 @@ use crate::{
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom lab serve --line reading-room --manifest manifest.json --upstream http://127.0.0.1:8000/v1
   anteroom lab serve --line reading-room --manifest manifest.json --upstream http://127.0.0.1:8000/v1 --fingerprint-days 90
+  anteroom lab seal --upstream https://model.example/v1 --credential-file key.txt --sealing-key /run/keys/direct.seal --out direct.sealed
+  anteroom lab serve --line reading-room --manifest manifest.json --upstream https://model.example/v1 --direct \\
+      --sealed-credential direct.sealed --sealing-key /run/keys/direct.seal    # the operator's, in the lab's name
   anteroom lab stop --reason 'something is wrong'      # cuts calls under way within a second, without the broker
   anteroom lab status
   anteroom lab resume
@@ -35,6 +39,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
 pub(crate) enum Lab {
     /// Serve a model until Ctrl-C; status goes to standard error
     Serve(Box<Serve>),
+    /// Seal the credential of a direct endpoint for `lab serve --direct`
+    Seal(Seal),
     /// Stop calls here: all, or of one grant
     Stop {
         #[command(flatten)]
@@ -96,6 +102,7 @@ view! {
 pub(crate) async fn run(ctx: &Ctx, verb: Lab) -> Result<(), Fail> {
     match verb {
         Lab::Serve(args) => serve::serve(ctx, *args).await,
+        Lab::Seal(args) => seal(ctx, &args),
         Lab::Stop { what, reason } => switch(ctx, &what, |stops| match what.grant {
             Some(grant) => stops.stop_grant(grant, &reason),
             None => stops.stop_all(&reason),

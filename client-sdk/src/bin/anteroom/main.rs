@@ -41,6 +41,7 @@ mod retention;
 mod roster;
 mod roster_file;
 mod run;
+mod seal;
 mod serve;
 mod statement;
 mod summary;

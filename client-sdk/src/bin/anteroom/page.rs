@@ -203,11 +203,14 @@ fn model(terms: &Terms) -> Vec<(String, String)> {
         "Lines that both state to be unrelated",
         names(terms.model.unrelated_to.iter().map(ToString::to_string).collect()),
     ));
-    let Endpoint::Connector = terms.endpoint;
-    pairs.push(pair(
-        "Reached through",
-        "the lab's own connector, which checks every call before the model sees it".to_owned(),
-    ));
+    let through = match terms.endpoint {
+        Endpoint::Connector => "the lab's own connector, which checks every call before the model sees it",
+        Endpoint::Direct => {
+            "the operator, which asks the lab's endpoint with a credential that the lab entrusted to it. Nothing on the lab's side \
+             checks a call before the model sees it, and everything said of an answer is operator-asserted"
+        }
+    };
+    pairs.push(pair("Reached through", through.to_owned()));
     pairs
 }
 

@@ -13,6 +13,7 @@ use anteroom_proto::{
     },
     names::{CallId, GrantId},
     rpc::{CallStatus, Receipt, audit_client::AuditClient},
+    statement::terms::Terms,
     time::At,
 };
 use anteroom_sdk::{
@@ -113,6 +114,8 @@ view! {
         verified: String,
         /// Whether both parties' witnesses vouch for it: `yes` with the checkpoint's size and their times, `not yet`, or `not checked`.
         witnessed: String,
+        /// Whose word stands behind the answer: `lab-asserted`, or `operator-asserted` where the terms say so; or `not checked`.
+        answer: String,
     }
 }
 
@@ -238,7 +241,7 @@ pub(crate) fn checked(home: &Home, kept: &KeptReceipt, call: CallId) -> Result<R
                         vouched(verify_witnessed(receipt, kept, &dossier, &trust).map_err(|error| failed(&error))?)
                     }
                 };
-                return Ok(row(verified.receipt(), "call", witnessed));
+                return Ok(row(verified.receipt(), "call", witnessed, dossier.terms()));
             }
             Err(anteroom_sdk::verify::receipt::CallFault::Claim(
                 anteroom_sdk::verify::dossier::ClaimError::NoCredential(_),
@@ -253,7 +256,7 @@ pub(crate) fn checked(home: &Home, kept: &KeptReceipt, call: CallId) -> Result<R
     };
     let tag_key = Scope::Grant(grant).tag_key(&terms.nonce);
     let verified = verify_receipt(receipt, &trust, &tag_key, grant, call).map_err(|error| failed(&error))?;
-    Ok(row(&verified, "log", "not checked".to_owned()))
+    Ok(row(&verified, "log", "not checked".to_owned(), &terms))
 }
 
 /// Asks for evidence of each receipt that has none.
@@ -298,7 +301,7 @@ fn vouched(witnessed: Witnessed) -> String {
     format!("yes (size {}; lab {}, agency {})", witnessed.size, at(witnessed.lab), at(witnessed.agency))
 }
 
-fn row(verified: &VerifiedReceipt, how: &str, witnessed: String) -> ReceiptRow {
+fn row(verified: &VerifiedReceipt, how: &str, witnessed: String, terms: &Terms) -> ReceiptRow {
     let admission = verified.admission();
     let finished = verified.finished().map(|(_, event)| event);
     ReceiptRow {
@@ -314,6 +317,7 @@ fn row(verified: &VerifiedReceipt, how: &str, witnessed: String) -> ReceiptRow {
         index: verified.admitted().header().index,
         verified: how.to_owned(),
         witnessed,
+        answer: terms.endpoint.asserted_by().to_owned(),
     }
 }
 
@@ -343,6 +347,7 @@ fn unverified(kept: &KeptReceipt, call: CallId) -> Result<ReceiptRow, Fail> {
         index: header.index,
         verified: "nothing".to_owned(),
         witnessed: "not checked".to_owned(),
+        answer: "not checked".to_owned(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, future::Future, path::PathBuf, time::Duration};
 
 use anteroom_proto::{
     names::{Digest, ModelLine, Variant},
-    statement::{key_set::KeyRole, model::Manifest},
+    statement::{model::Manifest, terms::Endpoint},
 };
 use anteroom_sdk::{
     connector::{
@@ -24,6 +24,7 @@ use crate::{
     fail::Fail,
     lab::status_path,
     output::{When, view},
+    seal,
     trace::store_dir,
 };
 
@@ -47,6 +48,16 @@ pub(crate) struct Serve {
     /// A file that holds the model server's API key
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    /// Answer as the operator in the lab's name, for grants whose terms say `direct`: signs with the key `direct`, and every answer is
+    /// the operator's word
+    #[arg(long)]
+    direct: bool,
+    /// The model server's API key as `anteroom lab seal` made it
+    #[arg(long, value_name = "FILE", requires = "sealing_key", conflicts_with = "api_key_file")]
+    sealed_credential: Option<PathBuf>,
+    /// The key that the credential was sealed under
+    #[arg(long, value_name = "FILE", requires = "sealed_credential")]
+    sealing_key: Option<PathBuf>,
     /// Variants that answer [default: all of the manifest]
     #[arg(long = "variant")]
     variants: Vec<Variant>,
@@ -126,6 +137,9 @@ pub(crate) async fn serve(ctx: &Ctx, args: Serve) -> Result<(), Fail> {
             (connector, None)
         }
     };
+    if args.direct {
+        ctx.out.note("answering for the lab: what is said of these answers is operator-asserted");
+    }
     ctx.out.note(&format!("serving `{}` from {}; Ctrl-C drains, twice stops", args.line, args.upstream));
     let mut first = Box::pin(signal()?);
     let status = connector.status();
@@ -161,7 +175,9 @@ fn config(ctx: &Ctx, home: &Home, args: &Serve) -> Result<(Config, Option<antero
         return Err(Fail::Usage(format!("the manifest is of `{}` by `{}`", manifest.line, manifest.lab)));
     }
     let variants = if args.variants.is_empty() { manifest.variants } else { args.variants.clone() };
+    let sealed = args.sealed_credential.as_ref().zip(args.sealing_key.as_ref());
     let key = match &args.api_key_file {
+        None if sealed.is_some() => sealed.map(|(file, key)| seal::open(ctx, &args.upstream, file, key)).transpose()?,
         Some(file) => Some(ApiKey::new(ctx.read_text(file)?.trim()).map_err(|error| Fail::Local(error.to_string()))?),
         None => None,
     };
@@ -170,14 +186,21 @@ fn config(ctx: &Ctx, home: &Home, args: &Serve) -> Result<(Config, Option<antero
     let mut agencies: BTreeMap<_, _> = home.pins()?.orgs;
     agencies.remove(&lab);
     let pinned = Pinned { lab: home.fingerprint_of(&lab)?, agencies };
-    let served =
-        Served { trust: home.log_trust()?, lab, line: args.line.clone(), manifest: Digest::of(&bytes), variants };
+    let endpoint = if args.direct { Endpoint::Direct } else { Endpoint::Connector };
+    let served = Served {
+        trust: home.log_trust()?,
+        lab,
+        line: args.line.clone(),
+        manifest: Digest::of(&bytes),
+        variants,
+        endpoint,
+    };
     let max = usize::from(args.slots);
     let (channel, renewal) = home.lasting_channel(Use::Serve)?;
     let config = Config {
         channel,
         name: args.name.clone(),
-        signer: home.signer(KeyRole::Connector.as_str())?,
+        signer: home.signer(endpoint.signer().as_str())?,
         served,
         pinned,
         upstream,

@@ -3,7 +3,7 @@
 use anteroom_policy::rules::baseline_digest;
 use anteroom_proto::{
     names::{Digest, ModelLine, OrgId, RunId, Variant},
-    statement::terms::{Party, Terms},
+    statement::terms::{Endpoint, Party, Terms},
     time::{At, HOUR_MS, Term},
 };
 use anteroom_sdk::{
@@ -51,6 +51,9 @@ pub(crate) struct TemplateArgs {
     /// Planned release to partners, RFC 3339, at which the window ends if it comes first
     #[arg(long, value_name = "INSTANT", value_parser = instant)]
     partner_release: Option<At>,
+    /// Let the operator ask this lab's HTTPS endpoint with a credential entrusted to it; every answer is then operator-asserted
+    #[arg(long)]
+    direct: bool,
     /// This lab's other lines that both sides state to be unrelated
     #[arg(long = "unrelated-to", value_name = "LINE")]
     unrelated_to: Vec<ModelLine>,
@@ -99,6 +102,9 @@ fn filled(home: &Home, args: TemplateArgs, builds: Vec<Digest>, now: At) -> Resu
     }
     terms.model.builds = builds;
     terms.model.variants = args.variants;
+    if args.direct {
+        terms.endpoint = Endpoint::Direct;
+    }
     terms.model.unrelated_to = args.unrelated_to;
     terms.window.start_ms = args.start;
     terms.window.partner_release_ms = args.partner_release;

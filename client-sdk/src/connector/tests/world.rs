@@ -205,6 +205,7 @@ impl World {
             line: "line-1".parse().unwrap(),
             manifest: Digest::of(b"manifest"),
             variants: vec!["standard".parse().unwrap()],
+            endpoint: Endpoint::Connector,
         }
     }
 
