@@ -110,7 +110,7 @@ async fn the_operator_answers_in_the_labs_name_where_the_terms_say_so_and_nowher
 
     // The lab's connector takes no call that the operator alone was to answer.
     assert_eq!(direct.refusal(chat("one", 4)).await.code, "lab_offline");
-    assert_eq!(ordinary.stream(chat("two", 4)).await.end, None);
+    said(&agency, &["chat", &ordinary.grant.to_string(), "two"]).await;
     let mut serving = serve(&scene, &hands).await;
     assert_eq!(direct.stream(chat("three", 4)).await.end, None);
     assert_eq!(scene.model.asked(), ["two", "three"]);
@@ -118,15 +118,15 @@ async fn the_operator_answers_in_the_labs_name_where_the_terms_say_so_and_nowher
     // The operator's hands take none of the lab's.
     scene.connector.take().unwrap().drain().await;
     assert_eq!(ordinary.refusal(chat("four", 4)).await.code, "lab_offline");
-    assert_eq!(direct.stream(chat("five", 4)).await.end, None);
+    said(&agency, &["chat", &direct.grant.to_string(), "five"]).await;
 
     // Whoever looks is told whose word it is.
-    let rows = json(&agency, &["receipt", "list"]).await;
+    let rows = json(&agency, &["receipt", "verify"]).await;
     let said_by = |grant: GrantId| -> Vec<String> {
         let of_grant = rows.as_array().unwrap().iter().filter(|row| row["grant"] == grant.to_string().as_str());
         of_grant.map(|row| row["answer"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(said_by(direct.grant), ["operator-asserted", "operator-asserted"]);
+    assert_eq!(said_by(direct.grant), ["operator-asserted"]);
     assert_eq!(said_by(ordinary.grant), ["lab-asserted"]);
     let page = said(&agency, &["grant", "page", path(&scene.dir().join("terms.json"))]).await;
     assert!(page.contains("operator-asserted"), "{page}");
