@@ -107,6 +107,8 @@ pub(crate) struct Party {
     pub(crate) second: Key,
     pub(crate) roster: Key,
     pub(crate) connector: Key,
+    /// A lab's, in the operator's hands.
+    pub(crate) direct: Key,
     pub(crate) stop: Key,
     pub(crate) witness: Key,
     pub(crate) key_set: SignedStatement,
@@ -118,11 +120,14 @@ impl Party {
     /// Makes its keys and signs its first key set and enrolment.
     pub(crate) fn new(org: &str, kind: OrgKind) -> Self {
         let org = OrgId::parse(org).unwrap();
-        let [root, signer, second, roster, connector, stop, witness] = std::array::from_fn(|_| Key::generate());
+        let [root, signer, second, roster, connector, direct, stop, witness] = std::array::from_fn(|_| Key::generate());
         let mut keys = vec![(KeyRole::Root, &root), (KeyRole::Stop, &stop)];
         if kind != OrgKind::Operator {
             keys.extend([(KeyRole::Signer, &signer), (KeyRole::Roster, &roster), (KeyRole::Connector, &connector)]);
             keys.extend([(KeyRole::Signer, &second), (KeyRole::Witness, &witness)]);
+        }
+        if kind == OrgKind::Lab {
+            keys.push((KeyRole::Direct, &direct));
         }
         let keys = keys.into_iter().map(|(role, key)| RoleKey { role, key: key.public.clone() }).collect();
         let threshold = Thresholds { root: 1, signer: u8::from(kind != OrgKind::Operator) };
@@ -136,7 +141,7 @@ impl Party {
             reads_nonce: Digest::from_bytes(random()),
         };
         let enrolment = sign_json(&nonces, &[&root]).unwrap();
-        Self { org, root, signer, second, roster, connector, stop, witness, key_set, enrolment, nonces }
+        Self { org, root, signer, second, roster, connector, direct, stop, witness, key_set, enrolment, nonces }
     }
 
     /// The key set's fingerprint.
@@ -528,13 +533,18 @@ impl World {
 
     /// A connector's signed clock.
     pub(crate) fn clock_claim(&self, challenge: &[u8]) -> SignedStatement {
+        self.clock_by(&self.lab.connector, challenge)
+    }
+
+    /// A clock signed with this key.
+    pub(crate) fn clock_by(&self, key: &Key, challenge: &[u8]) -> SignedStatement {
         let claim = ClockClaim {
             org: self.lab.org.to_string(),
             connector: "conn-1".to_owned(),
             at_ms: self.now().ms(),
             challenge: challenge.to_vec(),
         };
-        sign_claim(&claim, &self.lab.connector).unwrap()
+        sign_claim(&claim, key).unwrap()
     }
 
     /// A connector's signed outcome.

@@ -175,4 +175,19 @@ mod tests {
         let gone = KeyChanges { remove: vec![[0; 8]], ..KeyChanges::default() };
         assert!(matches!(home.next_key_set(&gone), Err(HomeError::NoSuchKey(_))));
     }
+
+    #[test]
+    fn only_a_lab_puts_a_key_into_the_operators_hands() {
+        let (_operator, hands) = lab();
+        let direct = hands.key_or_new(KeyRole::Direct.as_str()).unwrap().public_key().clone();
+        let joins =
+            || KeyChanges { add: vec![RoleKey { role: KeyRole::Direct, key: direct.clone() }], ..Default::default() };
+        let (_folder, home) = lab();
+        assert!(home.adopt_key_set(&home.next_key_set(&joins()).unwrap()).is_ok());
+        let folder = tempfile::tempdir().unwrap();
+        let mut agency = Home::create(&folder.path().join("agency")).unwrap();
+        agency.init_org(&OrgId::parse("agency-a").unwrap(), OrgKind::Agency).unwrap();
+        let refused = agency.next_key_set(&joins()).unwrap_err().to_string();
+        assert!(refused.contains("only a lab"), "{refused}");
+    }
 }

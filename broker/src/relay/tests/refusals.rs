@@ -151,6 +151,25 @@ async fn an_unconfirmed_clock_admits_nothing_until_a_connector_confirms_it() {
 }
 
 #[tokio::test]
+async fn the_operators_own_clock_in_a_labs_name_confirms_nothing_and_takes_no_call_of_the_labs() {
+    let rig = Rig::new().await;
+    let _direct = rig.direct_slot().await;
+    assert_eq!(rig.refusal(rig.request()).await, "lab_offline", "the terms name the lab's connector");
+    rig.world.time.step_wall(-10_000);
+    assert_eq!(rig.refusal(rig.request()).await, "clock_untrusted");
+    rig.world.time.step_wall(10_000);
+    let mut direct = rig.direct_slot().await;
+    // Out of turn: the slot closes over it, after the clock before it was read.
+    direct.head(true).await;
+    while let Ok(Some(_)) = direct.down.message().await {}
+    assert!(!rig.world.journal.now().trusted);
+    let _connector = rig.slot().await;
+    while !rig.world.journal.now().trusted {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn a_slot_opens_for_what_the_lab_registered_alone() {
     let rig = Rig::new().await;
     let refused = |hello| async { code(&rig.slot_with(hello).await.err().unwrap()).to_owned() };

@@ -28,7 +28,7 @@ use crate::{
     relay::{Relay, networks::Networks},
     service::{inference::InferenceService, serving::ServingService, shown::Shown},
     status::CODE_KEY,
-    testing::{Access, LINE, World, as_peer, chat},
+    testing::{Access, Key, LINE, World, as_peer, chat},
 };
 
 /// The world with a relay that serves.
@@ -92,7 +92,18 @@ impl Rig {
         self.slot_with(self.hello()).await.unwrap()
     }
 
+    /// Opens a slot of the operator's, in the lab's name.
+    pub(super) async fn direct_slot(&self) -> Connector {
+        let key = &self.world.lab.direct;
+        let hello = ServeHello { clock: Some(self.world.clock_by(key, &[])), ..self.hello() };
+        self.slot_of(hello, key).await.unwrap()
+    }
+
     pub(super) async fn slot_with(&self, hello: ServeHello) -> Result<Connector, Status> {
+        self.slot_of(hello, &self.world.lab.connector).await
+    }
+
+    async fn slot_of(&self, hello: ServeHello, key: &Key) -> Result<Connector, Status> {
         let (up, queue) = mpsc::channel(8);
         up.send(up_message(serve_up::Message::Hello(hello))).await.unwrap();
         let mut serving = self.serving.clone();
@@ -100,7 +111,7 @@ impl Rig {
         let Some(serve_down::Message::Welcome(welcome)) = down.message().await?.unwrap().message else {
             return Err(Status::internal("no welcome"));
         };
-        let clock = self.world.clock_claim(&welcome.challenge);
+        let clock = self.world.clock_by(key, &welcome.challenge);
         up.send(up_message(serve_up::Message::Clock(clock))).await.unwrap();
         Ok(Connector { up, down })
     }

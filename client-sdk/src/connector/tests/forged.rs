@@ -214,6 +214,11 @@ fn a_credential_or_person_out_of_date_is_refused() {
 
 #[test]
 fn another_line_build_or_variant_is_refused() {
+    // What the operator alone was to answer is not the lab's connector's, and its key signs nothing for the lab.
+    assert_eq!(
+        under(|terms| terms.endpoint = anteroom_proto::statement::terms::Endpoint::Direct),
+        Some(Code::BuildMismatch)
+    );
     assert_eq!(under(|terms| terms.model.line = "line-2".parse().unwrap()), Some(Code::BuildMismatch), "line");
     let build = |terms: &mut Terms| terms.model.builds = vec![anteroom_proto::names::Digest::of(b"other")];
     assert_eq!(under(build), Some(Code::BuildMismatch), "build");
