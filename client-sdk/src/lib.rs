@@ -24,6 +24,7 @@ pub mod home;
 pub mod lab;
 pub mod log;
 pub mod mirror;
+pub mod search;
 pub mod signer;
 pub mod store;
 pub mod system;

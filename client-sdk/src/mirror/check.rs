@@ -108,6 +108,17 @@ pub fn verify(
     tell: Tell<'_>,
     mut each: impl FnMut(&SliceRecord) -> Result<(), MirrorError>,
 ) -> Result<Verified, MirrorError> {
+    verify_at(mirror, demands, scopes, tell, |record, _| each(record))
+}
+
+/// As [`verify`], and says where each record begins in its slice's file.
+pub(crate) fn verify_at(
+    mirror: &Mirror,
+    demands: &Demands,
+    scopes: Option<&[Scope]>,
+    tell: Tell<'_>,
+    mut each: impl FnMut(&SliceRecord, u64) -> Result<(), MirrorError>,
+) -> Result<Verified, MirrorError> {
     let checkpoint = mirror.checkpoint(&demands.trust)?;
     mirror.check_key(&demands.trust)?;
     let log = log_only(&demands.trust);
@@ -128,8 +139,8 @@ pub fn verify(
     let mut told = 0_u64;
     while let Some(slice) = earliest(&mut readers)? {
         let Some(reader) = readers.get_mut(slice) else { break };
-        let Some((record, _)) = reader.next()? else { break };
-        each(&record)?;
+        let Some((at, record)) = reader.next_at()? else { break };
+        each(&record, at)?;
         dossiers.take(&record)?;
         let header = record.record.header();
         let (seq, entry) = (header.seq, *record.record.entry());

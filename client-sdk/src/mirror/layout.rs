@@ -37,6 +37,7 @@ anteroom/             private; not part of the public log, do not publish it
   slices/SCOPE.records  a scope's records as the broker sent them, each with its proof
   slices/SCOPE.tag      the key of the scope's tags, by which its entries are told from all others
   dossiers/GRANT.dossier  what the grant rests on: terms, both consents, key sets, roster, rules; after a line with its digest
+  search/               rows for `anteroom audit search`, made from the slices; may be deleted at any time
   evidence/             pairs of notes that contradict each other, if there ever were any
 
 `checkpoint` and `tile/` may be given to anybody. They reveal how many records there are and, to whoever mirrors often, when
@@ -208,6 +209,11 @@ impl Mirror {
         self.own_dir().join("slices")
     }
 
+    /// Where rows for searches are kept.
+    pub(crate) fn search_dir(&self) -> PathBuf {
+        self.own_dir().join("search")
+    }
+
     fn own_dir(&self) -> PathBuf {
         self.dir.join("anteroom")
     }
@@ -330,11 +336,11 @@ pub(super) fn names(dir: &Path) -> Result<Vec<PathBuf>, MirrorError> {
     Ok(found)
 }
 
-fn private_dir(dir: &Path) -> Result<(), MirrorError> {
+pub(crate) fn private_dir(dir: &Path) -> Result<(), MirrorError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|why| io(dir, why))
 }
 
-fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), MirrorError> {
+pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), MirrorError> {
     durable::replace(path, bytes, durable::Sync::Disk).map_err(|why| io(path, why))
 }
 

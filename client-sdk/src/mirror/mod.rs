@@ -14,7 +14,7 @@ pub mod disclose;
 pub mod dossier;
 mod edge;
 mod error;
-mod layout;
+pub(crate) mod layout;
 pub mod prove;
 pub mod set;
 mod slice;

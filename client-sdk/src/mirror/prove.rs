@@ -20,9 +20,10 @@ use prost::Message;
 use super::{
     Mirror, MirrorError,
     check::{Demands, entry_at, log_only, root_of},
-    slice::SliceReader,
+    slice::{SliceReader, record_at},
     write::nodes,
 };
+use crate::verify::scope::SliceRecord;
 
 /// A record of a call that the mirror proves.
 #[derive(Clone, Debug)]
@@ -107,6 +108,24 @@ pub fn find(mirror: &Mirror, demands: &Demands, call: CallId) -> Result<Vec<Prov
         }
     }
     Ok(found)
+}
+
+/// The record that begins at a place of a scope's file, and the proof that it stands in the mirrored log.
+///
+/// # Errors
+/// It is not there, does not hold, or the mirrored log has another entry at its index.
+pub(crate) fn prove_at(
+    mirror: &Mirror,
+    demands: &Demands,
+    scope: &Scope,
+    at: u64,
+) -> Result<(SliceRecord, Proven), MirrorError> {
+    let tag_key = key_of(mirror, demands, scope)?;
+    let (record, reply) = record_at(mirror, scope, &tag_key, &log_only(&demands.trust), at)?;
+    let proven = reply.record.ok_or(MirrorError::Interrupted)?;
+    let what = format!("record {} of `{scope}`", record.record.header().seq);
+    let proven = hold(mirror, demands, &what, &proven)?;
+    Ok((record, proven))
 }
 
 /// The call that a record of an admission or an end is of.

@@ -110,6 +110,28 @@ impl Frames {
     }
 }
 
+/// The one record that begins at a place of a scope's file, checked by itself.
+pub(super) fn record_at(
+    mirror: &Mirror,
+    scope: &Scope,
+    tag_key: &TagKey,
+    log: &LogTrust,
+    at: u64,
+) -> Result<(SliceRecord, ReadReply), MirrorError> {
+    let path = mirror.slice_path(scope);
+    let mut frames = Frames::open(&path)?;
+    frames.file.seek(SeekFrom::Start(at)).map_err(|why| io(&path, why))?;
+    frames.at = at;
+    let framed = frames.next()?.ok_or_else(|| frames.cut(at))?;
+    let (_, record, reply) =
+        check_part(&path, &[framed], log, tag_key)?.pop().ok_or_else(|| frames.damaged(at, "no record begins here"))?;
+    if record.record.scope() == scope {
+        return Ok((record, reply));
+    }
+    let why = SliceError::OtherScope(record.record.scope().clone());
+    Err(MirrorError::Record { path, at, why })
+}
+
 /// A slice being read.
 pub(super) struct SliceReader {
     pub(super) scope: Scope,
@@ -173,6 +195,15 @@ impl SliceReader {
 
     /// The next record and its reply; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<(SliceRecord, ReadReply)>, MirrorError> {
+        Ok(self.taken()?.map(|(_, record, reply)| (record, reply)))
+    }
+
+    /// Where the next record begins in the file, and it; `None` at the end.
+    pub(super) fn next_at(&mut self) -> Result<Option<(u64, SliceRecord)>, MirrorError> {
+        Ok(self.taken()?.map(|(at, record, _)| (at, record)))
+    }
+
+    fn taken(&mut self) -> Result<Option<Checked>, MirrorError> {
         self.fill()?;
         let Some((at, record, reply)) = self.ready.pop_front() else { return Ok(None) };
         let path = &self.path;
@@ -193,7 +224,7 @@ impl SliceReader {
         }
         self.last = (header.index, *record.record.entry());
         self.next += 1;
-        Ok(Some((record, reply)))
+        Ok(Some((at, record, reply)))
     }
 
     /// How many records came out.

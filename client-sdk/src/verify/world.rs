@@ -345,6 +345,7 @@ impl Call {
                 credential: world.credential.as_bytes().to_vec(),
                 run: "cyber".to_owned(),
                 body_key: body_key.to_vec(),
+                policy_digest: vec![4; 32],
                 facts: Facts { marking: Some(Marking::default()), ..Facts::default() }.encode_to_vec(),
                 ..CallAdmitted::default()
             },

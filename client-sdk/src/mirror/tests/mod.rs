@@ -12,6 +12,7 @@ mod disclosed;
 mod dossiers;
 mod extended;
 mod held;
+mod searched;
 mod speed;
 
 use std::{collections::BTreeMap, path::Path};

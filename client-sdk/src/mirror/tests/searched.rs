@@ -1,0 +1,168 @@
+//! Rows of a mirror: what they say, how they grow, and that a row which says something else than the log is told.
+
+use anteroom_proto::rpc::{CallRefused, RefusalsCounted};
+
+use super::*;
+use crate::search::{Catalogue, Dimension, Group, Query, SearchError};
+
+const REFUSED: u32 = 41;
+const COUNTED: u32 = 42;
+
+fn refused(log: &mut MiniLog, world: &World, code: &str, count: u64) {
+    let (scope, key) = own(world);
+    let refused =
+        CallRefused { code: code.to_owned(), caller: "agency-a/workload/w-1".to_owned(), ..Default::default() };
+    log.append(&scope, &key, REFUSED, &refused);
+    if count > 0 {
+        let counted = RefusalsCounted {
+            code: code.to_owned(),
+            caller: "agency-a/workload/w-1".to_owned(),
+            count,
+            first_ms: 1_795_000_000_000,
+            last_ms: 1_795_000_000_001,
+        };
+        log.append(&scope, &key, COUNTED, &counted);
+    }
+}
+
+fn indexed(dir: &Path, log: &MiniLog) -> Result<(Catalogue, crate::search::Indexed), SearchError> {
+    Catalogue::update(&Mirror::at(dir), &demands(log), &mut |_| {})
+}
+
+fn outcomes(catalogue: &Catalogue, query: &Query) -> Vec<String> {
+    let page = catalogue.search(query, None, 100).unwrap();
+    page.rows.into_iter().map(|row| row.outcome).collect()
+}
+
+#[test]
+fn a_call_is_one_row_and_its_refusals_are_counted() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, call, _) = logged(&world, 12);
+    refused(&mut log, &world, "budget_held", 7);
+    mirrored(folder.path(), &mut Broker::new(&log), &[own(&world), other()]).unwrap();
+    let (catalogue, made) = indexed(folder.path(), &log).unwrap();
+    assert_eq!((made.before, made.rows, made.anew), (0, catalogue.rows(), false));
+    assert_eq!(catalogue.size(), log.entries.len() as u64);
+
+    let calls = Query { group: Some(Group::Call), ..Query::default() };
+    let page = catalogue.search(&calls, None, 10).unwrap();
+    assert_eq!((page.rows.len(), page.next), (1, None));
+    let row = &page.rows[0];
+    assert_eq!((row.call, row.outcome.as_str(), row.kind.as_str()), (Some(call.id), "completed", "CallAdmitted"));
+    assert_eq!((row.run.as_str(), row.tokens), (call.admitted.run.as_str(), call.finished.charged_tokens));
+    let end = row.end_index.unwrap();
+    assert!(end > row.index);
+    let named = Query { call: Some(call.id), ..Query::default() };
+    assert_eq!(catalogue.search(&named, None, 10).unwrap().rows, page.rows);
+
+    let refusals = Query { group: Some(Group::Refusal), ..Query::default() };
+    assert_eq!(outcomes(&catalogue, &refusals), ["budget_held", "budget_held"]);
+    assert_eq!(catalogue.count(&refusals).unwrap(), 8);
+    let totals = catalogue.totals(&Query::default(), Dimension::Outcome, 0).unwrap();
+    assert_eq!((totals.all.calls, totals.all.completed, totals.all.refusals), (1, 1, 8));
+    assert_eq!(totals.buckets.values().map(|bucket| bucket.refusals).sum::<u64>(), 8);
+
+    // Each row leads back to its records under the signed checkpoint.
+    let proven = catalogue.prove(row.row, &demands(&log)).unwrap();
+    assert_eq!(proven.iter().map(|one| one.record.header().index).collect::<Vec<_>>(), [row.index, end]);
+}
+
+#[test]
+fn a_query_names_what_is_in_no_row_or_is_no_feature() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (log, ..) = logged(&world, 12);
+    mirrored(folder.path(), &mut Broker::new(&log), &[own(&world)]).unwrap();
+    let (catalogue, _) = indexed(folder.path(), &log).unwrap();
+    for query in [
+        Query { grant: Some("grant-x".to_owned()), ..Query::default() },
+        Query { rule: Some("no-such-rule".to_owned()), ..Query::default() },
+        Query { marking: Some("NOFORN".to_owned()), ..Query::default() },
+        Query { feature: Some("images".to_owned()), ..Query::default() },
+        Query { group: Some(Group::Refusal), ..Query::default() },
+    ] {
+        assert_eq!(outcomes(&catalogue, &query), Vec::<String>::new(), "{query:?}");
+        assert_eq!(catalogue.count(&query).unwrap(), 0);
+    }
+    let odd = Query { feature: Some("telepathy".to_owned()), ..Query::default() };
+    assert!(matches!(catalogue.search(&odd, None, 1), Err(SearchError::Query(_))));
+}
+
+#[test]
+fn pages_stand_while_the_log_grows_and_only_what_is_new_gets_rows() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, ..) = logged(&world, 12);
+    for _ in 0..5 {
+        refused(&mut log, &world, "old", 0);
+    }
+    mirrored(folder.path(), &mut Broker::new(&log), &[own(&world)]).unwrap();
+    let (before, _) = indexed(folder.path(), &log).unwrap();
+    let refusals = Query { group: Some(Group::Refusal), ..Query::default() };
+    let first = before.search(&refusals, None, 2).unwrap();
+    for _ in 0..3 {
+        refused(&mut log, &world, "new", 0);
+    }
+    mirrored(folder.path(), &mut Broker::new(&log), &[own(&world)]).unwrap();
+    let (after, made) = indexed(folder.path(), &log).unwrap();
+    assert_eq!((made.before, made.rows, made.anew), (before.rows(), before.rows() + 3, false));
+    let rest = after.search(&refusals, first.next, 100).unwrap();
+    assert_eq!(rest.rows.len(), 3, "the page goes on where it was");
+    assert!(rest.rows.iter().all(|row| row.outcome == "old" && row.row < first.rows[1].row));
+    assert_eq!(outcomes(&after, &refusals).len(), 8);
+    // An export goes on where it was broken off.
+    let start = after.onward(&refusals, 0, 5).unwrap();
+    let end = after.onward(&refusals, start.next.unwrap(), 100).unwrap();
+    assert_eq!((start.rows.len(), end.rows.len(), end.next), (5, 3, None));
+    // Opened again, the rows are the same.
+    let again = Catalogue::open(&Mirror::at(folder.path())).unwrap();
+    assert_eq!(again.search(&refusals, None, 100).unwrap(), after.search(&refusals, None, 100).unwrap());
+    // A scope that comes later begins before them: all are made anew.
+    mirrored(folder.path(), &mut Broker::new(&log), &[own(&world), other()]).unwrap();
+    let (_, made) = indexed(folder.path(), &log).unwrap();
+    assert!(made.anew);
+}
+
+#[test]
+fn a_row_that_says_something_else_than_the_log_is_told() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, ..) = logged(&world, 12);
+    refused(&mut log, &world, "budget_held", 0);
+    mirrored(folder.path(), &mut Broker::new(&log), &[own(&world)]).unwrap();
+    let (catalogue, _) = indexed(folder.path(), &log).unwrap();
+    let rows = folder.path().join("anteroom").join("search").join("rows");
+    let whole = std::fs::read(&rows).unwrap();
+    let last = catalogue.rows() - 1;
+    let start = whole.len() - 160;
+    // Index, instant and place of the record, and its kind.
+    for at in [0, 8, 48, 132] {
+        let mut bytes = whole.clone();
+        bytes[start + at] ^= 1;
+        std::fs::write(&rows, &bytes).unwrap();
+        let opened = Catalogue::open(&Mirror::at(folder.path())).unwrap();
+        opened.prove(last, &demands(&log)).unwrap_err();
+    }
+    // A file that is too short is no file; the next update makes all rows anew.
+    std::fs::write(&rows, &whole[..start]).unwrap();
+    assert!(matches!(Catalogue::open(&Mirror::at(folder.path())), Err(SearchError::Rows { .. })));
+    let (made, _) = indexed(folder.path(), &log).unwrap();
+    assert_eq!(made.rows(), catalogue.rows());
+    made.prove(last, &demands(&log)).unwrap();
+}
+
+#[test]
+fn a_mirror_that_does_not_hold_gets_no_rows() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (log, ..) = logged(&world, 12);
+    mirrored(folder.path(), &mut Broker::new(&log), &[own(&world)]).unwrap();
+    let slice = folder.path().join("anteroom").join("slices").join(format!("{}.records", own(&world).0));
+    let mut bytes = std::fs::read(&slice).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&slice, &bytes).unwrap();
+    assert!(indexed(folder.path(), &log).is_err());
+    assert_eq!(Catalogue::open(&Mirror::at(folder.path())).unwrap().rows(), 0);
+}

@@ -1,0 +1,257 @@
+//! The rows' files: fixed rows, names, and how far they go.
+//!
+//! **Invariant:** `state.json` is replaced last, and what stands in the other files beyond what it names is nothing.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{ErrorKind, Read as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anteroom_proto::{ledger::scope::Scope, time::At};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Group, Row, SearchError,
+    names::Names,
+    row::{ROW_BYTES, Raw, features},
+};
+use crate::mirror::{
+    Mirror,
+    check::Demands,
+    layout::{private_dir, replace_private},
+    prove::{self, Proven},
+};
+
+const VERSION: u32 = 1;
+/// Rows that are read together.
+const BLOCK_ROWS: u64 = 2_048;
+/// Largest file of names, in bytes.
+const NAMES_BYTES_MAX: u64 = 1 << 31;
+
+/// How far the rows go.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    pub(super) version: u32,
+    /// Entries of the mirrored log when they were made.
+    pub(super) size: u64,
+    pub(super) rows: u64,
+    pub(super) names: usize,
+    /// Scopes whose records they were made from. Another one begins before them, so that all are made anew.
+    pub(super) scopes: Vec<String>,
+}
+
+/// Rows of a mirror.
+#[derive(Debug)]
+pub struct Catalogue {
+    pub(super) mirror: Mirror,
+    pub(super) state: State,
+    pub(super) names: Names,
+    pub(super) file: File,
+}
+
+/// Where the files are.
+pub(super) struct Paths {
+    pub(super) dir: PathBuf,
+    pub(super) rows: PathBuf,
+    pub(super) names: PathBuf,
+    pub(super) state: PathBuf,
+}
+
+impl Paths {
+    pub(super) fn of(mirror: &Mirror) -> Self {
+        let dir = mirror.search_dir();
+        Self { rows: dir.join("rows"), names: dir.join("names"), state: dir.join("state.json"), dir }
+    }
+}
+
+pub(super) fn unusable(path: &Path, why: impl ToString) -> SearchError {
+    SearchError::Rows { path: path.to_owned(), why: why.to_string() }
+}
+
+impl Catalogue {
+    /// Opens the rows of a mirror as they were left; empty if there are none.
+    ///
+    /// # Errors
+    /// They cannot be read, or are not what they say.
+    pub fn open(mirror: &Mirror) -> Result<Self, SearchError> {
+        let paths = Paths::of(mirror);
+        private_dir(&paths.dir)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&paths.rows);
+        let file = file.map_err(|why| unusable(&paths.rows, why))?;
+        let mut catalogue = Self { mirror: mirror.clone(), state: State::default(), names: Names::new(), file };
+        let text = match std::fs::read_to_string(&paths.state) {
+            Ok(text) => text,
+            Err(why) if why.kind() == ErrorKind::NotFound => return Ok(catalogue),
+            Err(why) => return Err(unusable(&paths.state, why)),
+        };
+        let state: State = serde_json::from_str(&text).map_err(|why| unusable(&paths.state, why))?;
+        if state.version != VERSION {
+            return Ok(catalogue);
+        }
+        let bytes = catalogue.file.metadata().map_err(|why| unusable(&paths.rows, why))?.len();
+        let block = u64::try_from(ROW_BYTES).unwrap_or(u64::MAX);
+        if bytes < state.rows.saturating_mul(block) {
+            return Err(unusable(&paths.rows, "it is shorter than it was"));
+        }
+        catalogue.names = read_names(&paths.names, state.names)?;
+        catalogue.state = state;
+        Ok(catalogue)
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub const fn rows(&self) -> u64 {
+        self.state.rows
+    }
+
+    /// Entries of the mirrored log that the rows were made from.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.state.size
+    }
+
+    /// The mirror.
+    #[must_use]
+    pub const fn mirror(&self) -> &Mirror {
+        &self.mirror
+    }
+
+    /// Writes down how far the rows go; everything before it is on disk already.
+    pub(super) fn keep_state(&self) -> Result<(), SearchError> {
+        let paths = Paths::of(&self.mirror);
+        let state = State { version: VERSION, ..self.state.clone() };
+        let text = serde_json::to_vec(&state).map_err(|why| unusable(&paths.state, why))?;
+        Ok(replace_private(&paths.state, &text)?)
+    }
+
+    pub(super) fn read_at(&self, row: u64) -> Result<Raw, SearchError> {
+        let mut bytes = [0; ROW_BYTES];
+        self.file.read_exact_at(&mut bytes, place(row)).map_err(|why| self.damaged(row, why))?;
+        Raw::decode(&bytes).ok_or_else(|| self.damaged(row, "it is no row"))
+    }
+
+    pub(super) fn write_at(&self, row: u64, bytes: &[u8]) -> Result<(), SearchError> {
+        self.file.write_all_at(bytes, place(row)).map_err(|why| self.damaged(row, why))
+    }
+
+    fn damaged(&self, row: u64, why: impl ToString) -> SearchError {
+        unusable(&Paths::of(&self.mirror).rows, format!("row {row}: {}", why.to_string()))
+    }
+
+    /// Goes through the rows from `from` on, or backwards from before it, until `each` has enough.
+    pub(super) fn scan(
+        &self,
+        from: u64,
+        backwards: bool,
+        mut each: impl FnMut(u64, &Raw) -> bool,
+    ) -> Result<(), SearchError> {
+        let (mut at, end) = if backwards { (from.min(self.state.rows), 0) } else { (from, self.state.rows) };
+        let mut bytes = Vec::new();
+        while if backwards { at > end } else { at < end } {
+            let first = if backwards { at.saturating_sub(BLOCK_ROWS) } else { at };
+            let count = if backwards { at - first } else { BLOCK_ROWS.min(end - at) };
+            bytes.resize(usize::try_from(count).unwrap_or(0).saturating_mul(ROW_BYTES), 0);
+            self.file.read_exact_at(&mut bytes, place(first)).map_err(|why| self.damaged(first, why))?;
+            let mut visit = |number: u64, chunk: &[u8]| {
+                let raw = Raw::decode(chunk).ok_or_else(|| self.damaged(number, "it is no row"))?;
+                Ok::<_, SearchError>(each(number, &raw))
+            };
+            let chunks = (first..).zip(bytes.chunks_exact(ROW_BYTES));
+            if backwards {
+                let chunks: Vec<_> = chunks.collect();
+                for (number, chunk) in chunks.into_iter().rev() {
+                    if !visit(number, chunk)? {
+                        return Ok(());
+                    }
+                }
+                at = first;
+            } else {
+                for (number, chunk) in chunks {
+                    if !visit(number, chunk)? {
+                        return Ok(());
+                    }
+                }
+                at = first + count;
+            }
+        }
+        Ok(())
+    }
+
+    /// A row in words.
+    pub(super) fn shown(&self, number: u64, raw: &Raw) -> Row {
+        let name = |id| self.names.name(id).to_owned();
+        let ended = raw.end_index > 0;
+        Row {
+            row: number,
+            index: raw.index,
+            at: At::clamped(raw.at),
+            group: match raw.group {
+                Group::Call => "call",
+                Group::Refusal => "refusal",
+                Group::Other => "other",
+            },
+            kind: name(raw.kind),
+            outcome: name(raw.outcome),
+            call: raw.call(),
+            scope: name(raw.scope),
+            grant: name(raw.grant),
+            run: name(raw.run),
+            person: name(raw.person),
+            lab: name(raw.lab),
+            agency: name(raw.agency),
+            line: name(raw.line),
+            route: name(raw.route),
+            rules: name(raw.rules),
+            marking: name(raw.marking),
+            features: features(raw.features),
+            tokens: raw.tokens,
+            events: raw.events,
+            status: raw.status,
+            count: raw.count,
+            end_index: ended.then_some(raw.end_index),
+            end_at: ended.then(|| At::clamped(raw.end_at)),
+        }
+    }
+
+    /// Proves the records behind a row: that they stand in the mirrored log under its signed checkpoint, and say what the row says.
+    /// The first is the row's own; of a call that ended, the second is its end.
+    ///
+    /// # Errors
+    /// A record does not hold, or the row says something else.
+    pub fn prove(&self, row: u64, demands: &Demands) -> Result<Vec<Proven>, SearchError> {
+        let raw = self.read_at(row)?;
+        let wrong = |why: &str| SearchError::Row { index: raw.index, why: why.to_owned() };
+        let scope: Scope = self.names.name(raw.scope).parse().map_err(|_| wrong("its scope is none"))?;
+        let mut places = vec![(raw.offset, raw.index, raw.at)];
+        if raw.end_index > 0 {
+            places.push((raw.end_offset, raw.end_index, raw.end_at));
+        }
+        let mut proven = Vec::new();
+        for (offset, index, at) in places {
+            let (record, proof) = prove::prove_at(&self.mirror, demands, &scope, offset)?;
+            let header = record.record.header();
+            if header.index != index || header.at_ms != at {
+                return Err(wrong("another record stands where it points to"));
+            }
+            if index == raw.index && record.record.opened().spec().name != self.names.name(raw.kind) {
+                return Err(wrong("the record is of another kind"));
+            }
+            proven.push(proof);
+        }
+        Ok(proven)
+    }
+}
+
+fn place(row: u64) -> u64 {
+    row.saturating_mul(u64::try_from(ROW_BYTES).unwrap_or(u64::MAX))
+}
+
+fn read_names(path: &Path, count: usize) -> Result<Names, SearchError> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|why| unusable(path, why))?;
+    file.take(NAMES_BYTES_MAX).read_to_string(&mut text).map_err(|why| unusable(path, why))?;
+    Names::read(&text, count).ok_or_else(|| unusable(path, "it holds fewer names than it should, or other text"))
+}
