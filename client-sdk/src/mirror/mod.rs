@@ -15,6 +15,7 @@ pub mod dossier;
 mod edge;
 mod error;
 pub(crate) mod layout;
+pub mod leaves;
 pub mod prove;
 pub mod set;
 mod slice;

@@ -14,6 +14,7 @@ mod gateway;
 mod mirror;
 mod retention;
 mod rules;
+mod search;
 mod story;
 mod trace;
 mod witness;

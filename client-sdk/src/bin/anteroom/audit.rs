@@ -31,6 +31,7 @@ use crate::{
     mirror::{self, Take, Trust},
     output::{Format, When, clean, view},
     replay,
+    search::{Export, Search, export, search},
     trace::{self, Trace},
 };
 
@@ -47,6 +48,10 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom audit prove CALL --mirror copy --out proofs/
   anteroom audit disclose GRANT --mirror copy --fields CallRefused.code,CallFinished.end --out set.jsonl
   anteroom audit verify --set set.jsonl --log-key VKEY
+  anteroom audit search --grant GRANT --outcome broker_denied --from 2026-11-01T00:00:00Z
+  anteroom audit search --by rule --every 24 # refusals and calls, a day a row
+  anteroom audit search --call CALL --prove --format json
+  anteroom audit export --group refusal --as csv --out refusals.csv
   anteroom audit trace leak.txt        # in a lab's folder: the calls whose answers share text with it
   anteroom audit trace leak.txt --grant GRANT --mirror copy
   anteroom audit prove-content request.json CALL          # in the caller's folder
@@ -102,6 +107,10 @@ pub(crate) enum Audit {
     },
     /// Copy the log into a folder that anybody can verify, or extend such a copy
     Mirror(Take),
+    /// Look for calls, refusals and acts in a verified copy of the log on this machine
+    Search(Box<Search>),
+    /// Write what a search finds into a file, with each record's place in the log
+    Export(Box<Export>),
     /// Prove a call under a mirror's checkpoint, or show that it was dropped
     Prove {
         /// The call
@@ -226,6 +235,8 @@ view! {
 pub(crate) async fn run(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
     match verb {
         Audit::Mirror(args) => mirror::mirror(ctx, args).await,
+        Audit::Search(args) => search(ctx, *args).await,
+        Audit::Export(args) => export(ctx, *args).await,
         Audit::Verify { set: Some(set), mirror, trust, .. } => mirror::verify_set(ctx, &set, mirror.as_deref(), &trust),
         Audit::Verify { mirror: Some(dir), scopes, trust, .. } => mirror::verify(ctx, &dir, &scopes, &trust),
         Audit::Replay { grant, mirror: Some(dir), trust } => mirror::replay(ctx, &dir, grant, &trust),

@@ -11,6 +11,7 @@ use anteroom_sdk::{
     error::{Error, RefusalClass, Refused},
     home::HomeError,
     mirror::MirrorError,
+    search::SearchError,
 };
 use serde_json::json;
 
@@ -158,6 +159,16 @@ impl From<Error> for Fail {
 impl From<MirrorError> for Fail {
     fn from(error: MirrorError) -> Self {
         Error::from(error).into()
+    }
+}
+impl From<SearchError> for Fail {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::Mirror(error) => error.into(),
+            SearchError::Row { .. } => Self::Verification(error.to_string()),
+            SearchError::Rows { .. } => Self::Local(error.to_string()),
+            SearchError::Query(error) => Self::Usage(error.to_string()),
+        }
     }
 }
 impl From<StatementError> for Fail {

@@ -194,7 +194,7 @@ pub(crate) async fn mirror(ctx: &Ctx, args: Take) -> Result<(), Fail> {
     let home = home.ok_or_else(|| Fail::Usage("mirroring needs this party's folder".to_owned()))?;
     let mut auditor = home.auditor().await?;
     let mirror = Mirror::at(&args.dir);
-    let mut round = Round { ctx, home: &home, args: &args, quiet: 0 };
+    let mut round = Round { ctx, home: &home, args: &args, quiet: 0, silent: false };
     round.go(&mut auditor, &mirror, &demands).await?;
     if !args.follow {
         return Ok(());
@@ -209,6 +209,14 @@ pub(crate) async fn mirror(ctx: &Ctx, args: Take) -> Result<(), Fail> {
     }
 }
 
+/// Extends the folder's own mirror with everything that this reader may read.
+pub(crate) async fn extend_own(ctx: &Ctx, home: &Home, dir: &Path, demands: &Demands) -> Result<(), Fail> {
+    let trust = Trust { log_key: None, witnesses: Vec::new(), quorum: None };
+    let args = Take { dir: dir.to_owned(), scopes: Vec::new(), own: true, nonce: None, follow: false, every: 5, trust };
+    let mut auditor = home.auditor().await?;
+    Round { ctx, home, args: &args, quiet: 0, silent: true }.go(&mut auditor, &Mirror::at(dir), demands).await
+}
+
 /// One run over the log.
 struct Round<'a> {
     ctx: &'a Ctx,
@@ -216,6 +224,8 @@ struct Round<'a> {
     args: &'a Take,
     /// The log's size up to which nothing but this run's own reading happened.
     quiet: u64,
+    /// Whether nothing is said about what was taken.
+    silent: bool,
 }
 
 impl Round<'_> {
@@ -231,6 +241,9 @@ impl Round<'_> {
         let dossiers = self.dossiers(mirror, demands, &scopes).await?;
         let checkpoint = taken.checkpoint.checkpoint();
         self.quiet = checkpoint.size() + scopes.len() as u64;
+        if self.silent {
+            return Ok(());
+        }
         self.ctx.out.one(&Mirrored {
             mirror: mirror.dir().display().to_string(),
             before: taken.before,

@@ -133,6 +133,14 @@ impl Output {
         }
     }
 
+    /// Shows many in JSON, whatever was asked for; for what has too much to say for a table.
+    pub(crate) fn values(&self, rows: &[impl Serialize]) -> Result<(), Fail> {
+        match self.format {
+            Format::Table | Format::Json => self.line(&json(serde_json::to_string_pretty(rows))?),
+            Format::Jsonl => rows.iter().try_for_each(|row| self.line(&json(serde_json::to_string(row))?)),
+        }
+    }
+
     /// Shows one.
     pub(crate) fn one<V: View>(&self, view: &V) -> Result<(), Fail> {
         match self.format {
