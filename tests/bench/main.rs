@@ -87,6 +87,14 @@ enum Command {
         #[arg(long, default_value_t = 1_000_000)]
         records: u64,
     },
+    /// What an auditor waits for: a mirror with all records of a grant, rows of it, searches.
+    Search {
+        #[command(flatten)]
+        common: Common,
+        /// Calls in the ledger
+        #[arg(long, default_value_t = 1_000_000)]
+        calls: u64,
+    },
     /// Recorded decisions of every kind decided again; fails if one comes out otherwise.
     Replay {
         #[command(flatten)]
@@ -264,6 +272,11 @@ fn start(command: Command) -> Fallible<()> {
             let folder = common.folder()?;
             let (text, data) = on_runtime(ledger::run(folder.path(), records), folder.path())?;
             common.tell("ledger", &text, &data)
+        }
+        Command::Search { common, calls } => {
+            let folder = common.folder()?;
+            let (text, data) = on_runtime(ledger::search(folder.path(), calls), folder.path())?;
+            common.tell("search", &text, &data)
         }
         Command::Replay { common, calls, seed } => {
             let (text, data) = replay::run(calls, seed)?;

@@ -5,6 +5,7 @@
 
 mod bytes;
 pub(super) mod place;
+mod search;
 mod steps;
 pub(super) mod world;
 
@@ -80,6 +81,38 @@ pub async fn run(folder: &Path, records: u64) -> Fallible<(String, Value)> {
         "verify": verified, "replay": replayed, "index": indexed,
     });
     Ok((text, data))
+}
+
+/// Measures an auditor's mirror with all records of one grant with so many calls, its rows, and searches; text and the same as JSON.
+pub async fn search(folder: &Path, calls: u64) -> Fallible<(String, Value)> {
+    if calls > CALLS_MAX {
+        return Err(format!("one grant's credential lasts for {CALLS_MAX} calls; ask for no more").into());
+    }
+    let data = folder.join("data");
+    let filled = Step::Fill.apart(&data, calls.saturating_mul(2))?;
+    let found = Step::Search.apart(&data, calls)?;
+    let mut table = Table::new(&["search, 100 rows a page", "p50 ms", "p95 ms"]);
+    for one in found.get("searches").and_then(Value::as_array).into_iter().flatten() {
+        let name = one.get("query").and_then(Value::as_str).unwrap_or_default().to_owned();
+        table.row(vec![name, round(number(one, "p50_ms")), round(number(one, "p95_ms"))]);
+    }
+    table.row(vec!["**all of them**".to_owned(), round(number(&found, "p50_ms")), round(number(&found, "p95_ms"))]);
+    let text = format!(
+        "{}\n\n{} calls in a log of {} entries. Mirrored in {} s; verified and made into rows in {} s with {} MB; rows opened in {} ms; summed \
+        by the hour in {} ms; one row proven in {} ms; {} MB while searching.\n\n{}",
+        machine::describe(),
+        count(&found, "calls"),
+        count(&found, "entries"),
+        round(number(&found, "mirror_seconds")),
+        round(number(&found, "verify_and_index_seconds")),
+        round(number(&found, "indexing_peak_mb")),
+        round(number(&found, "open_ms")),
+        round(number(&found, "sum_by_hour_ms")),
+        round(number(&found, "prove_ms")),
+        round(number(&found, "resident_peak_mb")),
+        table.text(),
+    );
+    Ok((text, json!({"filled": filled, "search": found})))
 }
 
 async fn parts(place: &Place) -> Fallible<Parts> {

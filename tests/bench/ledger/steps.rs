@@ -33,6 +33,7 @@ use serde_json::{Value, json};
 
 use super::{
     place::{Place, accepted, signer, trust},
+    search::searched,
     world::{CALL_EVERY_MS, ORIGIN, START_MS, World},
 };
 use crate::bench::{Fallible, machine};
@@ -51,6 +52,8 @@ pub enum Step {
     Replay,
     /// Makes the index anew.
     Index,
+    /// Mirrors one grant, makes rows of it and searches them.
+    Search,
 }
 
 impl Step {
@@ -60,6 +63,7 @@ impl Step {
             Self::Verify => "verify",
             Self::Replay => "replay",
             Self::Index => "index",
+            Self::Search => "search",
         }
     }
 
@@ -84,6 +88,7 @@ impl Step {
             Self::Verify => verified(&place),
             Self::Replay => replayed(records),
             Self::Index => indexed(&place).await,
+            Self::Search => searched(&place).await,
         }
     }
 }

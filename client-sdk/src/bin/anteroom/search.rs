@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** nothing is asked of the broker but to extend the mirror; what is shown follows from the verified copy.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anteroom_proto::{names::CallId, time::At};
 use anteroom_sdk::{
@@ -393,9 +393,4 @@ pub(crate) async fn export(ctx: &Ctx, args: Export) -> Result<(), Fail> {
         origin: demands.trust.log().name().to_string(),
         sha256: written.sha256,
     })
-}
-
-/// Where a folder's own mirror is.
-pub(crate) fn own_mirror(home: &Home) -> PathBuf {
-    home.dir().join(Path::new(OWN_MIRROR))
 }
