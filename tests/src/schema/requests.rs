@@ -238,9 +238,7 @@ fn value(rng: &mut Rng, kind: Kind, lends: Lends, field: &str) -> Json {
             _ => texts(rng, 3),
         },
         "stream" => Json::Bool(rng.chance(75)),
-        "parallel_tool_calls" | "echo" | "include_reasoning" | "store" | "background" => {
-            Json::Bool(rng.chance(50))
-        }
+        "parallel_tool_calls" | "echo" | "include_reasoning" | "store" | "background" => Json::Bool(rng.chance(50)),
         "logprobs" if kind == Kind::Chat => Json::Bool(rng.chance(50)),
         "logprobs" | "top_logprobs" => Json::whole(rng.below(u64::from(LOGPROBS_MAX))),
         "logit_bias" => {
