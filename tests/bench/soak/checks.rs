@@ -228,6 +228,8 @@ pub(super) fn of(tally: &Tally, ledger: &Ledger, before: &Watched, after: &Watch
 mod tests {
     use super::*;
 
+    type Spoil = fn(&mut Ledger);
+
     fn held(tally: &Tally, ledger: &Ledger, after: &Watched, bytes_a_call: f64) -> Vec<String> {
         let grown = [Grown { name: "gateway", mb_an_hour: 0.0, bytes_a_call, calls: 100_000.0 }];
         let checks = of(tally, ledger, &Watched::at_rest(), after, &grown);
@@ -256,7 +258,7 @@ mod tests {
         let (tally, ledger) = sound();
         let rest = Watched::at_rest();
         assert_eq!(held(&tally, &ledger, &rest, 60.0), Vec::<String>::new());
-        let faults: [(&str, fn(&mut Ledger)); 11] = [
+        let faults: [(&str, Spoil); 11] = [
             ("calls that the ledger has open", |ledger| ledger.open = 1),
             ("calls held are those", |ledger| ledger.held = 2),
             ("another number of ends", |ledger| ledger.ends_wrong = 1),
@@ -279,12 +281,11 @@ mod tests {
         let mut leaking = rest.clone();
         leaking.processes[0].descriptors += SLACK + 1;
         assert_eq!(held(&tally, &ledger, &leaking, 60.0), ["descriptors and threads are back"]);
-        let open = Watched { open_calls: 1.0, ..rest };
+        let mut open = rest.clone();
+        open.open_calls = 1.0;
         assert_eq!(held(&tally, &ledger, &open, 60.0), ["no stream, call or waiting one at rest"]);
-        let stuck = Tally { stuck: 1, ..tally };
-        assert_eq!(
-            held(&stuck, &ledger, &Watched::at_rest(), 60.0),
-            ["calls that neither ended nor spoke for two minutes"]
-        );
+        let mut stuck = tally;
+        stuck.stuck = 1;
+        assert_eq!(held(&stuck, &ledger, &rest, 60.0), ["calls that neither ended nor spoke for two minutes"]);
     }
 }

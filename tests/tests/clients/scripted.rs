@@ -20,14 +20,9 @@ pub(crate) struct Scripted {
 impl Scripted {
     /// Starts one that follows a script of `tests/tools` and answers nothing else.
     pub(crate) async fn start(modules: &Path, name: &str) -> Self {
-        let mut command = Command::new("node");
-        command.arg(modules.join(".bin").join("llmock")).args([
-            "--port",
-            "0",
-            "--strict",
-            "--validate-on-load",
-            "--fixtures",
-        ]);
+        let programs = modules.join(".bin");
+        let mut command = Command::new(programs.join("node"));
+        command.arg(programs.join("llmock")).args(["--port", "0", "--strict", "--validate-on-load", "--fixtures"]);
         command.arg(script(name)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
