@@ -20,11 +20,11 @@ use super::{
 /// How much a process may grow beside what it has to remember, in megabytes: allocators keep what they got.
 const GROWTH_MB_MAX: f64 = 8.0;
 /// What a broker remembers of a call for a day, with room: identifiers, accounts, the index's memory.
-const BROKER_BYTES_A_CALL: f64 = 4_096.0;
+const BROKER_BYTES_A_CALL: f64 = 2_048.0;
 /// The same of a connector, which remembers the calls that it has seen.
-const CONNECTOR_BYTES_A_CALL: f64 = 1_024.0;
+const CONNECTOR_BYTES_A_CALL: f64 = 512.0;
 /// A gateway remembers nothing of a call that is over, but for the place of its receipt.
-const GATEWAY_BYTES_A_CALL: f64 = 512.0;
+const GATEWAY_BYTES_A_CALL: f64 = 256.0;
 
 /// One thing that has to hold.
 #[derive(Clone, Debug)]

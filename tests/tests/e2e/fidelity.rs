@@ -27,7 +27,7 @@ use serde_json::Value;
 /// Cases of each route for each of the two grants.
 const EACH: u64 = 15;
 /// The same in a long run.
-const EACH_LONG: u64 = 500;
+const EACH_LONG: u64 = 200;
 
 /// The payloads of an answer's events, with the names that stand beside them.
 fn told(reply: &Reply) -> Vec<(Option<String>, Vec<u8>)> {
