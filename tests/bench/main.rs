@@ -10,10 +10,10 @@ use std::{
 };
 
 use bench::{
-    Fallible, append, cut, decide, ledger, machine, pass_through, pki::Pki, replay, report, run, scan,
+    Fallible, append, cut, decide, ledger, machine, pass_through, pki::Pki, replay, report, run, scan, soak,
     start as starting, trace,
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Core of the systems under test.
 const TESTED: usize = 0;
@@ -145,6 +145,21 @@ enum Command {
         #[arg(long = "text", default_values = ["/usr/share/doc", "/usr/lib/python3", "/usr/lib/python3.11"])]
         texts: Vec<PathBuf>,
     },
+    /// The programs under mixed load for long, killed and started again: leaks, receipts, charges. Fails if something does not hold.
+    #[command(after_help = SOAK_EXAMPLES)]
+    Soak {
+        #[command(flatten)]
+        common: Common,
+        /// Minutes of load
+        #[arg(long, default_value_t = 30.0)]
+        minutes: f64,
+        /// Clients of each kind: whole answers, streams, slow readers, hang-ups, files of requests
+        #[arg(long, default_value_t = 2)]
+        clients: usize,
+        /// How the result is written
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
     /// One step of `ledger`, which starts it.
     #[command(hide = true)]
     LedgerStep {
@@ -167,6 +182,21 @@ enum Command {
         #[arg(long)]
         upstream: String,
     },
+}
+
+const SOAK_EXAMPLES: &str = "Examples:
+  bench soak                                    # half an hour
+  bench soak --minutes 2 --clients 1            # does it work at all
+  bench soak --minutes 480 --out tests/bench/results
+  bench soak --format json | jq .checks";
+
+/// How a result is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Format {
+    /// Tables
+    Table,
+    /// One JSON value
+    Json,
 }
 
 #[derive(Args)]
@@ -296,6 +326,26 @@ fn start(command: Command) -> Fallible<()> {
             let folder = common.folder()?;
             let (text, data) = trace::run(&folder.path().join("store"), calls, &texts)?;
             common.tell("trace", &text, &data)
+        }
+        Command::Soak { common, minutes, clients, format } => {
+            let folder = common.folder()?;
+            // More than a day would outlast the run credential.
+            if !(0.5..=1_380.0).contains(&minutes) || !(1..=16).contains(&clients) {
+                return Err("a soak takes half a minute to 23 hours and 1 to 16 clients of each kind".into());
+            }
+            let plan =
+                soak::Plan { length: Duration::from_secs_f64(minutes * 60.0), each: clients, broker: common.broker()? };
+            let (text, data, held) = on_runtime(soak::run(&plan, folder.path()), folder.path())?;
+            match format {
+                Format::Table => common.tell("soak", &text, &data)?,
+                Format::Json => {
+                    println!("{}", serde_json::to_string_pretty(&data)?);
+                    if let Some(folder) = &common.out {
+                        report::write(folder, "soak", &text, &data)?;
+                    }
+                }
+            }
+            if held { Ok(()) } else { Err("something did not hold; the last table says what".into()) }
         }
         Command::LedgerStep { step, folder, records } => {
             println!("{}", on_runtime(step.run(&folder, records), &folder)?);

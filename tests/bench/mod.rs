@@ -19,6 +19,7 @@ pub mod run;
 pub mod scan;
 pub mod script;
 pub mod setup;
+pub mod soak;
 pub mod start;
 pub mod stats;
 pub mod trace;

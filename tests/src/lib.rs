@@ -3,4 +3,5 @@
 pub mod decisions;
 pub mod e2e;
 pub mod fuzz;
+pub mod schema;
 pub mod sim;

@@ -101,6 +101,18 @@ impl Told {
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"))
     }
 
+    /// The next that it says, of a tool that loads or tries for long.
+    ///
+    /// # Panics
+    /// It ends, or says something else.
+    pub async fn patiently(&mut self) -> Value {
+        let line = match tokio::time::timeout(PATIENCE, self.lines.next_line()).await {
+            Ok(line) => line.expect("it can be read").expect("the script goes on"),
+            Err(_) => panic!("waited {PATIENCE:?} in vain for a script's line"),
+        };
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"))
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

@@ -14,6 +14,7 @@ pub mod forge;
 pub mod gateway;
 pub mod liar;
 pub mod model;
+pub mod odd;
 pub mod ports;
 pub mod programs;
 pub mod scene;

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 /// The packages' folder.
-fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     let python = programs::target().join("venv").join("llama").join("bin").join("python");
     if python.is_file() {
         return Some(python);
@@ -43,13 +43,13 @@ fn python() -> Option<PathBuf> {
 }
 
 /// A running llama.cpp server. Dropping it closes its standard input and so ends it.
-struct Llama {
+pub(crate) struct Llama {
     address: String,
     _child: Child,
 }
 
 impl Llama {
-    async fn start(python: &Path, folder: &Path) -> Self {
+    pub(crate) async fn start(python: &Path, folder: &Path) -> Self {
         let tools = programs::workspace().join("tests").join("tools");
         let model = folder.join("tiny.gguf");
         let made = Command::new(python).arg(tools.join("tiny_gguf.py")).arg(&model).status();
@@ -69,25 +69,13 @@ impl Llama {
         Self { address, _child: child }
     }
 
-    fn base_url(&self) -> String {
+    pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
     /// Asks the server itself; the answer's body, out of its chunks.
     async fn ask(&self, method: &str, path: &str, body: &[u8]) -> String {
-        let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            self.address,
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        stream.write_all(body).await.unwrap();
-        let mut answer = Vec::new();
-        soon("the server's answer", stream.read_to_end(&mut answer)).await.unwrap();
-        let answer = String::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { unchunked(body) } else { body.to_owned() }
+        ask(&self.address, "", method, path, body).await
     }
 
     /// How many of its slots are at work.
@@ -96,6 +84,22 @@ impl Llama {
         let working = |slot: &&Value| slot.get("is_processing").and_then(Value::as_bool) == Some(true);
         slots.as_array().unwrap().iter().filter(working).count()
     }
+}
+
+/// Asks a server, with more headers, each behind a line ending; the answer's body, out of its chunks.
+pub(crate) async fn ask(address: &str, headers: &str, method: &str, path: &str, body: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}{headers}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(body).await.unwrap();
+    let mut answer = Vec::new();
+    soon("the server's answer", stream.read_to_end(&mut answer)).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { unchunked(body) } else { body.to_owned() }
 }
 
 fn unchunked(mut text: &str) -> String {
@@ -124,14 +128,14 @@ fn without(text: &str, start: &str, end: &str) -> String {
 }
 
 /// An answer's text without its name, its time and its measurements.
-fn comparable(text: &str) -> String {
+pub(crate) fn comparable(text: &str) -> String {
     let text = without(text, r#""id":"chatcmpl-"#, "\",");
     let text = without(&text, r#""created":"#, ",");
     let text = without(&text, r#","timings":{"#, "}");
     without(&text, r#","prompt_tokens_details":{"#, "}")
 }
 
-fn body(words: u32, stream: bool) -> Bytes {
+pub(crate) fn body(words: u32, stream: bool) -> Bytes {
     let mut body = json!({
         "model": LINE,
         "messages": [{"role": "user", "content": "What stands in the corner?"}],

@@ -10,6 +10,7 @@ mod disk;
 mod doctor;
 mod doors;
 mod ends;
+mod fidelity;
 mod gateway;
 mod mirror;
 mod retention;
