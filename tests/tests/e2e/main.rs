@@ -2,14 +2,17 @@
 
 mod batch;
 mod calls;
+mod chat;
 mod clock;
 mod counsel;
 mod dishonest;
 mod disk;
 mod doctor;
 mod doors;
+mod dry_run;
 mod ends;
 mod gateway;
+mod lost;
 mod mirror;
 mod retention;
 mod rules;
