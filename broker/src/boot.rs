@@ -294,7 +294,8 @@ async fn assemble(
     let nonce = Digest::from_bytes(entropy::bytes(&mut SystemEntropy::new()));
     let open = Command::Open { origin: config.origin.to_string(), log_key: log_key.clone(), nonce };
     let _ = journal.submit(open).await?;
-    let _ = journal.submit(Command::Start { version: env!("CARGO_PKG_VERSION").to_owned() }).await?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let _ = journal.submit(Command::Start { version, alive: clock.alive_before() }).await?;
     tick::clock(&journal, &*time).await?;
     let relay = Relay::new(journal.clone(), config.networks);
 
@@ -390,6 +391,10 @@ async fn assemble(
     tasks.spawn({
         let relay = Arc::clone(&relay);
         async move { relay.write_counted_refusals().await }
+    });
+    tasks.spawn({
+        let relay = Arc::clone(&relay);
+        async move { relay.note_presence().await }
     });
     config.witnesses.start(&mut tasks, &published, &(Arc::new(journal.clone()) as Arc<_>));
     tasks.spawn(tick::look_after_tls(tick::Renewal { folder, ca, tls, names, files, now }));

@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anteroom_proto::time::At;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 mod file;
@@ -116,6 +117,7 @@ impl TimeSource for ScriptedTime {
 pub struct Timekeeper {
     source: Arc<dyn TimeSource>,
     clock: Mutex<Clock>,
+    alive_before: Option<At>,
     saver: Mutex<Saver>,
 }
 
@@ -135,9 +137,10 @@ impl Timekeeper {
     pub fn start(source: Arc<dyn TimeSource>, path: Option<&Path>) -> Result<Self, ClockFileError> {
         let file = path.map(ClockFile::open).transpose()?;
         let kept = file.as_ref().map(ClockFile::load).transpose()?.flatten();
+        let alive_before = kept.map(|kept| At::clamped(kept.high_water_ms));
         let clock = Clock::start(kept, source.read());
         let saver = Saver { file, saved: kept, saved_at_boot_ms: None };
-        Ok(Self { source, clock: Mutex::new(clock), saver: Mutex::new(saver) })
+        Ok(Self { source, clock: Mutex::new(clock), alive_before, saver: Mutex::new(saver) })
     }
 
     /// The time, and whether it may be relied upon.
@@ -146,6 +149,12 @@ impl Timekeeper {
         // Read within the lock, so that readings reach the clock in the order in which they were taken.
         let mut clock = lock(&self.clock);
         clock.observe(self.source.read())
+    }
+
+    /// The last instant at which an earlier process is known to have run, to about a second; `None` if there was none.
+    #[must_use]
+    pub const fn alive_before(&self) -> Option<At> {
+        self.alive_before
     }
 
     /// Tells the clock what a second source says the time is: a witness's cosignature, a connector's signed clock, or the

@@ -166,6 +166,7 @@ impl Counts {
             | Event::WatchListSet { .. }
             | Event::LineBudgetSet { .. }
             | Event::LineBudgetHit { .. }
+            | Event::Presence(_)
             | Event::Disposed(_)
             | Event::BrokerStarted { .. }
             | Event::ClockChanged { .. }

@@ -3,6 +3,8 @@
 //! **Invariant:** no connection is made to a server whose certificate does not lead to the given roots (or, while enrolling, is
 //! not the pinned one), and none is resumed: every handshake verifies again.
 
+mod look;
+
 use std::{
     future::Future,
     io,
@@ -21,6 +23,8 @@ use tonic::{
     codegen::http::uri::Authority,
     transport::{Channel, Endpoint, Uri},
 };
+
+pub use look::{Presented, look};
 
 /// Largest message read or written: the largest body of a call, with room for its claim, receipt and proofs.
 pub const MESSAGE_BYTES_MAX: usize = 9 * 1024 * 1024;

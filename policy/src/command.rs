@@ -41,6 +41,8 @@ pub enum Command {
     Start {
         /// The software's version.
         version: String,
+        /// The last instant at which an earlier process is known to have run, if there was one.
+        alive: Option<At>,
     },
     /// The clock's trust changed.
     Clock {
@@ -106,6 +108,15 @@ pub enum Command {
         /// What was counted.
         alike: Alike,
     },
+    /// Whether any connector of the lab can answer under a grant.
+    Presence {
+        /// The grant.
+        grant: GrantId,
+        /// Whether one can.
+        here: bool,
+        /// Since when.
+        since: At,
+    },
     /// Time passed: expiries, lapses and overdue settlements are noted.
     Tick,
 }
@@ -127,6 +138,7 @@ impl Command {
             | Self::OpenRead { .. }
             | Self::Snapshot { .. }
             | Self::Alike { .. }
+            | Self::Presence { .. }
             | Self::Tick => false,
         }
     }

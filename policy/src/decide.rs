@@ -8,6 +8,7 @@ mod act;
 mod call;
 mod grant;
 mod org;
+mod presence;
 mod retention;
 mod rules;
 
@@ -15,12 +16,14 @@ pub use call::{Asked, CLAIM_CLOCK_MS, No, check};
 pub(crate) use call::{LINE_VALUES, line_values};
 pub use grant::{CREDENTIALS_MAX, GRANTS_MAX};
 pub use org::{LOCKS_MAX, READERS_MAX};
+pub use presence::AWAY_EVERY_MS;
 pub use retention::{HOLDS_MAX, KEPT_MS, due_from};
 
 use anteroom_proto::{
     ledger::scope::Scope,
     names::{Digest, OrgId},
     statement::key_set::OrgKind,
+    time::At,
 };
 
 use crate::{
@@ -56,7 +59,7 @@ fn judge(state: &State, command: &Command, now: Now) -> Decision {
             let event = Event::LogOpened { origin: origin.clone(), log_key: log_key.clone(), nonce: *nonce };
             one(Scope::System, event)
         }
-        Command::Start { version } => start(state, version),
+        Command::Start { version, alive } => start(state, version, *alive, now),
         Command::Clock { trust, source, wall } => {
             if state.standing().clock == *trust {
                 return nothing(Reply::Noted);
@@ -87,6 +90,7 @@ fn judge(state: &State, command: &Command, now: Now) -> Decision {
             one(Scope::Grant(*grant), Event::PromptsAlike(*alike))
         }
         Command::Alike { .. } => nothing(Reply::Noted),
+        Command::Presence { grant, here, since } => presence::decide(state, grant, *here, *since, now),
         Command::Tick => tick(state, now),
     }
 }
@@ -111,6 +115,7 @@ pub fn decide_too_large(state: &State, command: &Command) -> Decision {
         | Command::OpenRead { .. }
         | Command::Snapshot { .. }
         | Command::Alike { .. }
+        | Command::Presence { .. }
         | Command::Tick => nothing(refused(refusal, "the record is too large")),
     }
 }
@@ -127,13 +132,14 @@ fn refused(refusal: Refusal, detail: impl Into<String>) -> Reply {
     Reply::Refused { refusal, detail: detail.into() }
 }
 
-fn start(state: &State, version: &str) -> Decision {
+fn start(state: &State, version: &str, alive: Option<At>, now: Now) -> Decision {
     let open_calls = u64::try_from(state.open_calls().count()).unwrap_or(u64::MAX);
     let mut events = vec![(Scope::System, Event::BrokerStarted { version: version.to_owned(), open_calls })];
     for (call, open) in state.open_calls() {
         let event = Event::CallAbandoned { call: *call, admitted: open.admitted };
         events.push((Scope::Grant(open.grant), event));
     }
+    events.extend(presence::at_start(state, alive, now));
     Decision { events, reply: Reply::Noted }
 }
 

@@ -24,7 +24,7 @@ use anteroom_proto::{
 
 pub use self::{
     call::{Admitted, Finished, Refused},
-    parts::{Alike, ClockKey, Disposed, ScopeHead},
+    parts::{Alike, ClockKey, Disposed, Presence, ScopeHead},
 };
 
 /// A decision with its place in the log.
@@ -370,6 +370,8 @@ pub enum Event {
     },
     /// Many prompts of a grant are nearly the same.
     PromptsAlike(Alike),
+    /// Somebody, or nobody any more, can answer under a grant.
+    Presence(Presence),
     /// All grants of a line together had no room for a call.
     LineBudgetHit {
         /// The grant.
@@ -471,6 +473,7 @@ impl Event {
             | Self::WatchListSet { .. }
             | Self::LineBudgetSet { .. }
             | Self::ScannerLocked { .. }
+            | Self::Presence(_)
             | Self::Disposed(_) => true,
             Self::BrokerStarted { .. }
             | Self::Snapshotted { .. }

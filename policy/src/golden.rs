@@ -33,7 +33,7 @@ use anteroom_proto::{
 };
 
 use crate::{
-    event::{Admitted, Alike, ClockKey, ClockTrust, Dep, Disposed, Event, Finished, Refused},
+    event::{Admitted, Alike, ClockKey, ClockTrust, Dep, Disposed, Event, Finished, Presence, Refused},
     record::{self, Place},
 };
 
@@ -407,8 +407,10 @@ fn added(grant: GrantId, call: CallId) -> Vec<(Scope, Event)> {
                 target: LockTarget::Run { grant, run: RunId::parse("run-a").unwrap() },
             },
         ),
-        (in_grant, Event::PromptsAlike(Alike { count: 64, first: at(1), runs: 2, people: 1 })),
+        (in_grant.clone(), Event::PromptsAlike(Alike { count: 64, first: at(1), runs: 2, people: 1 })),
         (in_lab, Event::LineBudgetHit { grant, call, line, values: "line_held=1".to_owned() }),
+        (in_grant.clone(), Event::Presence(Presence::Away { since: at(3), down_since: Some(at(2)) })),
+        (in_grant, Event::Presence(Presence::Back { since: at(4) })),
     ]
 }
 

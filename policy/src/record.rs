@@ -232,6 +232,7 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
         | Event::LineBudgetSet { .. }
         | Event::ScannerLocked { .. }
         | Event::PromptsAlike(_)
+        | Event::Presence(_)
         | Event::LineBudgetHit { .. } => rules::out(&header, event),
         Event::CallAdmitted(call) => record!(40, admitted_out(call)),
         Event::CallRefused(refused) => record!(41, refused_out(refused)),
@@ -556,6 +557,8 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
         }
         46 => rules::alike_in(record.event()?)?,
         47 => rules::hit_in(record.event()?)?,
+        48 => rules::away_in(&record.event()?)?,
+        49 => rules::back_in(&record.event()?)?,
         50 => {
             let m: rpc::ReadOpened = record.event()?;
             Event::ReadOpened { reader: m.reader, target: read::scope(&m.target)?, from_seq: m.from_seq }

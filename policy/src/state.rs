@@ -5,6 +5,7 @@
 
 mod dispose;
 mod lines;
+mod lost;
 mod opened;
 mod part;
 mod rules;
@@ -32,6 +33,7 @@ use crate::{
 use self::opened::{done, fresh, opened_by};
 pub use self::{
     lines::LineUsage,
+    lost::{LostTime, running},
     part::{Part, PartError, digest},
     rules::SCANNER_REASON,
 };
@@ -56,6 +58,8 @@ pub struct State {
     done: OrdMap<CallId, DoneCall>,
     /// Sums of the accounts above; in no part.
     lines: OrdMap<(OrgId, ModelLine), LineUsage>,
+    /// What of each grant's window was lost, by its acts; in no part.
+    lost: OrdMap<GrantId, LostTime>,
 }
 
 /// A grant's budgets.
@@ -203,6 +207,7 @@ impl State {
         if entered.event.is_act() {
             self.acts.insert(entered.index, entered.scope.clone());
         }
+        self.lose(entered);
         self.apply_event(entered);
         // Only admissions are certain to stand under a trusted clock, and only they add to what is remembered. What an untrusted
         // clock says may be taken back, and what was forgotten by it could be dispatched again.
@@ -413,6 +418,7 @@ impl State {
             | Event::CallRefused(_)
             | Event::RefusalsCounted { .. }
             | Event::PromptsAlike(_)
+            | Event::Presence(_)
             | Event::LineBudgetHit { .. }
             | Event::ReadOpened { .. } => {}
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anteroom_policy::{
-    event::{Event, Finished, Refused},
+    event::{Event, Finished, Presence, Refused},
     marking::banner,
 };
 use anteroom_proto::{
@@ -154,6 +154,9 @@ fn fill(told: &mut Told, event: &Event) {
             told.target = Some(self::target(target));
         }
         Event::PromptsAlike(alike) => told.count = Some(alike.count),
+        Event::Presence(Presence::Away { since, down_since: _ } | Presence::Back { since }) => {
+            told.target = Some(format!("since {since}"));
+        }
         Event::LineBudgetHit { grant, call, line, values: _ } => {
             told.grant = Some(grant.to_string());
             told.call = Some(call.to_string());

@@ -243,6 +243,7 @@ pub(super) fn found(event: &Event) -> Found<'_> {
         | Event::LineBudgetHit { .. }
         | Event::ScannerLocked { .. }
         | Event::PromptsAlike(_)
+        | Event::Presence(_)
         | Event::Disposed(_)
         | Event::ReadOpened { .. } => Found::default(),
     }

@@ -202,7 +202,7 @@ async fn nothing_is_destroyed_within_a_day_of_the_end_or_by_an_early_signature()
     pass(&world, 25);
     assert_eq!(dispose(&world, &scope).await, Err(Refusal::GrantLive), "a call of it has no end");
     assert!(world.journal.state().open_call(&open).is_some());
-    let start = Command::Start { version: "test".to_owned() };
+    let start = Command::Start { version: "test".to_owned(), alive: None };
     let _ = world.journal.submit(start).await.unwrap();
     let _ = world.journal.submit(Command::Tick).await.unwrap();
 

@@ -13,6 +13,7 @@ pub mod epochs;
 pub mod floods;
 pub mod gate;
 pub mod networks;
+pub mod presence;
 pub mod slots;
 pub mod times;
 
@@ -42,6 +43,7 @@ use self::{
     floods::Floods,
     gate::{Cut, Flow, Gates},
     networks::Networks,
+    presence::Looked,
     slots::Slots,
     times::CutTimes,
 };
@@ -162,6 +164,22 @@ impl Relay {
         self.drained.fire();
         self.write_counted(true).await;
         cut
+    }
+
+    /// Notes under which grants nobody can answer and when somebody can again, once a second, for as long as it is polled.
+    pub async fn note_presence(&self) {
+        let mut looked = Looked::default();
+        let mut tick = tokio::time::interval(FLUSH_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let commands = looked.look(&self.journal.state(), self.journal.now().at, |terms| self.slots.serve(terms));
+            for command in commands {
+                if let Err(error) = self.journal.submit(command).await {
+                    tracing::warn!(%error, "that a lab came or went is not on record yet");
+                }
+            }
+        }
     }
 
     /// Writes counted refusals whose window is over, once a second, for as long as it is polled.

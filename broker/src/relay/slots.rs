@@ -136,6 +136,17 @@ impl Slots {
         self.inside().pools.get(&(lab.clone(), line.clone())).map_or(0, |pool| pool.open.len())
     }
 
+    /// Whether a connector holds a slot that can answer under these terms, idle or in use.
+    #[must_use]
+    pub(crate) fn serve(&self, terms: &Terms) -> bool {
+        let fits = |served: &Served| {
+            terms.model.builds.contains(&served.manifest)
+                && served.variants.iter().any(|variant| terms.model.variants.contains(variant))
+        };
+        let key = (terms.lab.org.clone(), terms.model.line.clone());
+        self.inside().pools.get(&key).is_some_and(|pool| pool.open.values().any(|served| fits(served)))
+    }
+
     /// Every line with open slots: how many are open, and how many idle.
     #[must_use]
     pub fn counts(&self) -> Vec<(OrgId, ModelLine, usize, usize)> {

@@ -137,6 +137,7 @@ fn of_the_log(state: &State, org: &OrgId, event: &Event) -> Audience {
         | Event::LineBudgetSet { .. }
         | Event::ScannerLocked { .. }
         | Event::PromptsAlike(_)
+        | Event::Presence(_)
         | Event::LineBudgetHit { .. }
         | Event::Disposed(_)
         | Event::ReadOpened { .. } => Audience::SCOPE,

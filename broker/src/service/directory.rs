@@ -17,8 +17,8 @@ use anteroom_proto::{
     names::{GrantId, ModelLine, OrgId},
     rpc::{
         BudgetLine, Dossier, EnrolReply, GetDossierRequest, GrantSummary, ListGrantsReply, ListGrantsRequest,
-        ListLocksReply, ListLocksRequest, ListModelsReply, ListModelsRequest, RenewRequest, WhoAmIReply, WhoAmIRequest,
-        directory_server,
+        ListLocksReply, ListLocksRequest, ListModelsReply, ListModelsRequest, LostTime, RenewRequest, WhoAmIReply,
+        WhoAmIRequest, directory_server,
     },
 };
 use tonic::{Request, Response, Status};
@@ -149,7 +149,18 @@ impl View {
             budgets: self.budgets(&terms.grant),
             slots: self.slots.slots(&terms.lab.org, &terms.model.line),
             rules_digest: rules::digest_with(terms, &rules::Added::of(grant)).as_bytes().to_vec(),
+            lost: Some(self.lost(&terms.grant)),
             watch_list: grant.watch.as_ref().map(|watch| watch.digest.as_bytes().to_vec()).unwrap_or_default(),
+        }
+    }
+
+    fn lost(&self, grant: &GrantId) -> LostTime {
+        let lost = self.state.lost_time(grant, self.now.at);
+        LostTime {
+            lab_offline_ms: lost.lab_offline_ms,
+            paused_ms: lost.paused_ms,
+            broker_down_ms: lost.broker_down_ms,
+            lab_away: lost.away,
         }
     }
 

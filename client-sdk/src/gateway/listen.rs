@@ -12,29 +12,48 @@ use std::{
     time::Duration,
 };
 
-use http::Request;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{
+    body::{Body, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
 
 use super::{
-    Desk,
     answer::Holding,
     door::Place,
     ended,
-    limits::{HEAD_BYTES_MAX, HEADERS_MAX},
-    routes,
+    limits::{HEAD_BYTES_MAX, HEADERS_MAX, Limits},
     seats::{Seat, Seats},
     stall::Watched,
 };
 
 /// How long to wait after a connection could not be taken: out of descriptors, most likely, so others have to end first.
 const TAKE_AGAIN: Duration = Duration::from_millis(100);
+
+/// What answers requests on a listener.
+pub(super) trait Answers: Send + Sync + 'static {
+    /// The body of an answer.
+    type Body: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static;
+
+    /// The bounds of connections.
+    fn limits(&self) -> &Limits;
+
+    /// True once no more is begun.
+    fn ending(&self) -> &watch::Sender<bool>;
+
+    /// Answers one request.
+    fn answer(self: &Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send;
+}
 
 /// Where a gateway listens. Only this machine reaches either.
 #[derive(Debug)]
@@ -110,8 +129,8 @@ impl Drop for Listener {
 }
 
 /// Takes connections until `end` is over, then lets what is under way finish.
-pub(super) async fn serve(listener: Listener, desk: &Arc<Desk>, end: impl Future<Output = ()>) {
-    let seats = Seats::new(desk.limits.connections);
+pub(super) async fn serve<D: Answers>(listener: Listener, desk: &Arc<D>, end: impl Future<Output = ()>) {
+    let seats = Seats::new(desk.limits().connections);
     let mut open = JoinSet::new();
     let mut end = std::pin::pin!(end);
     loop {
@@ -127,14 +146,19 @@ pub(super) async fn serve(listener: Listener, desk: &Arc<Desk>, end: impl Future
         }
     }
     drop(listener);
-    desk.ending.send_replace(true);
-    let drained = timeout(desk.limits.drain, async { while open.join_next().await.is_some() {} }).await;
+    desk.ending().send_replace(true);
+    let drained = timeout(desk.limits().drain, async { while open.join_next().await.is_some() {} }).await;
     if drained.is_err() {
         tracing::warn!("calls were still under way and are given up");
     }
 }
 
-async fn take(listener: &Listener, desk: &Arc<Desk>, seats: &Arc<Seats>, open: &mut JoinSet<()>) -> io::Result<()> {
+async fn take<D: Answers>(
+    listener: &Listener,
+    desk: &Arc<D>,
+    seats: &Arc<Seats>,
+    open: &mut JoinSet<()>,
+) -> io::Result<()> {
     match &listener.0 {
         Kind::Tcp(listener, _) => {
             let (stream, _) = listener.accept().await?;
@@ -151,15 +175,19 @@ async fn take(listener: &Listener, desk: &Arc<Desk>, seats: &Arc<Seats>, open: &
     Ok(())
 }
 
-async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, desk: Arc<Desk>, seat: Arc<Seat>) {
-    let limits = desk.limits;
-    let mut ending = desk.ending.subscribe();
+async fn connection<D: Answers, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    desk: Arc<D>,
+    seat: Arc<Seat>,
+) {
+    let limits = *desk.limits();
+    let mut ending = desk.ending().subscribe();
     let service = {
         let seat = Arc::clone(&seat);
         service_fn(move |request: Request<Incoming>| {
             let (desk, busy) = (Arc::clone(&desk), seat.busy());
             async move {
-                let response = routes::answer(&desk, request).await;
+                let response = desk.answer(request).await;
                 Ok::<_, Infallible>(response.map(|body| Holding::new(body, busy)))
             }
         })

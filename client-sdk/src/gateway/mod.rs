@@ -11,6 +11,8 @@
 mod answer;
 mod call;
 mod door;
+#[cfg(feature = "connector")]
+pub mod dry;
 mod grants;
 mod headers;
 mod limits;
@@ -67,6 +69,22 @@ struct Desk {
     bodies: Arc<Semaphore>,
     /// True once no more is begun.
     ending: watch::Sender<bool>,
+}
+
+impl listen::Answers for Desk {
+    type Body = routes::Held;
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn ending(&self) -> &watch::Sender<bool> {
+        &self.ending
+    }
+
+    async fn answer(self: &Arc<Self>, request: http::Request<hyper::body::Incoming>) -> http::Response<routes::Held> {
+        routes::answer(self, request).await
+    }
 }
 
 impl std::fmt::Debug for Gateway {

@@ -171,6 +171,7 @@ pub(super) fn disposed(state: &State, command: &Command, disposition: &Arc<stand
         Command::Act(act) => refuse(state, act, No { refusal: Refusal::ScopeDisposed, detail }),
         Command::Open { .. }
         | Command::Start { .. }
+        | Command::Presence { .. }
         | Command::Clock { .. }
         | Command::Call(_)
         | Command::Refuse(_)

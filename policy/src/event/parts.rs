@@ -35,6 +35,23 @@ pub struct Alike {
     pub people: u32,
 }
 
+/// Whether anybody can answer under a grant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Presence {
+    /// Nobody can.
+    Away {
+        /// The first instant at which nobody could.
+        since: At,
+        /// The last instant at which the broker is known to have run before it started again, if it did.
+        down_since: Option<At>,
+    },
+    /// Somebody can again.
+    Back {
+        /// The first instant at which somebody could.
+        since: At,
+    },
+}
+
 /// A disposition.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Disposed {

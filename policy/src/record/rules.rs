@@ -10,10 +10,11 @@ use anteroom_proto::{
         acts::LockTarget,
         rules::{LineBudget, Narrowing, WatchList, Watched},
     },
+    time::At,
 };
 
-use super::read::{MISMATCH, NAME, at, call, grant, lock_id, payload, same, signed};
-use crate::event::{Alike, Event};
+use super::read::{MISMATCH, NAME, at, call, grant, instant, lock_id, payload, same, signed};
+use crate::event::{Alike, Event, Presence};
 
 const TARGET: RecordError = RecordError::Event("a lock's target cannot be read");
 
@@ -52,6 +53,13 @@ pub(super) fn out(header: &impl Fn(u32) -> RecordHeader, event: &Event) -> Resul
         let (grant, call) = (id(grant.as_bytes()), id(call.as_bytes()));
         let m = rpc::LineBudgetHit { grant, call, line: line.to_string(), values: values.clone() };
         return Record::new(&header(47), &m);
+    }
+    if let Event::Presence(Presence::Away { since, down_since }) = event {
+        let m = rpc::LabAway { since_ms: since.ms(), down_since_ms: down_since.map_or(0, At::ms) };
+        return Record::new(&header(48), &m);
+    }
+    if let Event::Presence(Presence::Back { since }) = event {
+        return Record::new(&header(49), &rpc::LabBack { since_ms: since.ms() });
     }
     Err(RecordError::Event("this is written elsewhere"))
 }
@@ -107,4 +115,12 @@ pub(super) fn hit_in(m: rpc::LineBudgetHit) -> Result<Event, RecordError> {
         line: ModelLine::parse(&m.line).map_err(|_| NAME)?,
         values: m.values,
     })
+}
+
+pub(super) fn away_in(m: &rpc::LabAway) -> Result<Event, RecordError> {
+    Ok(Event::Presence(Presence::Away { since: at(m.since_ms)?, down_since: instant(m.down_since_ms)? }))
+}
+
+pub(super) fn back_in(m: &rpc::LabBack) -> Result<Event, RecordError> {
+    Ok(Event::Presence(Presence::Back { since: at(m.since_ms)? }))
 }

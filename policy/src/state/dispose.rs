@@ -57,6 +57,7 @@ impl State {
         }
         if let Scope::Grant(grant) = &disposed.scope {
             self.accounts.remove(grant);
+            self.lost.remove(grant);
             for calls in [&mut self.open, &mut self.abandoned] {
                 let gone: Vec<_> =
                     calls.iter().filter(|(_, call)| call.grant == *grant).map(|(call, _)| *call).collect();

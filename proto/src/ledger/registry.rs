@@ -649,6 +649,33 @@ pub const KINDS: &[KindSpec] = &[
         ],
     },
     KindSpec {
+        kind: 48,
+        name: "LabAway",
+        fields: &[
+            FieldSpec { number: 1, name: "kind", owner: Owner::Scope },
+            FieldSpec { number: 2, name: "index", owner: Owner::Scope },
+            FieldSpec { number: 3, name: "at_ms", owner: Owner::Scope },
+            FieldSpec { number: 4, name: "scope", owner: Owner::Scope },
+            FieldSpec { number: 5, name: "seq", owner: Owner::Scope },
+            FieldSpec { number: 6, name: "prev", owner: Owner::Scope },
+            FieldSpec { number: 16, name: "since_ms", owner: Owner::Scope },
+            FieldSpec { number: 17, name: "down_since_ms", owner: Owner::Scope },
+        ],
+    },
+    KindSpec {
+        kind: 49,
+        name: "LabBack",
+        fields: &[
+            FieldSpec { number: 1, name: "kind", owner: Owner::Scope },
+            FieldSpec { number: 2, name: "index", owner: Owner::Scope },
+            FieldSpec { number: 3, name: "at_ms", owner: Owner::Scope },
+            FieldSpec { number: 4, name: "scope", owner: Owner::Scope },
+            FieldSpec { number: 5, name: "seq", owner: Owner::Scope },
+            FieldSpec { number: 6, name: "prev", owner: Owner::Scope },
+            FieldSpec { number: 16, name: "since_ms", owner: Owner::Scope },
+        ],
+    },
+    KindSpec {
         kind: 50,
         name: "ReadOpened",
         fields: &[

@@ -693,6 +693,24 @@ pub struct LineBudgetHit {
     #[prost(string, tag = "19")]
     pub values: ::prost::alloc::string::String,
 }
+/// Nobody can answer under a grant whose window runs: no connector of the lab holds a slot that fits, or the broker was not there.
+/// A note, for adding up what was lost; it moves no end.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LabAway {
+    /// The first instant at which nobody could.
+    #[prost(int64, tag = "16")]
+    pub since_ms: i64,
+    /// The last instant at which the broker is known to have run before it started again; 0 unless it did.
+    #[prost(int64, tag = "17")]
+    pub down_since_ms: i64,
+}
+/// Somebody can again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LabBack {
+    /// The first instant at which somebody could.
+    #[prost(int64, tag = "16")]
+    pub since_ms: i64,
+}
 /// Somebody opened a read session. In a scope that no tail shows.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadOpened {
@@ -1150,6 +1168,26 @@ pub struct GrantSummary {
     /// Digest of the lab's list for the scanner; empty if there is none.
     #[prost(bytes = "vec", tag = "13")]
     pub watch_list: ::prost::alloc::vec::Vec<u8>,
+    /// What of the window was lost up to now; absent from brokers that do not count it.
+    #[prost(message, optional, tag = "14")]
+    pub lost: ::core::option::Option<LostTime>,
+}
+/// Time of a grant's window in which no call could be answered. It is shown and extends nothing. Each millisecond counts once: as
+/// paused, else as the broker's, else as the lab's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LostTime {
+    /// No connector of the lab held a slot that fits.
+    #[prost(int64, tag = "1")]
+    pub lab_offline_ms: i64,
+    /// A side had paused the grant.
+    #[prost(int64, tag = "2")]
+    pub paused_ms: i64,
+    /// The broker did not run.
+    #[prost(int64, tag = "3")]
+    pub broker_down_ms: i64,
+    /// Whether the lab is offline by the newest record.
+    #[prost(bool, tag = "4")]
+    pub lab_away: bool,
 }
 /// One budget.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -179,7 +179,7 @@ async fn write(journal: &Journal, publisher: &mut Publisher) -> Fallible<()> {
     let log_key = signer()?.verifier().to_string();
     let open = Command::Open { origin: ORIGIN.to_owned(), log_key, nonce: Digest::from_bytes([9; 32]) };
     submit(journal, open).await?;
-    submit(journal, Command::Start { version: "faults".to_owned() }).await?;
+    submit(journal, Command::Start { version: "faults".to_owned(), alive: None }).await?;
     let parties =
         [("lab", OrgKind::Lab), ("agency", OrgKind::Agency)].map(|(name, kind)| Org::new(name, kind, &mut rng));
     for org in &parties {

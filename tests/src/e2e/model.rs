@@ -26,6 +26,8 @@ pub const SAY: &str = "say ";
 pub const CALL: &str = "call ";
 /// A first message that begins so is answered with that status and an error.
 pub const FAIL: &str = "fail ";
+/// A first message that begins so is answered once [`Model::release`] was called.
+pub const HOLD: &str = "hold ";
 /// Largest request.
 const REQUEST_BYTES_MAX: usize = 16 << 20;
 
@@ -57,6 +59,8 @@ struct Shared {
     /// The newest body, as it came.
     last: Mutex<Vec<u8>>,
     counts: watch::Sender<Counts>,
+    /// Whether answers that are held may go.
+    released: watch::Sender<bool>,
 }
 
 impl Model {
@@ -72,6 +76,7 @@ impl Model {
             asked: Mutex::default(),
             last: Mutex::default(),
             counts: watch::Sender::new(Counts::default()),
+            released: watch::Sender::new(false),
         });
         let desk = Arc::clone(&shared);
         let server = tokio::spawn(async move {
@@ -105,6 +110,11 @@ impl Model {
     #[must_use]
     pub fn last(&self) -> Vec<u8> {
         self.shared.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets answers go that are held, those to come among them.
+    pub fn release(&self) {
+        self.shared.released.send_replace(true);
     }
 
     /// What reached it so far.
@@ -144,6 +154,9 @@ impl Shared {
         let given = first.strip_prefix(SAY).map(|rest| rest.split_inclusive(' ').map(str::to_owned).collect());
         self.asked().push(first.to_owned());
         self.counts.send_modify(|counts| counts.requests += 1);
+        if first.starts_with(HOLD) {
+            self.released.subscribe().wait_for(|released| *released).await.ok()?;
+        }
         let limits = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
         let limit = limits.into_iter().find_map(|name| body.get(name).and_then(Value::as_u64));
         let words = given.unwrap_or_else(|| counted(limit.unwrap_or(WORDS)));

@@ -40,11 +40,12 @@ const EPOCHS_MAX: usize = 256;
 impl World {
     /// Something is added, or what the broker noticed is put on record.
     pub fn added(&mut self) -> Step {
-        match self.rng.below(20) {
+        match self.rng.below(22) {
             0..7 => self.narrow(),
             7..11 => self.watch(),
             11..18 => self.bound(),
-            _ => self.alike(),
+            18..20 => self.alike(),
+            _ => self.presence(),
         }
     }
 
@@ -198,6 +199,19 @@ impl World {
         let statement = org.signed(&budget);
         let what = Bound { budget, statement: digest(&statement) };
         Draft::new(org, statement, What::Bound(what)).step()
+    }
+
+    /// The relay saw a connector come or go, mostly one of which the ledger says otherwise.
+    fn presence(&mut self) -> Step {
+        let grant = match self.some_grant() {
+            Some(grant) if self.rng.chance(90) => grant,
+            _ => GrantId::from_bytes(self.rng.bytes()),
+        };
+        let away = self.model.grants.get(&grant).is_some_and(|grant| grant.lost.away);
+        let here = if self.rng.chance(85) { away } else { !away };
+        let since = self.broker_now().at.plus_ms(-self.rng.range(0, 60_000));
+        let deed = Deed::Presence { grant, here, since: since.ms() };
+        Step { command: Command::Presence { grant, here, since }, deed }
     }
 
     /// The broker counted prompts that are much alike, of a grant or of one that is gone.

@@ -85,6 +85,11 @@ fn grant(model: &Model, state: &State, id: &anteroom_proto::names::GrantId, now:
         let wanted = model.live(id, at.ms());
         ensure(live == wanted, || format!("{id} at {at} is live in {live:?}, not {wanted:?}"))?;
     }
+    let lost = state.lost_time(id, now);
+    let sums = [lost.lab_offline_ms, lost.paused_ms, lost.broker_down_ms];
+    let wanted = expected.lost_ms(now.ms());
+    ensure(sums == wanted, || format!("lost of {id} at {now} is {sums:?}, not {wanted:?}: {:?}", expected.lost))?;
+    ensure(lost.away == expected.lost.away, || format!("{id} is away: {}", lost.away))?;
     let Some(accounts) = state.accounts(id) else { return Err(format!("{id} has no accounts")) };
     let of = |account: &Account| {
         let ((settled_calls, settled), (held_calls, held)) = (account.settled(), account.held());

@@ -90,6 +90,8 @@ const EVENTS: &[&str] = &[
     "LineBudgetHit",
     "ScannerLocked",
     "PromptsAlike",
+    "LabAway",
+    "LabBack",
 ];
 
 /// Ways a batch can fail to be acknowledged.

@@ -6,6 +6,7 @@
 
 pub mod added;
 mod locks;
+pub mod lost;
 pub mod retention;
 
 use std::{
@@ -27,6 +28,7 @@ use anteroom_proto::{
 
 use self::{
     added::{Bound, MAdded, Narrow, Watch},
+    lost::{Fact, MLost},
     retention::MGone,
 };
 
@@ -40,7 +42,7 @@ pub enum Deed {
     /// Record 0.
     Open,
     /// The broker started.
-    Start,
+    Start(Option<i64>),
     /// The clock's trust is recorded.
     Clock(ClockTrust),
     /// A signed act.
@@ -76,6 +78,8 @@ pub enum Deed {
         /// Of what.
         target: Scope,
     },
+    /// A connector was seen to come or go.
+    Presence { grant: GrantId, here: bool, since: i64 },
     /// Prompts of a grant are much alike.
     Alike(GrantId),
     /// Time passed.
@@ -237,6 +241,8 @@ pub struct MGrant {
     pub name: Digest,
     /// What was added since.
     pub added: MAdded,
+    /// When nobody could answer.
+    pub lost: MLost,
     /// Digest of the offer.
     pub offer: Digest,
     /// Digest of the acceptance.
@@ -366,7 +372,7 @@ impl Model {
                     Answer::Pass
                 }
             }
-            Deed::Start | Deed::Counted | Deed::Snapshot => Answer::Pass,
+            Deed::Start(_) | Deed::Counted | Deed::Snapshot => Answer::Pass,
             Deed::Clock(trust) => {
                 if self.clock == Some(*trust) {
                     Answer::Quiet
@@ -382,6 +388,7 @@ impl Model {
             Deed::Early => Answer::Refuse,
             Deed::Alike(grant) if self.grants.contains_key(grant) => Answer::Pass,
             Deed::Alike(_) => Answer::Quiet,
+            Deed::Presence { grant, here, .. } => self.expect_presence(grant, *here, now),
             Deed::Finish { call, .. } => {
                 let open = self.calls.iter().any(|known| known.id == *call && known.progress == Progress::Open);
                 if open { Answer::Pass } else { Answer::Refuse }
@@ -785,13 +792,15 @@ impl Model {
         let at = now.at.ms();
         match deed {
             Deed::Open => self.opened = true,
-            Deed::Start => {
+            Deed::Start(alive) => {
                 for call in &mut self.calls {
                     if call.progress == Progress::Open {
                         call.progress = Progress::Abandoned;
                     }
                 }
+                self.all_away(*alive, at);
             }
+            Deed::Presence { grant, here, since } => self.comes_or_goes(grant, *here, *since, at),
             Deed::Clock(trust) => self.clock = Some(*trust),
             Deed::Act(act) => self.apply_act(&act.what, at),
             Deed::Call(call) => {
@@ -830,6 +839,7 @@ impl Model {
 
     fn end(&mut self, id: &GrantId, stage: Stage, at: i64) {
         let grant = self.grants.get_mut(id).expect("it is there");
+        grant.lost.fact(at, Fact::End);
         grant.stage = stage;
         grant.ended = Some(at);
     }
@@ -852,6 +862,7 @@ impl Model {
         let (from, to) = *self.clocks.entry(line_of(&grant.terms)).or_insert((start, (start + CAP).min(release)));
         let end = (start + window.term_ms.ms()).min(release).min(to);
         grant.window = Some((start.max(from), end));
+        grant.lost.fixed();
         grant.stage = Stage::Active;
     }
 
@@ -883,6 +894,7 @@ impl Model {
                     terms: Arc::clone(terms),
                     name: *name,
                     added: MAdded::default(),
+                    lost: MLost::default(),
                     offer: *offer,
                     acceptance: None,
                     stage: Stage::Offered,
@@ -911,12 +923,14 @@ impl Model {
                     let grant = self.grants.get_mut(&stop.grant).expect("it passed");
                     let most = grant.terms.window.pause_ms_max;
                     let until = most.map(|most| at + i64::try_from(most).expect("the world's pauses are short"));
+                    grant.lost.fact(at, Fact::Paused(stop.by.clone(), until));
                     grant.pauses.insert(stop.by.clone(), (stop.id, until));
                     grant.paused.insert((stop.by.clone(), stop.id));
                 }
             },
             What::Resume { by, grant, .. } => {
                 let known = self.grants.get_mut(grant).expect("it passed");
+                known.lost.fact(at, Fact::Resumed(by.clone()));
                 let pause = known.pauses.remove(by).expect("it passed");
                 known.resumed.insert((by.clone(), pause.0));
             }

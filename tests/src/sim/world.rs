@@ -11,7 +11,7 @@ use std::{
 use anteroom_broker::journal::core::{Answer as Answered, Batch, Core};
 use anteroom_policy::{
     command::{Command, Now, Reply},
-    event::{ClockTrust, Event},
+    event::{ClockTrust, Event, Presence},
     grant::{Phase, Step as Move},
     refusal::Refusal,
 };
@@ -385,7 +385,10 @@ impl World {
             self.start_from_an_aside()?;
         }
         self.trusted = self.trusted && self.rng.chance(60);
-        let start = Step { command: Command::Start { version: "simulated".to_owned() }, deed: Deed::Start };
+        // Some starts know when the process before them last ran, others come from a folder that was put back without its clock.
+        let down = self.rng.chance(80).then(|| At::clamped(self.broker_now().at.ms() - self.rng.range(0, 600_000)));
+        let command = Command::Start { version: "simulated".to_owned(), alive: down };
+        let start = Step { command, deed: Deed::Start(down.map(At::ms)) };
         self.submit(vec![start])
     }
 
@@ -604,6 +607,8 @@ fn name_of(event: &Event) -> (&'static str, Option<Move>) {
         Event::LineBudgetSet { .. } => ("LineBudgetSet", None),
         Event::ScannerLocked { .. } => ("ScannerLocked", None),
         Event::PromptsAlike(_) => ("PromptsAlike", None),
+        Event::Presence(Presence::Away { .. }) => ("LabAway", None),
+        Event::Presence(Presence::Back { .. }) => ("LabBack", None),
         Event::LineBudgetHit { .. } => ("LineBudgetHit", None),
     }
 }

@@ -12,6 +12,7 @@ use anteroom_tests::e2e::{
     book::Book,
     command::{command, fails, json},
     scene::{Scene, plan},
+    wait::{soon, until},
 };
 use serde_json::{Value, json as object};
 
@@ -103,4 +104,48 @@ async fn a_batch_ends_with_the_grant_and_says_what_is_left() {
     assert!(why.contains("grant_withdrawn"), "{why}");
     assert!(answers(scene.dir()).is_empty(), "what was not made is not settled");
     assert_eq!(scene.model.asked().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_call_beside_one_under_way_settles_by_itself_and_the_other_is_answered() {
+    let (scene, mut broker) = Scene::start(Duration::ZERO).await;
+    let grant = scene.cast.granted(&plan()).await.unwrap().to_string();
+    let home = scene.cast.agency.dir().to_owned();
+    let line = |name: &str, body: &Value| {
+        object!({"custom_id": name, "url": "/v1/chat/completions", "body": body}).to_string()
+    };
+    let model = anteroom_broker::demo::cast::LINE;
+    let slow = object!({"model": model, "messages": [{"role": "user", "content": "hold on"}], "max_tokens": 3});
+    let biased = object!({"model": model, "messages": [{"role": "user", "content": "q"}], "max_tokens": 3, "logit_bias": {"1": 2}});
+    fs::write(scene.dir().join("requests.jsonl"), [line("slow", &slow), line("biased", &biased)].join("\n")).unwrap();
+    let file = scene.dir().join("requests.jsonl").to_str().unwrap().to_owned();
+    let batch = command(&home, &["--format", "json", "batch", &grant, &file, "--at-once", "2"]).spawn().unwrap();
+    scene.model.counts_reach("the slow call under way", |counts| counts.requests >= 1).await;
+    let refused = until("the refusal", || async { answers(scene.dir()).remove("biased") }).await;
+    assert_eq!(
+        (refused["outcome"].as_str(), refused["error"]["code"].as_str()),
+        (Some("refused"), Some("broker_denied"))
+    );
+    assert!(!answers(scene.dir()).contains_key("slow"), "it is under way still");
+    scene.model.release();
+    let output = soon("the batch", batch.wait_with_output()).await.unwrap();
+    let sum: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let counts = ["requests", "answered", "refused", "lost", "left"].map(|name| sum[name].as_u64().unwrap());
+    assert_eq!(counts, [2, 1, 1, 0, 0], "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "every request is settled");
+    let settled = answers(scene.dir());
+    assert_eq!(settled["slow"]["response"]["body"]["choices"][0]["message"]["content"], "word 0 word 1 word 2 ");
+    // Started again there is nothing left to do, and nothing is asked.
+    let again = json(&home, &["batch", &grant, &file]).await;
+    assert_eq!((again["answered"].as_u64(), again["refused"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(scene.model.asked(), ["hold on"]);
+    broker.drain().await;
+    let book = Book::of(&broker.data());
+    assert_eq!(book.refusals("broker_denied"), 1);
+    let call = settled["slow"]["call"].as_str().unwrap();
+    let ended = book.events().find_map(|entered| match &entered.event {
+        Event::CallFinished(end) if end.call.to_string() == call => Some(end.end.clone()),
+        _ => None,
+    });
+    assert_eq!(ended.as_deref(), Some("completed"));
 }

@@ -65,6 +65,9 @@ async fn each_cause_is_told_once_with_what_to_do() {
     let with = ["--ca", other.to_str().unwrap(), "--cert", own, "--key", own];
     let (opened, failed) = found(&agency, &with).await;
     assert!(failed && wrong(&opened) == ["TLS"], "{opened:?}");
+    let tls = opened.iter().find(|finding| finding["check"] == "TLS").unwrap();
+    assert!(tls["found"].as_str().unwrap().contains("was issued by `"), "{tls}");
+    assert!(tls["next"].as_str().unwrap().contains("a proxy that opens TLS"), "{tls}");
 
     broker.kill().await;
     let (gone, failed) = found(&agency, &[]).await;

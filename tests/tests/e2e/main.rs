@@ -2,6 +2,7 @@
 
 mod batch;
 mod calls;
+mod chat;
 mod clock;
 mod counsel;
 mod direct;
@@ -9,9 +10,11 @@ mod dishonest;
 mod disk;
 mod doctor;
 mod doors;
+mod dry_run;
 mod ends;
 mod fidelity;
 mod gateway;
+mod lost;
 mod mirror;
 mod retention;
 mod rules;

@@ -335,7 +335,8 @@ async fn a_drained_broker_starts_from_its_snapshot_and_answers_the_same() {
         let receipt = status.receipt.unwrap();
         let whole = json(agency.dir(), &["audit", "verify", &grant]).await;
         let outcome = prost::Message::encode_to_vec(&status.outcome.unwrap());
-        (status.state, outcome, record(receipt.admitted), record(receipt.finished), whole["records"].clone())
+        let records = whole["records"].as_u64().unwrap();
+        (status.state, outcome, record(receipt.admitted), record(receipt.finished), records)
     };
     let (state, _) = caller.settled(went.call).await;
     let before = answers().await;
@@ -349,7 +350,9 @@ async fn a_drained_broker_starts_from_its_snapshot_and_answers_the_same() {
     broker.start_again().await;
     broker.ready().await;
     assert_eq!(broker.log().matches(from_snapshot).count(), 1);
-    assert_eq!(answers().await, before);
+    let after = answers().await;
+    assert!(after.4 > before.4, "the start noted that nobody was there");
+    assert_eq!((after.0, after.1, after.2, after.3), (before.0, before.1, before.2, before.3));
     assert_eq!(caller.settled(went.call).await.0, state);
     let caller = scene.caller(caller.grant).await;
     // The connector comes back by itself.

@@ -32,7 +32,7 @@ async fn history() -> (World, Vec<RecoveredBatch>) {
         called(&world, &access, true).await;
         called(&world, &other, false).await;
     }
-    let start = anteroom_policy::command::Command::Start { version: "test".to_owned() };
+    let start = anteroom_policy::command::Command::Start { version: "test".to_owned(), alive: None };
     let _ = world.journal.submit(start).await.unwrap();
     called(&world, &access, false).await;
     world.restart().unwrap();

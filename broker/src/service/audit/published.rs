@@ -181,7 +181,7 @@ mod tests {
         }
 
         async fn grow(&self) {
-            let _ = self.world.journal.submit(Command::Start { version: "1".to_owned() }).await.unwrap();
+            let _ = self.world.journal.submit(Command::Start { version: "1".to_owned(), alive: None }).await.unwrap();
         }
 
         async fn cosign(&self, party: &Party, size: u64, line: String) -> Result<(), Status> {

@@ -4,7 +4,7 @@
 //! batch that is started again asks what became of what was under way; it never makes a call a second time that may have been
 //! charged.
 
-mod input;
+pub(crate) mod input;
 mod journal;
 mod show;
 
@@ -40,7 +40,8 @@ Each line of the file is a request as the OpenAI batch interface has it:
   {\"custom_id\": \"q1\", \"url\": \"/v1/chat/completions\", \"body\": {\"model\": \"reading-room\", \"messages\": [...]}}
 
 Stop it at any moment and start it again: what was answered stays, what was under way is looked up by its call, and nothing is
-charged twice.";
+charged twice. It exits with 0 once every request is settled; how many were refused stands in the sum, and each of them with its
+code among the answers.";
 
 /// Most calls at a time.
 const AT_ONCE_MAX: usize = 64;

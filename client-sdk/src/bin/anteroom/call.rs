@@ -54,7 +54,7 @@ pub(crate) enum RouteName {
 }
 
 impl RouteName {
-    const fn route(self) -> Route {
+    pub(crate) const fn route(self) -> Route {
         match self {
             Self::Chat => Route::Chat,
             Self::Completions => Route::Completions,

@@ -1,6 +1,12 @@
 //! `anteroom chat`: a model's words as they come, each call verified to its end.
 
-use std::path::{Path, PathBuf};
+mod talk;
+mod typed;
+
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+};
 
 use anteroom_proto::{
     names::{CallId, GrantId, RunId},
@@ -22,6 +28,7 @@ use crate::{content::Keep, context::Ctx, fail::Fail, receipt::checked};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom chat GRANT Which of these functions can overflow?
+  anteroom chat GRANT                                 # a conversation; /help shows its commands, Ctrl-C gives up an answer
   anteroom chat GRANT --run cyber-1 --max-tokens 400 - < question.txt
 
 A cut prints what, who, when and the next step on standard error and exits with 4 if access has ended.";
@@ -31,9 +38,11 @@ A cut prints what, who, when and the next step on standard error and exits with 
 pub(crate) struct Chat {
     /// The grant
     grant: GrantId,
-    /// What to ask; `-` reads standard input
-    #[arg(required = true)]
+    /// What to ask; `-` reads standard input [default: a conversation on a terminal, else standard input]
     prompt: Vec<String>,
+    /// Talk turn by turn also where standard input is no terminal: a question or command a line
+    #[arg(long, conflicts_with = "prompt")]
+    interactive: bool,
     /// The run [default: that of the newest run credential]
     #[arg(long)]
     run: Option<RunId>,
@@ -52,7 +61,19 @@ pub(crate) struct Chat {
 }
 
 pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
+    if args.interactive || (args.prompt.is_empty() && std::io::stdin().is_terminal()) {
+        return talk::run(ctx, args).await;
+    }
     let prompt = match args.prompt.as_slice() {
+        [] => {
+            let piped = ctx.read_text(Path::new("-"))?;
+            if piped.trim().is_empty() {
+                return Err(Fail::Usage(
+                    "there is nothing to ask: name it, pipe it in, or talk on a terminal".to_owned(),
+                ));
+            }
+            piped
+        }
         [only] if only == "-" => ctx.read_text(Path::new("-"))?,
         words => words.join(" "),
     };
@@ -77,11 +98,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
             keep.body(&answer.body);
             keep.write(answer.call.receipt().call())?;
         }
-        let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        match value.pointer("/choices/0/message/content").and_then(Value::as_str) {
-            Some(words) => ctx.out.words(&format!("{words}\n"))?,
-            None => ctx.out.words(&String::from_utf8_lossy(&answer.body))?,
-        }
+        ctx.out.words(&format!("{}\n", answered(&answer.body)))?;
         return ended(ctx, &answer.call, answer.status);
     }
     let mut stream = evaluator.stream(Route::Chat, body).await?;
@@ -135,6 +152,13 @@ fn words(data: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(data).ok()?;
     let delta = value.pointer("/choices/0/delta/content").or_else(|| value.pointer("/choices/0/text"))?;
     delta.as_str().map(str::to_owned)
+}
+
+/// The words of a whole answer; one that has none is shown as it is.
+fn answered(body: &[u8]) -> String {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let words = value.pointer("/choices/0/message/content").and_then(Value::as_str);
+    words.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
 }
 
 /// What is known of a call whose receipt held: completed, cut, or refused by the model server.

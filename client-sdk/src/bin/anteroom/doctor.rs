@@ -2,7 +2,10 @@
 //!
 //! **Invariant:** it asks and never acts; each layer is looked at only once those below it hold, so that one cause is told once.
 
-use std::{net::SocketAddr, time::Duration};
+mod feature;
+mod tls;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anteroom_policy::refusal::Refusal;
 use anteroom_proto::{
@@ -20,11 +23,12 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{context::Ctx, fail::Fail, output::view};
+use crate::{call::RouteName, context::Ctx, fail::Fail, output::view, summary::brief};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom doctor            # the folder, the way to the broker, the clock, and every grant that is not over
   anteroom doctor GRANT
+  anteroom doctor GRANT --body request.json --route chat   # whether the terms lend what a request asks for
   anteroom --format json doctor | jq '.[] | select(.state != \"fine\")'
 
 It only asks. It exits with 1 if something has to be put right before calls can pass.";
@@ -35,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CLOCK_MAX_MS: i64 = 5 * 60_000;
 /// Apart by more than this is worth a word.
 const CLOCK_WARN_MS: i64 = 5_000;
+/// A certificate that ends sooner than this is worth a word.
+const CERTIFICATE_WARN_MS: i64 = 2 * HOUR_MS;
 /// Variables that name a proxy for HTTPS.
 const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
@@ -43,6 +49,12 @@ const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_prox
 pub(crate) struct Doctor {
     /// Look at this grant alone [default: all that are not over]
     grant: Option<GrantId>,
+    /// Judge this request's body by the grant's terms: which feature, field or bound stands against it
+    #[arg(long, value_name = "FILE", requires = "grant")]
+    body: Option<PathBuf>,
+    /// The route that the body is for
+    #[arg(long, default_value = "chat", requires = "body")]
+    route: RouteName,
 }
 
 view! {
@@ -91,7 +103,11 @@ pub(crate) async fn run(ctx: &Ctx, args: Doctor) -> Result<(), Fail> {
     match ctx.home() {
         Ok(home) => {
             findings.fine("folder", home.dir().display().to_string());
-            look(&home, &args, &mut findings).await;
+            layers(&home, &args, &mut findings).await;
+            if let (Some(file), Some(grant)) = (&args.body, args.grant) {
+                let body = ctx.read(file)?;
+                feature::lent(&home, grant, (args.route.route(), &body), &mut findings).await;
+            }
         }
         Err(fail) => {
             findings.wrong("folder", fail.text(), "name the folder with `--home`, or make one with `anteroom enroll`")
@@ -105,7 +121,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Doctor) -> Result<(), Fail> {
 }
 
 /// Everything that needs a folder.
-async fn look(home: &Home, args: &Doctor, findings: &mut Findings) {
+async fn layers(home: &Home, args: &Doctor, findings: &mut Findings) {
     let address = match home.address() {
         Ok(address) => address,
         Err(error) => {
@@ -124,7 +140,7 @@ async fn look(home: &Home, args: &Doctor, findings: &mut Findings) {
     }
     let known = match home.who_am_i().await {
         Ok(known) => known,
-        Err(error) => return secure(&authority, &error, findings),
+        Err(error) => return tls::secure(home, &error, findings).await,
     };
     findings.fine("TLS", format!("{authority} shows a certificate that this folder trusts"));
     let now = system::now();
@@ -179,35 +195,9 @@ async fn port(authority: &str, addresses: &[SocketAddr], proxied: bool, findings
     false
 }
 
-/// The broker could not be asked who we are.
-fn secure(authority: &str, error: &HomeError, findings: &mut Findings) {
-    let text = error.to_string();
-    let lower = text.to_lowercase();
-    let about_certificate = lower.contains("unknownissuer")
-        || lower.contains("unknown issuer")
-        || lower.contains("invalid peer certificate")
-        || lower.contains("notvalidforname");
-    let next = if about_certificate {
-        "something answers in the broker's place, such as a proxy that opens TLS, or the broker has other roots: compare them with the operator"
-    } else if lower.contains("certificate") {
-        "this folder's certificate may have ended or been refused: ask the organisation's administrator for a token and `anteroom enroll` again"
-    } else {
-        "try again; if it stays, ask the broker's operator and name this time"
-    };
-    findings.wrong("TLS", format!("{authority}: {text}"), next);
-}
-
 fn identity(home: &Home, known: &WhoAmIReply, now: At, findings: &mut Findings) {
     findings.fine("identity", format!("the broker knows this folder as {}", known.identity));
-    let end = At::clamped(known.certificate_end_ms);
-    let left = end.since(now).max(0) / HOUR_MS;
-    if left < 2 {
-        let next =
-            "renew it: a program that runs for long renews by itself, `anteroom enroll` does it with a new token";
-        findings.note("certificate", format!("it ends at {end}, in {left} h"), next);
-    } else {
-        findings.fine("certificate", format!("until {end}"));
-    }
+    certificate(At::clamped(known.certificate_end_ms), now, findings);
     match home.pins().map(|pins| pins.log) {
         Ok(Some(pinned)) if pinned == known.log_key => findings.fine("log's key", "the one that is pinned here"),
         Ok(Some(_)) => findings.wrong(
@@ -220,6 +210,17 @@ fn identity(home: &Home, known: &WhoAmIReply, now: At, findings: &mut Findings) 
             "none is pinned here",
             "compare the key that `anteroom whoami` shows with the operator, then `anteroom pin log VKEY`",
         ),
+    }
+}
+
+fn certificate(end: At, now: At, findings: &mut Findings) {
+    let left = end.since(now).max(0);
+    if left < CERTIFICATE_WARN_MS {
+        let next = "renew it: a program that runs for long renews by itself, and so does any command that connects once two thirds of its \
+                    life are over; if it stays, `anteroom enroll` with a new token";
+        findings.note("certificate", format!("it ends at {end}, in {}", brief(left)), next);
+    } else {
+        findings.fine("certificate", format!("until {end}"));
     }
 }
 
@@ -361,6 +362,18 @@ mod tests {
         let mut findings = Findings::default();
         clock(&known(0, "unconfirmed"), At::clamped(0), &mut findings);
         assert!(findings.is_wrong());
+    }
+
+    #[test]
+    fn a_certificate_near_its_end_is_worth_a_word() {
+        let state = |left: i64| {
+            let mut findings = Findings::default();
+            certificate(At::clamped(1_000 + left), At::clamped(1_000), &mut findings);
+            findings.0.pop().map(|finding| (finding.state, finding.next.is_some()))
+        };
+        assert_eq!(state(3 * HOUR_MS), Some(("fine".to_owned(), false)));
+        assert_eq!(state(HOUR_MS), Some(("note".to_owned(), true)));
+        assert_eq!(state(-HOUR_MS), Some(("note".to_owned(), true)));
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! What happened, in a line.
 
-use anteroom_policy::event::Event;
+use anteroom_policy::event::{Event, Presence};
 use anteroom_proto::{statement::acts::LockTarget, time::At};
 
 /// An event in a line; fields that stand closed to the reader are left out or empty.
@@ -80,6 +80,13 @@ pub(crate) fn describe(event: &Event) -> String {
             "{} nearly the same prompts since {} from {} runs and {} people",
             alike.count, alike.first, alike.runs, alike.people
         ),
+        Event::Presence(Presence::Away { since, down_since: None }) => {
+            format!("no connector of the lab can answer since {since}")
+        }
+        Event::Presence(Presence::Away { since, down_since: Some(down) }) => {
+            format!("the broker did not run from {down} to {since}; no connector of the lab can answer since")
+        }
+        Event::Presence(Presence::Back { since }) => format!("a connector of the lab can answer since {since}"),
         Event::LineBudgetHit { call, line, values, .. } => {
             format!("{call} found no room under the bound on {line}: {}", values.replace('\n', " "))
         }

@@ -28,6 +28,13 @@ pub(crate) enum Fail {
     Local(String),
     /// What was shown does not hold.
     Verification(String),
+    /// What was tried would be denied; nothing was asked.
+    Denied {
+        /// What.
+        text: String,
+        /// What to do.
+        next: String,
+    },
     /// The call was cut; its beginning was handed out.
     Cut(Box<Refused>),
     /// Nobody reads the output any more.
@@ -41,6 +48,7 @@ impl Fail {
             Self::Usage(_) => 2,
             Self::Local(_) => 1,
             Self::Verification(_) => 7,
+            Self::Denied { .. } => 3,
             Self::Cut(refused) => match refused.class() {
                 RefusalClass::Ended => 4,
                 RefusalClass::Later => 5,
@@ -65,11 +73,17 @@ impl Fail {
         self.exit_code() == 7
     }
 
-    fn refused(&self) -> Option<&Refused> {
+    /// The broker's refusal, if it is one.
+    pub(crate) fn refused(&self) -> Option<&Refused> {
         match self {
             Self::Home(HomeError::Sdk(error)) => error.refused(),
             Self::Cut(refused) => Some(refused),
-            Self::Home(_) | Self::Usage(_) | Self::Local(_) | Self::Verification(_) | Self::Pipe => None,
+            Self::Home(_)
+            | Self::Usage(_)
+            | Self::Local(_)
+            | Self::Verification(_)
+            | Self::Denied { .. }
+            | Self::Pipe => None,
         }
     }
 
@@ -78,7 +92,7 @@ impl Fail {
         match self {
             Self::Home(HomeError::Sdk(Error::Refused(refused))) => refused.text.clone(),
             Self::Home(error) => error.to_string(),
-            Self::Usage(text) | Self::Local(text) => text.clone(),
+            Self::Usage(text) | Self::Local(text) | Self::Denied { text, .. } => text.clone(),
             Self::Verification(text) => format!("verification failed: {text}"),
             Self::Cut(refused) => format!("the answer was cut: {}", refused.text),
             Self::Pipe => String::new(),
@@ -88,6 +102,9 @@ impl Fail {
     fn next(&self) -> Option<String> {
         if let Some(next) = self.refused().and_then(|refused| refused.next.clone()) {
             return Some(next);
+        }
+        if let Self::Denied { next, .. } = self {
+            return Some(next.clone());
         }
         match self.exit_code() {
             4 => Some("ask the lab for another grant if more is needed".to_owned()),

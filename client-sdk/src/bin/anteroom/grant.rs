@@ -1,5 +1,8 @@
 //! `anteroom grant`: offering, accepting, showing and ending access.
 
+mod dry_run;
+mod show;
+
 use std::path::{Path, PathBuf};
 
 use anteroom_proto::{
@@ -8,14 +11,12 @@ use anteroom_proto::{
 };
 use anteroom_sdk::{home::Use, lab::Lab};
 use clap::Subcommand;
-use serde::Serialize;
 
 use crate::{
     accept::accept,
     act,
     confirm::{Question, confirm, somebody},
     context::Ctx,
-    explain::explain,
     fail::Fail,
     narrow::{Narrow, narrow},
     page, statement,
@@ -32,6 +33,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom grant offer terms.json
   anteroom grant list
   anteroom grant show GRANT
+  anteroom grant dry-run terms.json                          # point a tool at the stub that it names, then Ctrl-C
+  anteroom grant dry-run GRANT --check requests.jsonl        # judge a batch file, without a server
   anteroom grant accept GRANT
   anteroom grant decline GRANT --reason 'wrong roster'
   anteroom grant withdraw GRANT --reason 'build replaced'      # the lab, alone and at once
@@ -68,7 +71,7 @@ pub(crate) enum Grant {
     },
     /// List the grants that this organisation is party to
     List,
-    /// Show a grant: how it stands, and what its terms mean, verified
+    /// Show a grant: time and budgets left, time lost, people, builds, and what its terms mean, verified
     Show {
         /// The grant
         grant: GrantId,
@@ -76,6 +79,8 @@ pub(crate) enum Grant {
         #[arg(long)]
         raw: bool,
     },
+    /// Try tools, or a batch file, on offered terms: a stub answers, and what the terms refuse is told; asks no model
+    DryRun(dry_run::Dry),
     /// Accept an offer as the agency, after showing what it means
     Accept {
         /// The grant
@@ -117,19 +122,6 @@ pub(crate) struct Why {
     reason: String,
 }
 
-/// A grant as shown.
-#[derive(Serialize)]
-struct Shown {
-    /// How it stands, on the broker's word.
-    standing: GrantRow,
-    /// What was verified: `offer` (terms and the lab's signatures) or `dossier` (everything both sides signed).
-    verified: &'static str,
-    /// Digest of the terms' bytes.
-    terms_digest: String,
-    /// The terms.
-    terms: Terms,
-}
-
 pub(crate) async fn run(ctx: &Ctx, verb: Grant) -> Result<(), Fail> {
     match verb {
         Grant::Template(args) => template(ctx, args).await,
@@ -140,7 +132,8 @@ pub(crate) async fn run(ctx: &Ctx, verb: Grant) -> Result<(), Fail> {
             let grants = home.grants(&home.channel(Use::Act).await?).await?;
             ctx.out.rows(&grants.iter().map(GrantRow::new).collect::<Vec<_>>())
         }
-        Grant::Show { grant, raw } => show(ctx, grant, raw).await,
+        Grant::Show { grant, raw } => show::run(ctx, grant, raw).await,
+        Grant::DryRun(args) => dry_run::run(ctx, args).await,
         Grant::Accept { grant, yes, sign_only } => accept(ctx, grant, yes, sign_only.as_deref()).await,
         Grant::Decline(Why { grant, reason }) => {
             let home = ctx.home()?;
@@ -179,40 +172,6 @@ async fn offer(ctx: &Ctx, path: &Path, yes: bool, sign_only: Option<&Path>) -> R
     }
     let offered = home.lab().await?.offer(bytes, &signers).await?;
     act::show(ctx, &home, "offer", &offered.grant.to_string(), &offered.recorded)
-}
-
-async fn show(ctx: &Ctx, grant: GrantId, raw: bool) -> Result<(), Fail> {
-    let home = ctx.home()?;
-    let channel = home.channel(Use::Act).await?;
-    let dossier = home.fetch_dossier(&channel, grant).await?;
-    let (verified, digest) = if dossier.acceptance.is_some() {
-        ("dossier", home.take_dossier(&dossier)?.terms_digest())
-    } else {
-        ("offer", home.take_offer(&dossier)?.terms_digest())
-    };
-    if raw {
-        return ctx.out.raw(&dossier.terms);
-    }
-    let terms = Terms::parse(&dossier.terms)?;
-    let summary = dossier.summary.unwrap_or_default();
-    let standing = GrantRow::new(&summary);
-    let window = |at: Option<crate::output::When>| at.map_or_else(|| "not fixed".to_owned(), |at| at.to_string());
-    let mut pairs = vec![
-        ("phase".to_owned(), crate::output::clean(&standing.phase)),
-        ("window starts".to_owned(), window(standing.start)),
-        ("window ends".to_owned(), window(standing.end)),
-        ("calls".to_owned(), standing.calls.clone()),
-        ("tokens".to_owned(), standing.tokens.clone()),
-        ("slots open".to_owned(), standing.slots.to_string()),
-        (
-            "verified".to_owned(),
-            format!("the {verified}, under the pinned fingerprints; what stands above is the broker's word"),
-        ),
-        ("terms".to_owned(), digest.to_string()),
-        ("rules in force".to_owned(), act::hex(&summary.rules_digest)),
-    ];
-    pairs.extend(explain(&terms));
-    ctx.out.told(&pairs, &Shown { standing, verified, terms_digest: digest.to_string(), terms })
 }
 
 async fn resume(ctx: &Ctx, why: Why, pause: Option<LockId>) -> Result<(), Fail> {

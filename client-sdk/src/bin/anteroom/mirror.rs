@@ -423,7 +423,7 @@ pub(crate) fn replay(ctx: &Ctx, dir: &Path, grant: GrantId, trust: &Trust) -> Re
     let verified = verified?;
     ctx.out.note(&format!("the mirror of {} entries holds", verified.tree().entries));
     let followed = followed.iter().map(ToString::to_string).collect();
-    replay::show(ctx, grant, followed, Vec::new(), replayed.finish())
+    replay::show(ctx, grant, followed, Vec::new(), replayed)
 }
 
 /// `audit prove`.

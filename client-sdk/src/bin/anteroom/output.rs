@@ -86,6 +86,11 @@ impl Cell for Vec<String> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct When(At);
 
+impl From<When> for At {
+    fn from(when: When) -> Self {
+        when.0
+    }
+}
 impl From<At> for When {
     fn from(at: At) -> Self {
         Self(at)

@@ -5,7 +5,7 @@ use anteroom_policy::{
     replay::{Replay, Report},
 };
 use anteroom_proto::{ledger::scope::Scope, names::GrantId};
-use anteroom_sdk::home::Home;
+use anteroom_sdk::{home::Home, system};
 use serde::Serialize;
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     context::Ctx,
     fail::Fail,
     output::clean,
+    summary::Lost,
 };
 
 /// What replay found.
@@ -38,6 +39,8 @@ struct Shown {
     different: u64,
     /// The first of those.
     differences: Vec<Difference>,
+    /// Time of the grant's window in which no call could be answered, added up here; up to now by this machine's clock.
+    lost: Lost,
 }
 
 /// A decision that came out otherwise.
@@ -89,7 +92,7 @@ pub(crate) async fn run(ctx: &Ctx, home: &Home, grant: GrantId) -> Result<(), Fa
     for entered in &all {
         replay.feed(entered);
     }
-    show(ctx, grant, followed, not_followed, replay.finish())
+    show(ctx, grant, followed, not_followed, replay)
 }
 
 /// Whether a record makes the use of a grant count for others of its line.
@@ -103,8 +106,10 @@ pub(crate) fn show(
     grant: GrantId,
     followed: Vec<String>,
     not_followed: Vec<String>,
-    report: Report,
+    replay: Replay,
 ) -> Result<(), Fail> {
+    let lost = Lost::from(replay.state().lost_time(&grant, system::now()));
+    let report: Report = replay.finish();
     let mut pairs = vec![
         ("grant".to_owned(), grant.to_string()),
         ("followed".to_owned(), followed.join(" ")),
@@ -115,6 +120,7 @@ pub(crate) fn show(
         ("same sums".to_owned(), format!("{} over all grants of the line", report.sums)),
         ("asserted".to_owned(), format!("{} rest on content or on scopes not followed", report.asserted)),
         ("different".to_owned(), report.different.to_string()),
+        ("time lost".to_owned(), format!("{}, added up here from the records", lost.words())),
     ];
     for difference in &report.differences {
         let text = format!("recorded: {}; computed: {}", difference.recorded, difference.computed);
@@ -137,6 +143,7 @@ pub(crate) fn show(
         asserted: report.asserted,
         different,
         differences: differences.collect(),
+        lost,
     };
     ctx.out.told(&pairs, &shown)?;
     if different == 0 {

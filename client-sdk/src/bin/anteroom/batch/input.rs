@@ -23,12 +23,12 @@ const CUSTOM_ID_BYTES_MAX: usize = 256;
 
 /// One line.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
+pub(crate) struct Request {
     /// What its author calls it; unique in the file.
-    pub(super) custom_id: String,
-    pub(super) route: Route,
+    pub(crate) custom_id: String,
+    pub(crate) route: Route,
     /// As it stands in the file, byte for byte.
-    pub(super) body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 #[derive(Deserialize)]
@@ -42,7 +42,7 @@ struct Written<'a> {
 }
 
 /// Reads all of them; a line that is no request refuses the file before any call is made.
-pub(super) fn read(path: &Path) -> Result<Vec<Request>, Fail> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Request>, Fail> {
     let file = File::open(path).map_err(|why| Fail::Local(format!("`{}`: {why}", path.display())))?;
     parse(BufReader::new(file)).map_err(|why| Fail::Usage(format!("`{}`: {why}", path.display())))
 }
