@@ -301,7 +301,7 @@ impl Job {
                 return (End::Stopped(Refusal::ConnectorLost), false);
             }
             seen.refused = done.refused.chars().take(64).collect();
-            return (End::Stopped(Refusal::ConnectorRefused), true);
+            return (End::Stopped(super::link::refusal(&seen.refused)), true);
         }
         let Some(outcome) = done.outcome.and_then(|outcome| self.outcome(link, outcome)) else {
             return (End::Stopped(Refusal::OutcomeInvalid), false);

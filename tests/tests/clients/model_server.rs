@@ -29,7 +29,7 @@ use tokio::{
 };
 
 /// The packages' folder.
-fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     let python = programs::target().join("venv").join("llama").join("bin").join("python");
     if python.is_file() {
         return Some(python);
@@ -43,13 +43,13 @@ fn python() -> Option<PathBuf> {
 }
 
 /// A running llama.cpp server. Dropping it closes its standard input and so ends it.
-struct Llama {
+pub(crate) struct Llama {
     address: String,
     _child: Child,
 }
 
 impl Llama {
-    async fn start(python: &Path, folder: &Path) -> Self {
+    pub(crate) async fn start(python: &Path, folder: &Path) -> Self {
         let tools = programs::workspace().join("tests").join("tools");
         let model = folder.join("tiny.gguf");
         let made = Command::new(python).arg(tools.join("tiny_gguf.py")).arg(&model).status();
@@ -69,7 +69,7 @@ impl Llama {
         Self { address, _child: child }
     }
 
-    fn base_url(&self) -> String {
+    pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 

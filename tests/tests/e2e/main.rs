@@ -10,6 +10,7 @@ mod doctor;
 mod doors;
 mod ends;
 mod gateway;
+mod messages;
 mod mirror;
 mod retention;
 mod rules;

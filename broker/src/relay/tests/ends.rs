@@ -229,6 +229,15 @@ async fn a_call_that_the_connector_refuses_costs_nothing() {
     assert_eq!(code(&rest(&mut stream).await.1.unwrap_err()), "connector_refused");
     let finished = rig.finished(&call.id).await;
     assert_eq!((finished.end.as_str(), finished.charged), ("connector_refused", 0));
+    // What the caller can do something about, the caller is told.
+    let mut stream = caller.stream(rig.request()).await.unwrap().into_inner();
+    let call = connector.dispatched().await;
+    let refused = ServeDone { outcome: None, refused: "route_not_served".to_owned(), detail: String::new() };
+    connector.send(serve_up::Message::Done(refused)).await;
+    assert!(next(&mut stream).await.is_ok());
+    assert_eq!(code(&rest(&mut stream).await.1.unwrap_err()), "route_not_served");
+    let finished = rig.finished(&call.id).await;
+    assert_eq!((finished.end.as_str(), finished.charged), ("route_not_served", 0));
     let _open = rig.open(&mut connector).await;
 }
 

@@ -21,6 +21,8 @@ use crate::{
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom lab serve --line reading-room --manifest manifest.json --upstream http://127.0.0.1:8000/v1
   anteroom lab serve --line reading-room --manifest manifest.json --upstream http://127.0.0.1:8000/v1 --fingerprint-days 90
+  anteroom lab serve --line reading-room --manifest manifest.json --upstream https://api.anthropic.com --upstream-api anthropic \\
+      --api-key-file key
   anteroom lab stop --reason 'something is wrong'      # cuts calls under way within a second, without the broker
   anteroom lab status
   anteroom lab resume

@@ -90,10 +90,11 @@ fn request(line: &[u8]) -> Result<Request, String> {
         "/v1/completions" => Route::Completions,
         "/v1/embeddings" => Route::Embeddings,
         "/v1/responses" => Route::Responses,
+        "/v1/messages" => Route::Messages,
         _ => {
-            return Err(
-                "the `url` is one of /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses".to_owned()
-            );
+            return Err("the `url` is one of /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, \
+                        /v1/messages"
+                .to_owned());
         }
     };
     #[derive(Deserialize)]
