@@ -114,7 +114,7 @@ async fn the_anthropic_library_takes_every_no_for_what_it_is() {
     assert_eq!(cut.next().await["begun"], "message_start");
     setting.withdraw().await;
     let ended = cut.next().await;
-    assert_eq!(why(&ended["cut"]), ("PermissionDeniedError", "grant_withdrawn"), "{ended}");
+    assert_eq!(why(&ended["cut"]), ("APIStatusError", "grant_withdrawn"), "{ended}");
     for _ in 0..2 {
         let after = cut.next().await;
         assert_eq!(why(&after["after"]), ("PermissionDeniedError", "grant_withdrawn"));
