@@ -291,6 +291,28 @@ async fn an_answer_is_cut_at_what_the_call_holds() {
     assert!((64..200).contains(&data.len()), "{}", data.len());
 }
 
+#[tokio::test]
+async fn pings_and_blocks_of_a_message_are_no_tokens() {
+    let rig = Rig::new().await;
+    let mut connector = rig.slot().await;
+    let body = chat(true);
+    let request = rig.world.call(&rig.access, "messages", &body);
+    let mut caller = rig.caller.clone();
+    let asked = tokio::spawn(async move { caller.stream(request).await });
+    let mut call = connector.take().await;
+    connector.head(true).await;
+    let mut stream = asked.await.unwrap().unwrap().into_inner();
+    assert!(next(&mut stream).await.is_ok());
+    let reader = tokio::spawn(async move { rest(&mut stream).await });
+    // More than the call's 64 tokens, and than other routes let be beside.
+    for _ in 0..200 {
+        connector.event(&mut call, r#"{"type":"ping"}"#).await;
+    }
+    connector.done(&rig.world, &call, "completed").await;
+    let (data, end) = reader.await.unwrap();
+    assert_eq!((data.len(), end.unwrap().status), (200, 200));
+}
+
 /// Lets the connector sign when it is cut, and reads the caller's stream to its end.
 async fn rest_after_cut(
     rig: &Rig,
