@@ -130,7 +130,7 @@ mod tests {
         let [request] = requests.as_slice() else { panic!("one request, not {}", requests.len()) };
         assert_eq!(&request.body[..], br#"{"model" : "m","x":1e2}"#);
         assert_eq!(request.route, Route::Chat);
-        let message = parse(b"{\"custom_id\":\"b\",\"url\":\"/v1/messages\",\"body\":{}}").unwrap();
+        let message = parse("{\"custom_id\":\"b\",\"url\":\"/v1/messages\",\"body\":{}}".as_bytes()).unwrap();
         assert_eq!(message.first().map(|request| request.route), Some(Route::Messages));
     }
 
