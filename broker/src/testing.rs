@@ -416,7 +416,7 @@ impl World {
                 "start_ms": null, "term_ms": 168 * HOUR_MS, "partner_release_ms": null,
                 "accept_by_ms": self.now().plus_ms(24 * HOUR_MS), "pause_ms_max": null,
             },
-            "features": {"chat": true, "completions": true, "embeddings": true, "streaming": true},
+            "features": {"chat": true, "completions": true, "embeddings": true, "streaming": true, "messages": true},
             "roster": self.roster,
             "runs": [{
                 "id": RUN, "purpose": "evaluate", "budget": {"calls": 100_000, "tokens": 1_000_000_000, "open": 1000},

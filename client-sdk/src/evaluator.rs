@@ -53,6 +53,8 @@ pub enum Route {
     Embeddings,
     /// The responses route.
     Responses,
+    /// The messages route.
+    Messages,
 }
 
 impl Route {
@@ -64,6 +66,7 @@ impl Route {
             Self::Completions => "completions",
             Self::Embeddings => "embeddings",
             Self::Responses => "responses",
+            Self::Messages => "messages",
         }
     }
 }

@@ -448,3 +448,17 @@ fn records_are_the_golden_ones() {
     assert_eq!(shown, KINDS.len(), "every kind has a vector");
     expect_test::expect_file!["../testdata/records.txt"].assert_eq(&text);
 }
+
+#[test]
+fn terms_of_before_the_messages_route_keep_their_bytes() {
+    let without = serde_json::to_string(&terms()).unwrap();
+    assert!(without.contains("\"responses\":false,\"streaming\":true") && !without.contains("messages"));
+    assert_eq!(Terms::parse(without.as_bytes()).unwrap(), terms());
+    let mut lent = terms();
+    lent.features.messages = true;
+    let with = serde_json::to_string(&lent).unwrap();
+    assert_eq!(with, without.replace("\"streaming\"", "\"messages\":true,\"streaming\""));
+    assert_eq!(Terms::parse(with.as_bytes()).unwrap(), lent);
+    lent.features.tools = vec!["web_fetch".to_owned()];
+    assert!(lent.takes_two_people() && !terms().takes_two_people());
+}

@@ -158,6 +158,7 @@ refusals! {
     LineBudgetSpent "line_budget_spent" Denied "the lab's bound on all use of this model line is reached; ask the lab";
     LabOffline "lab_offline" Later "no connector of the lab has a free slot for this model; try again shortly";
     ConnectorRefused "connector_refused" Denied "the lab's connector refused the call";
+    RouteNotServed "route_not_served" Denied "the lab's model server does not answer this route; ask the lab which routes it serves";
     ConnectorLost "connector_lost" Unavailable "the lab's connector went away in mid-call; its report will settle the budget";
     UpstreamFailed "upstream_failed" Unavailable "the model server failed or timed out";
     OutputCut "output_cut" Denied "the answer reached its token bound and was cut there";

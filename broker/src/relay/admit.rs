@@ -35,7 +35,7 @@ use super::{
     epochs::Compiled,
     floods::{Key, Note},
     gate::Ticket,
-    plan::{Label, Plan},
+    plan::{self, Label, Plan},
     slots::{Slot, Want},
 };
 use crate::{identity::Kill, status::Reject};
@@ -72,7 +72,7 @@ struct Ready {
     scanner: Arc<Scanner>,
     want: Want,
     input_hold: u64,
-    answers: u64,
+    beside: u64,
     label: Label,
     counted: Counted,
 }
@@ -168,13 +168,13 @@ impl Relay {
             slot: true,
             scanner_locks: scan.verdict == ScanVerdict::StopAndLock,
         };
-        let answers = u64::from(body.n).saturating_mul(u64::from(body.prompts));
         let label = Label {
             marking: facts.marking.clone().unwrap_or_default(),
             assertion: terms.marking.assertion.clone().unwrap_or_default(),
         };
         let input_hold = input_hold(&body, terms.limits.image_tokens);
-        Ok(Ready { command, compiled, scanner, want, input_hold, answers, label, counted })
+        let beside = plan::beside(&body);
+        Ok(Ready { command, compiled, scanner, want, input_hold, beside, label, counted })
     }
 
     /// Whether the newest checkpoint that a caller names in its claim is one of this log's.
@@ -241,7 +241,7 @@ impl Relay {
             body_key: ready.command.body_key,
             scanner: Arc::clone(&ready.scanner),
             input_hold: ready.input_hold,
-            answers: ready.answers,
+            beside: ready.beside,
             whole: asked.whole,
             label: ready.label.clone(),
         };

@@ -53,8 +53,6 @@ pub const CUT_GRACE: Duration = Duration::from_secs(2);
 pub const TELL_MAX: Duration = Duration::from_millis(5);
 /// Largest whole answer in bytes.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Events beside those that carry a token each: the first and last of each answer, usage, the closing mark.
-const EVENTS_BESIDE: u64 = 16;
 /// How often recording an end is tried while the journal's lane for ends is full.
 const FINISH_TRIES: u32 = 50;
 const FINISH_PAUSE: Duration = Duration::from_millis(100);
@@ -266,8 +264,7 @@ impl Job {
         if let Some(refusal) = stop {
             return Err(End::Stopped(refusal));
         }
-        let beside = self.plan.answers.saturating_mul(EVENTS_BESIDE);
-        let bound = self.output_max().saturating_add(beside);
+        let bound = self.output_max().saturating_add(self.plan.beside);
         if seen.events == Some(true) && seen.received > bound {
             return Err(End::Stopped(Refusal::OutputCut));
         }
@@ -301,7 +298,7 @@ impl Job {
                 return (End::Stopped(Refusal::ConnectorLost), false);
             }
             seen.refused = done.refused.chars().take(64).collect();
-            return (End::Stopped(Refusal::ConnectorRefused), true);
+            return (End::Stopped(super::link::refusal(&seen.refused)), true);
         }
         let Some(outcome) = done.outcome.and_then(|outcome| self.outcome(link, outcome)) else {
             return (End::Stopped(Refusal::OutcomeInvalid), false);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anteroom_policy::{command::Command, event::ClockTrust};
+use anteroom_policy::{command::Command, event::ClockTrust, refusal::Refusal};
 use anteroom_proto::{
     names::OrgId,
     rpc::{ClockClaim, ServeDown, ServeUp, SignedStatement, serve_down, serve_up},
@@ -16,6 +16,13 @@ use crate::status::Reject;
 
 /// Messages that wait for a connector.
 pub(crate) const DOWN_MAX: usize = 4;
+
+/// What a caller is told of a connector's refusal. Of all that a connector can say, one thing alone is the caller's to know, since
+/// another route may do.
+pub(crate) fn refusal(code: &str) -> Refusal {
+    let known = Refusal::from_code(code).filter(|refusal| *refusal == Refusal::RouteNotServed);
+    known.unwrap_or(Refusal::ConnectorRefused)
+}
 
 /// A slot's stream.
 #[derive(Debug)]

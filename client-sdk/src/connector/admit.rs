@@ -40,6 +40,10 @@ pub(super) async fn admit(shared: &Shared, dispatch: Dispatch) -> Result<FreshCa
             shared.contradicted(&super::heads::HeadError::Forked { size: *size }, &claimed.checkpoint);
         }
     })?;
+    let path = checked.route().path();
+    if !shared.upstream.answers(path) {
+        return Err(CheckFailure::NotServed(path));
+    }
     shared.heads.remember(checked.checkpoint()).map_err(|error| {
         shared.contradicted(&error, &claimed.checkpoint);
         CheckFailure::Forked(Point::of(checked.checkpoint()).size)

@@ -65,6 +65,8 @@ pub enum Route {
     Embeddings,
     /// Responses.
     Responses,
+    /// Messages.
+    Messages,
 }
 
 impl Route {
@@ -76,6 +78,7 @@ impl Route {
             "completions" => Some(Self::Completions),
             "embeddings" => Some(Self::Embeddings),
             "responses" => Some(Self::Responses),
+            "messages" => Some(Self::Messages),
             _ => None,
         }
     }
@@ -88,6 +91,7 @@ impl Route {
             Self::Completions => "/v1/completions",
             Self::Embeddings => "/v1/embeddings",
             Self::Responses => "/v1/responses",
+            Self::Messages => "/v1/messages",
         }
     }
 
@@ -97,6 +101,7 @@ impl Route {
             Self::Completions => features.completions,
             Self::Embeddings => features.embeddings,
             Self::Responses => features.responses,
+            Self::Messages => features.messages,
         }
     }
 }

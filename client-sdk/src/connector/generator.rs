@@ -1,8 +1,8 @@
 //! A small text generator behind a real HTTP endpoint, so that a demo needs no model.
 //!
-//! It listens on loopback and speaks as much of the OpenAI dialect as clients ask for: models, chat,
-//! completions, embeddings, streams, log probabilities. What it writes looks like prose and means
-//! nothing. The same request always gets the same bytes.
+//! It listens on loopback and speaks as much of the OpenAI dialect as clients ask for (models, chat,
+//! completions, embeddings, streams, log probabilities), and the messages of the Anthropic one. What it writes looks like prose
+//! and means nothing. The same request always gets the same bytes.
 //!
 //! **Invariant:** it refuses nothing on anybody's behalf. Whether a call may reach a model is decided
 //! before it gets here, so the generator answers whatever it can and counts what reached it.
@@ -10,6 +10,7 @@
 mod answers;
 mod asked;
 mod embed;
+mod messages;
 mod prose;
 mod stream;
 
@@ -32,7 +33,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use answers::Whole;
 use asked::{Asked, Bad};
+use stream::Script;
+
+/// The route of the Anthropic dialect.
+const MESSAGES: &str = "/v1/messages";
 
 /// The name it reports for a request that names no model.
 pub const MODEL: &str = "reading-room-1";
@@ -186,9 +192,10 @@ impl Desk {
             counts.requests = counts.requests.saturating_add(1);
             counts.calls = counts.calls.saturating_add(u64::from(is_call));
         });
+        let messages = request.uri().path() == MESSAGES;
         match self.answer(request).await {
             Ok(reply) => reply,
-            Err(bad) => whole(bad.status, &bad.body()),
+            Err(bad) => whole(bad.status, &if messages { bad.message() } else { bad.body() }),
         }
     }
 
@@ -208,7 +215,14 @@ impl Desk {
                 let body = embed::answer(&read(request).await?)?;
                 Ok(whole(StatusCode::OK, &body))
             }
-            (_, "/v1/models" | "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings") => {
+            (&Method::POST, MESSAGES) => {
+                let asked = Asked::messages(&read(request).await?)?;
+                if asked.stream {
+                    return Ok(stream::reply(messages::script(&asked), self));
+                }
+                Ok(self.written(messages::whole(&asked)).await)
+            }
+            (_, MESSAGES | "/v1/models" | "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings") => {
                 Err(Bad::new(StatusCode::METHOD_NOT_ALLOWED, None, "this route does not know the method"))
             }
             _ => Err(Bad::new(StatusCode::NOT_FOUND, None, "there is no such route")),
@@ -217,9 +231,13 @@ impl Desk {
 
     async fn write(&self, asked: Asked) -> Reply {
         if asked.stream {
-            return stream::reply(asked, self);
+            return stream::reply(Script::new(&asked), self);
         }
-        let answer = answers::whole(&asked);
+        self.written(answers::whole(&asked)).await
+    }
+
+    /// A whole answer, once it is written.
+    async fn written(&self, answer: Whole) -> Reply {
         let pauses = u32::try_from(answer.words.saturating_sub(1)).unwrap_or(u32::MAX);
         let pause = self.pace.per_word.saturating_mul(pauses);
         if !pause.is_zero() {

@@ -1,4 +1,4 @@
-//! The lab's own model server as the connector sees it: an OpenAI-compatible endpoint.
+//! The lab's own model server as the connector sees it: an endpoint that speaks the OpenAI dialect, the Anthropic one, or both.
 //!
 //! A call goes out as the bytes the evaluator's side signed, and comes back as the bytes the server
 //! sent: whole, or event by event. Every wait and every size has a bound.
@@ -7,6 +7,7 @@
 //! is asked for twice, and a dropped answer closes its connection, so that the server stops writing.
 
 mod answer;
+mod api;
 mod reported;
 
 use std::error::Error as StdError;
@@ -18,7 +19,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 use http::{Method, Request, Uri};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -29,9 +30,11 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 pub use answer::{Answer, Events};
+pub use api::{ANTHROPIC_VERSION, Api, ApiKey};
 pub use reported::{NAME_BYTES_MAX, Reported, TOKENS_MAX, Usage};
 
 use super::sse::{EVENT_BYTES_MAX, SseError};
+use api::{Dialect, Ending};
 
 /// How much is kept of the body behind a status other than 2xx: 64 KiB. The rest is not read.
 pub const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
@@ -69,31 +72,6 @@ impl Default for UpstreamLimits {
     }
 }
 
-/// The secret a model server asks for, as it goes into `authorization`. It is never shown again.
-#[derive(Clone)]
-pub struct ApiKey(HeaderValue);
-
-impl ApiKey {
-    /// Takes the secret without its `Bearer` prefix.
-    ///
-    /// # Errors
-    /// [`UpstreamError::ApiKey`] if it is empty or holds characters that a header cannot carry.
-    pub fn new(secret: &str) -> Result<Self, UpstreamError> {
-        if secret.is_empty() || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(UpstreamError::ApiKey);
-        }
-        let mut value = HeaderValue::try_from(format!("Bearer {secret}")).map_err(|_| UpstreamError::ApiKey)?;
-        value.set_sensitive(true);
-        Ok(Self(value))
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiKey(..)")
-    }
-}
-
 /// Why a model server could not be asked, or its answer not be read.
 ///
 /// A status that says "no" is no error of this kind: it is an [`Answer::Whole`].
@@ -105,6 +83,9 @@ pub enum UpstreamError {
     /// The key cannot be sent.
     #[error("the model server's API key is empty or holds characters that a header cannot carry")]
     ApiKey,
+    /// The version cannot be sent.
+    #[error("a version of the Anthropic dialect has 1 to 64 printable ASCII characters, such as `2023-06-01`")]
+    Version,
     /// The route is not a plain path below `/v1/`.
     #[error("`{0}` is not a route of a model server")]
     Route(String),
@@ -132,6 +113,9 @@ pub enum UpstreamError {
     /// The event stream cannot be split.
     #[error(transparent)]
     Sse(#[from] SseError),
+    /// The stream stopped before the event that makes it whole.
+    #[error("the model server's stream ended without `message_stop`")]
+    Unfinished,
     /// The connection failed before the answer's head had come.
     #[error("the connection to the model server failed")]
     Request(#[source] ClientError),
@@ -147,6 +131,7 @@ pub struct Upstream {
     /// Scheme, host and path without the final `/v1`, which every route brings along.
     base: Arc<str>,
     key: Option<ApiKey>,
+    dialect: Dialect,
     limits: UpstreamLimits,
 }
 
@@ -181,7 +166,21 @@ impl Upstream {
             // What the pool sends again is a request of which not a byte had been written.
             .retry_canceled_requests(true)
             .build(Hasty { inner: https, limit: limits.connect });
-        Ok(Self { client, base: base.into(), key: api_key, limits })
+        Ok(Self { client, base: base.into(), key: api_key, dialect: Dialect::default(), limits })
+    }
+
+    /// The same server, of which is known what it speaks and which `anthropic-version` it is asked for.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Version`] if a header cannot carry the version.
+    pub fn speaking(self, api: Api, version: &str) -> Result<Self, UpstreamError> {
+        Ok(Self { dialect: Dialect::new(api, version)?, ..self })
+    }
+
+    /// Whether the server answers `route`, as far as the lab has said.
+    #[must_use]
+    pub fn answers(&self, route: &str) -> bool {
+        self.dialect.api.answers(route)
     }
 
     /// Posts `body` as it is to `route`, such as `/v1/chat/completions`.
@@ -211,7 +210,7 @@ impl Upstream {
             .await
             .map_err(|_| UpstreamError::FirstByteTimeout(self.limits.first_byte))?
             .map_err(|error| self.failed(error))?;
-        Answer::read(response, stream, deadline, self.limits).await
+        Answer::read(response, stream, Ending::of(route), deadline, self.limits).await
     }
 
     fn request(
@@ -233,8 +232,8 @@ impl Upstream {
         if method == Method::POST {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        if let Some(ApiKey(value)) = &self.key {
-            request = request.header(AUTHORIZATION, value);
+        if let Some(headers) = request.headers_mut() {
+            self.dialect.write(route, self.key.as_ref(), headers);
         }
         request.method(method).body(Full::new(body)).map_err(|_| no_route())
     }

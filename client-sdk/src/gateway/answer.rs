@@ -13,9 +13,10 @@ use http::{
 };
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Frame, SizeHint};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
+    dialect::Dialect,
     headers::{self, Known},
     reply::Problem,
 };
@@ -59,6 +60,8 @@ impl<B: Body<Data = Bytes, Error = Infallible> + Unpin, G: Unpin> Body for Holdi
 pub(super) struct Answer {
     pub(super) response: Response<AnyBody>,
     pub(super) known: Known,
+    /// A "no", whose body waits until it is known in which dialect it is said.
+    said: Option<Problem>,
 }
 
 impl Answer {
@@ -83,17 +86,25 @@ impl Answer {
 
     /// A "no".
     pub(super) fn problem(problem: &Problem, known: Known) -> Self {
-        let body = json!({"error": problem.error()}).to_string();
-        let mut answer = Self::of(problem.status(), JSON, Full::new(Bytes::from(body)).boxed_unsync(), known);
+        let mut answer = Self::of(problem.status(), JSON, Full::default().boxed_unsync(), known);
         headers::again(problem, answer.response.headers_mut());
-        answer
+        Self { said: Some(problem.clone()), ..answer }
+    }
+
+    /// With its body, as clients of this dialect understand it.
+    pub(super) fn in_dialect(mut self, dialect: Dialect) -> Self {
+        if let Some(problem) = self.said.take() {
+            let body = dialect.body(&problem).to_string();
+            *self.response.body_mut() = Full::new(Bytes::from(body)).boxed_unsync();
+        }
+        self
     }
 
     fn of(status: StatusCode, kind: HeaderValue, body: AnyBody, known: Known) -> Self {
         let mut response = Response::new(body);
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, kind);
-        Self { response, known }
+        Self { response, known, said: None }
     }
 
     /// The last on its connection.

@@ -10,7 +10,7 @@ use anteroom_proto::{names::CallId, rpc::Marking};
 use bytes::Bytes;
 use futures_util::stream;
 use http::StatusCode;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use tokio::time::sleep;
 
@@ -217,8 +217,12 @@ async fn streamed(caller: &Evaluator, asked: &Asked, options: CallOptions, mut k
             }
             Ok(Some(StreamItem::End { status, call, label, .. })) => {
                 known.label = Some(*label);
+                let body = first.unwrap_or_default();
                 return Tried::Answered(match cut(&call) {
-                    None => Answer::whole(status, first.unwrap_or_default(), known),
+                    None if (200..300).contains(&status) && sse::fails(asked.route, &body) => {
+                        Answer::events(Full::new(sse::event(asked.route, &body)).boxed_unsync(), known)
+                    }
+                    None => Answer::whole(status, body, known),
                     Some(problem) => Answer::problem(&problem, known),
                 });
             }

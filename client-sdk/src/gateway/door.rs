@@ -77,8 +77,8 @@ impl Door {
         if known {
             return Ok(());
         }
-        let message = "the gateway's token is expected as `Authorization: Bearer TOKEN`; it stands in the file that \
-                       `anteroom gateway` names when it starts";
+        let message = "the gateway's token is expected as `Authorization: Bearer TOKEN` or `x-api-key: TOKEN`; it stands in \
+                       the file that `anteroom gateway` names when it starts";
         Err(Problem::own(StatusCode::UNAUTHORIZED, "invalid_api_key", message))
     }
 

@@ -11,11 +11,16 @@ use http::{
     header::{CACHE_CONTROL, RETRY_AFTER},
 };
 
-use super::reply::{Again, Problem};
+use super::{
+    dialect::Dialect,
+    reply::{Again, Problem},
+};
 use crate::evaluator::Label;
 
 /// The join between a tool's log and the ledger: the call, once there is one.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The same as clients of the Anthropic dialect know it.
+const PLAIN_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// What some tools call a request by.
 const IRID: HeaderName = HeaderName::from_static("x-irid");
 const CALL: HeaderName = HeaderName::from_static("x-anteroom-call");
@@ -48,9 +53,12 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn write(&self, request: &str, headers: &mut HeaderMap) {
+    pub(super) fn write(&self, request: &str, dialect: Dialect, headers: &mut HeaderMap) {
         let call = self.call.map(|call| call.to_string());
         set(headers, REQUEST_ID, call.as_deref().unwrap_or(request));
+        if dialect == Dialect::Anthropic {
+            set(headers, PLAIN_REQUEST_ID, call.as_deref().unwrap_or(request));
+        }
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(call) = &call {
             set(headers, CALL, call);
@@ -146,7 +154,7 @@ mod tests {
                 assertion: Some("exempt, 5 U.S.C. § 552 (100%)\n".to_owned()),
             }),
         };
-        known.write("request-1", &mut headers);
+        known.write("request-1", Dialect::OpenAi, &mut headers);
         assert_eq!(
             shown(&headers),
             [
@@ -166,12 +174,16 @@ mod tests {
     #[test]
     fn every_response_has_an_identifier_and_says_whether_to_come_again() {
         let mut headers = HeaderMap::new();
-        Known::default().write("request-1", &mut headers);
+        Known::default().write("request-1", Dialect::OpenAi, &mut headers);
         again(&Problem::of(Refusal::GrantExpired), &mut headers);
         assert_eq!(shown(&headers), ["x-request-id: request-1", "cache-control: no-store", "x-should-retry: false"]);
         let mut headers = HeaderMap::new();
         again(&Problem::of(Refusal::BudgetHeld), &mut headers);
         assert_eq!(shown(&headers), ["retry-after: 2"]);
+        let mut headers = HeaderMap::new();
+        Known::default().write("request-1", Dialect::Anthropic, &mut headers);
+        let both = ["x-request-id: request-1", "request-id: request-1", "cache-control: no-store"];
+        assert_eq!(shown(&headers), both);
     }
 
     #[test]

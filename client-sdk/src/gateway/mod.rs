@@ -1,4 +1,4 @@
-//! The evaluator's local gateway: any tool that speaks the OpenAI dialect calls the models of this folder's grants, and every call
+//! The evaluator's local gateway: any tool that speaks the OpenAI dialect or the Anthropic one calls the models of this folder's grants, and every call
 //! is signed, recorded and verified as the SDK does it.
 //!
 //! [`Gateway::open`] connects and looks at the grants; [`Gateway::serve`] answers requests on a [`Listener`] that only this
@@ -10,6 +10,7 @@
 
 mod answer;
 mod call;
+mod dialect;
 mod door;
 #[cfg(feature = "connector")]
 pub mod dry;

@@ -5,7 +5,7 @@ use anteroom_proto::{names::GrantId, time::At};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{grants::Held, reply::Problem};
+use super::{dialect::Dialect, grants::Held, reply::Problem};
 
 /// Most models that an error names.
 const NAMED_MAX: usize = 32;
@@ -114,15 +114,24 @@ pub(super) fn unknown(all: &[Held], model: &str, now: At) -> Problem {
 }
 
 /// One entry of the list.
-pub(super) fn entry(id: &str, held: &Held) -> Value {
+pub(super) fn entry(id: &str, held: &Held, dialect: Dialect) -> Value {
     let terms = &held.terms;
     let left = held.left();
-    json!({
-        "id": id,
-        "object": "model",
-        "created": held.start.map_or(0, |start| start.ms() / 1_000),
-        "owned_by": terms.lab.org,
-        "anteroom": {
+    let mut entry = match dialect {
+        Dialect::OpenAi => json!({
+            "id": id,
+            "object": "model",
+            "created": held.start.map_or(0, |start| start.ms() / 1_000),
+            "owned_by": terms.lab.org,
+        }),
+        Dialect::Anthropic => json!({
+            "id": id,
+            "type": "model",
+            "display_name": id,
+            "created_at": held.start.unwrap_or(At::ZERO).to_string(),
+        }),
+    };
+    let about = json!({
             "grant": held.grant,
             "run": held.run(),
             "phase": held.phase,
@@ -133,14 +142,24 @@ pub(super) fn entry(id: &str, held: &Held) -> Value {
             "variants": terms.model.variants,
             "features": terms.features,
             "limits": terms.limits,
-        },
-    })
+    });
+    if let Value::Object(members) = &mut entry {
+        members.insert("anteroom".to_owned(), about);
+    }
+    entry
 }
 
-/// The list.
-pub(super) fn list(all: &[Held], now: At) -> Value {
-    let data: Vec<Value> = offered(all, now).iter().map(|(id, held)| entry(id, held)).collect();
-    json!({"object": "list", "data": data})
+/// The list, which is short enough to be one page.
+pub(super) fn list(all: &[Held], now: At, dialect: Dialect) -> Value {
+    let offered = offered(all, now);
+    let data: Vec<Value> = offered.iter().map(|(id, held)| entry(id, held, dialect)).collect();
+    match dialect {
+        Dialect::OpenAi => json!({"object": "list", "data": data}),
+        Dialect::Anthropic => {
+            let id = |entry: Option<&(String, &Held)>| entry.map(|(id, _)| id.clone());
+            json!({"data": data, "has_more": false, "first_id": id(offered.first()), "last_id": id(offered.last())})
+        }
+    }
 }
 
 #[cfg(test)]

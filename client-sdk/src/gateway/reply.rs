@@ -1,4 +1,4 @@
-//! Every "no" as a client of the OpenAI dialect understands it: one table from a refusal to status, type and headers.
+//! Every "no" as clients understand it, whichever dialect they speak: one table from a refusal to status, type and headers.
 //!
 //! Tools differ in what they do with a status: some repeat 429 and 503 without end, some take a 403 or 400 with certain codes or
 //! words for the model's own refusal and score it. So what has ended is a 403 that says not to come again, and neither a code nor
@@ -214,6 +214,11 @@ impl Problem {
         &self.message
     }
 
+    /// The field that it is about.
+    pub(super) fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
     pub(super) const fn again(&self) -> Again {
         self.again
     }
@@ -226,7 +231,7 @@ impl Problem {
         }
     }
 
-    /// The error object.
+    /// The error object of the OpenAI dialect.
     pub(super) fn error(&self) -> Value {
         let kind = match self.status.as_u16() {
             401 => "authentication_error",

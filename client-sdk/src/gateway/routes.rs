@@ -20,6 +20,7 @@ use super::{
     Desk,
     answer::{Answer, AnyBody, Holding},
     call::{self, Asked},
+    dialect::Dialect,
     grants::LOOK_AGAIN,
     headers::{self, Known},
     limits::BODY_BYTES_MAX,
@@ -29,11 +30,12 @@ use super::{
 use crate::{evaluator::Route, system};
 
 /// What can be posted.
-const POSTED: [(&str, Route); 4] = [
+const POSTED: [(&str, Route); 5] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
     ("/v1/responses", Route::Responses),
+    ("/v1/messages", Route::Messages),
 ];
 const MODELS: &str = "/v1/models";
 
@@ -46,6 +48,7 @@ pub(super) async fn answer(desk: &Arc<Desk>, request: Request<Incoming>) -> http
     let own = system::random::<16>().map(|id| data_encoding::HEXLOWER.encode(&id)).unwrap_or_default();
     // What follows a body of unknown length on its connection is not believed to be a request.
     let last = head.headers.contains_key(TRANSFER_ENCODING);
+    let dialect = Dialect::of(&head);
     let mut room = Vec::new();
     let answer = match desk.door.check(&head) {
         Ok(()) => match route(desk, &head, body, &mut room).await {
@@ -57,8 +60,9 @@ pub(super) async fn answer(desk: &Arc<Desk>, request: Request<Incoming>) -> http
             Answer::problem(&problem, Known::default()).and_close()
         }
     };
-    let Answer { mut response, known } = if last { answer.and_close() } else { answer };
-    known.write(&format!("req-{own}"), response.headers_mut());
+    let answer = if last { answer.and_close() } else { answer };
+    let Answer { mut response, known, .. } = answer.in_dialect(dialect);
+    known.write(&format!("req-{own}"), dialect, response.headers_mut());
     response.map(|body| Holding::new(body, room))
 }
 
@@ -107,7 +111,7 @@ async fn route(
     }
     if path == MODELS {
         look(desk).await;
-        return Ok(Answer::told(&models::list(&desk.grants.all(), now)));
+        return Ok(Answer::told(&models::list(&desk.grants.all(), now, Dialect::of(head))));
     }
     let Some(id) = path.strip_prefix("/v1/models/") else { return Err(nowhere(&head.method, path)) };
     let id = id.replace("%3A", ":").replace("%3a", ":");
@@ -115,7 +119,7 @@ async fn route(
     let all = desk.grants.all();
     let found = models::offered(&all, now).into_iter().find(|(name, _)| *name == id);
     match found {
-        Some((name, held)) => Ok(Answer::told(&models::entry(&name, held))),
+        Some((name, held)) => Ok(Answer::told(&models::entry(&name, held, Dialect::of(head)))),
         None => Err(models::unknown(&all, &id, now)),
     }
 }

@@ -1,4 +1,4 @@
-//! Events as a client of the OpenAI dialect expects them: the connector took the framing off, and here it comes back.
+//! Events as clients expect them, of the OpenAI dialect and of the Anthropic one: the connector took the framing off, and here it comes back.
 //!
 //! **Invariant:** the payload of an event is what the model server sent, byte for byte; and what tells a client that an answer is
 //! whole ([`ends`]) is told only once the call's receipt held.
@@ -9,11 +9,13 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::reply::Problem;
+use super::{dialect::Dialect, reply::Problem};
 use crate::evaluator::Route;
 
 /// The payload that ends a stream.
 const DONE: &[u8] = b"[DONE]";
+/// Events of the messages route that a stream can begin with; a failure comes as a body as well.
+const BEGINNING: [&str; 3] = ["message_start", "ping", "content_block_start"];
 /// Longest name of an event.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -37,9 +39,9 @@ struct Choice<'a> {
     finish_reason: Option<Cow<'a, str>>,
 }
 
-/// The name of an event of the responses route, which servers send beside the payload that repeats it.
+/// The name of an event of the responses and messages routes, which servers send beside the payload that repeats it.
 fn name(route: Route, data: &[u8]) -> Option<String> {
-    if route != Route::Responses {
+    if !matches!(route, Route::Responses | Route::Messages) {
         return None;
     }
     let typed: Typed<'_> = serde_json::from_slice(data).ok()?;
@@ -70,7 +72,7 @@ fn framed(name: Option<&str>, data: &[u8]) -> Bytes {
 
 /// Whether this event tells a client that the answer is whole.
 pub(super) fn ends(route: Route, data: &[u8]) -> bool {
-    let last = ["response.completed", "response.incomplete", "response.failed"];
+    let last = ["response.completed", "response.incomplete", "response.failed", "message_stop"];
     data == DONE || name(route, data).is_some_and(|name| last.contains(&name.as_str()))
 }
 
@@ -79,6 +81,7 @@ pub(super) fn ends(route: Route, data: &[u8]) -> bool {
 pub(super) fn begins(route: Route, data: &[u8]) -> bool {
     match route {
         Route::Responses => name(route, data).is_some_and(|name| name.starts_with("response.")),
+        Route::Messages => name(route, data).is_some_and(|name| BEGINNING.contains(&name.as_str())),
         Route::Chat | Route::Completions | Route::Embeddings => {
             let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else { return false };
             chunk.object == "chat.completion.chunk"
@@ -102,10 +105,16 @@ pub(super) fn cut(route: Route, problem: &Problem) -> Bytes {
             });
             framed(Some("error"), told.to_string().as_bytes())
         }
+        Route::Messages => framed(Some("error"), Dialect::of_route(route).body(problem).to_string().as_bytes()),
         Route::Chat | Route::Completions | Route::Embeddings => {
-            framed(None, json!({"error": error}).to_string().as_bytes())
+            framed(None, Dialect::of_route(route).body(problem).to_string().as_bytes())
         }
     }
+}
+
+/// Whether a payload that came alone, behind a good status, is a stream's only event: the server began one and failed at once.
+pub(super) fn fails(route: Route, data: &[u8]) -> bool {
+    route == Route::Messages && name(route, data).is_some_and(|name| name == "error")
 }
 
 #[cfg(test)]
@@ -130,6 +139,7 @@ mod tests {
             ),
             (Route::Responses, br#"{"type":"a\nb"}"#, b"data: {\"type\":\"a\\nb\"}\n\n"),
             (Route::Responses, b"no JSON", b"data: no JSON\n\n"),
+            (Route::Messages, br#"{"type":"ping"}"#, b"event: ping\ndata: {\"type\":\"ping\"}\n\n"),
         ] {
             assert_eq!(event(route, data), expected);
         }
@@ -169,6 +179,15 @@ mod tests {
         assert!(!begins(Route::Chat, br#"{"object":"chat.completion","choices":[]}"#));
         assert!(!begins(Route::Completions, br#"{"object":"text_completion","choices":[{"finish_reason":"stop"}]}"#));
         assert!(!begins(Route::Chat, b"<html>"));
+        assert!(ends(Route::Messages, br#"{"type":"message_stop"}"#));
+        assert!(!ends(Route::Messages, br#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#));
+        assert!(!ends(Route::Messages, br#"{"type":"error","error":{}}"#));
+        assert!(begins(Route::Messages, br#"{"type":"message_start","message":{}}"#));
+        for body in [&br#"{"type":"message"}"#[..], br#"{"type":"error","error":{}}"#, b"<html>"] {
+            assert!(!begins(Route::Messages, body));
+        }
+        assert!(fails(Route::Messages, br#"{"type":"error","error":{}}"#));
+        assert!(!fails(Route::Responses, br#"{"type":"error"}"#) && !fails(Route::Messages, b"{}"));
     }
 
     #[test]
@@ -182,5 +201,12 @@ mod tests {
         assert_eq!(serde_json::from_str::<serde_json::Value>(data).unwrap(), expected);
         let told = cut(Route::Responses, &problem);
         assert!(told.starts_with(b"event: error\ndata: {") && !told.windows(6).any(|part| part == b"[DONE]"));
+        let told = cut(Route::Messages, &problem);
+        let text = std::str::from_utf8(&told).unwrap();
+        let data = text.strip_prefix("event: error\ndata: ").and_then(|text| text.strip_suffix("\n\n")).unwrap();
+        let expected = json!({"type": "error", "error": {"type": "permission_error",
+            "message": "the lab has withdrawn the grant", "code": "grant_withdrawn", "param": null,
+            "details": {"error_code": "grant_withdrawn"}}});
+        assert_eq!(serde_json::from_str::<serde_json::Value>(data).unwrap(), expected);
     }
 }

@@ -1,8 +1,10 @@
-//! Bodies of calls: the de-facto standard JSON of chat, completions, embeddings and responses, read strictly to derive facts.
+//! Bodies of calls: the de-facto standard JSON of chat, completions, embeddings, responses and messages, read
+//! strictly to derive facts.
 //!
 //! **Invariant:** a [`Body`] has no field that is neither known nor named by the grant, and everything it asks for is in its
 //! facts. Errors name fields, never content.
 
+mod blocks;
 mod fields;
 mod gather;
 mod read;
@@ -22,11 +24,13 @@ pub enum Route {
     Embeddings,
     /// `/v1/responses`.
     Responses,
+    /// `/v1/messages`.
+    Messages,
 }
 
 impl Route {
     /// Every route.
-    pub const ALL: [Self; 4] = [Self::Chat, Self::Completions, Self::Embeddings, Self::Responses];
+    pub const ALL: [Self; 5] = [Self::Chat, Self::Completions, Self::Embeddings, Self::Responses, Self::Messages];
 
     /// The route of this name, if there is one.
     #[must_use]
@@ -42,6 +46,7 @@ impl Route {
             Self::Completions => "completions",
             Self::Embeddings => "embeddings",
             Self::Responses => "responses",
+            Self::Messages => "messages",
         }
     }
 }
@@ -237,7 +242,9 @@ impl Body<'_> {
     pub fn hold_tokens(&self, default_max_tokens: u64, image_tokens: u64) -> Option<u64> {
         let output = match self.route {
             Route::Embeddings => 0,
-            Route::Chat | Route::Completions | Route::Responses => self.max_tokens.unwrap_or(default_max_tokens),
+            Route::Chat | Route::Completions | Route::Responses | Route::Messages => {
+                self.max_tokens.unwrap_or(default_max_tokens)
+            }
         };
         let messages = self.messages.checked_mul(MESSAGE_TOKENS)?;
         let images = u64::from(self.images).checked_mul(image_tokens)?;

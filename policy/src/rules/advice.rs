@@ -115,6 +115,7 @@ const TEXTS: &[(&str, &str)] = &[
     ("completions", "about the completions route; ask your organisation's contact whether the grant lends it"),
     ("embeddings", "about the embeddings route; ask your organisation's contact whether the grant lends it"),
     ("responses", "about the responses route; ask your organisation's contact whether the grant lends it"),
+    ("messages", "about the messages route; ask your organisation's contact whether the grant lends it"),
     ("streaming", "about streamed answers; ask your organisation's contact whether the grant lends them"),
     ("tools", "about the tools that the body offers the model; ask your organisation's contact which the grant lends"),
     ("images", "about images in the prompt; ask your organisation's contact what the grant lends"),

@@ -236,6 +236,7 @@ fn calls(given: &Value) -> Option<String> {
         ("Action", "Completions") => Some("completions call"),
         ("Action", "Embeddings") => Some("embeddings call"),
         ("Action", "Responses") => Some("call of the responses route"),
+        ("Action", "Messages") => Some("call of the messages route"),
         ("Action", "Infer") => Some(EVERY_CALL),
         _ => None,
     };

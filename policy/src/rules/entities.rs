@@ -44,7 +44,7 @@ pub(super) struct Grant {
 }
 
 /// Every route that can be asked for.
-const ROUTES: [Route; 4] = [Route::Chat, Route::Completions, Route::Embeddings, Route::Responses];
+const ROUTES: [Route; 5] = Route::ALL;
 
 /// A request with all it speaks of.
 pub(super) struct Asked {
@@ -130,6 +130,7 @@ const fn action_name(route: Route) -> &'static str {
         Route::Completions => "Completions",
         Route::Embeddings => "Embeddings",
         Route::Responses => "Responses",
+        Route::Messages => "Messages",
     }
 }
 
@@ -140,6 +141,7 @@ fn lent(terms: &Terms, roster: &EntityUid) -> Result<HashMap<String, Value>, Str
         completions,
         embeddings,
         responses,
+        messages,
         streaming,
         tools,
         images,
@@ -163,6 +165,7 @@ fn lent(terms: &Terms, roster: &EntityUid) -> Result<HashMap<String, Value>, Str
         ("completions", Value::new_bool(*completions)),
         ("embeddings", Value::new_bool(*embeddings)),
         ("responses", Value::new_bool(*responses)),
+        ("messages", Value::new_bool(*messages)),
         ("streaming", Value::new_bool(*streaming)),
         ("tools", set(tools)),
         ("images", long(*images)),

@@ -728,7 +728,7 @@ pub struct ReadOpened {
 /// and the clock, never from the client's word. The canonical encoding of this message is what is recorded and replayed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Facts {
-    /// `chat`, `completions`, `embeddings` or `responses`.
+    /// `chat`, `completions`, `embeddings`, `responses` or `messages`.
     #[prost(string, tag = "1")]
     pub route: ::prost::alloc::string::String,
     /// Pseudonym of the person.
@@ -853,7 +853,7 @@ pub struct CallClaim {
     /// The call's identifier, made by the caller: 6 bytes of milliseconds, 10 random bytes.
     #[prost(bytes = "vec", tag = "4")]
     pub call: ::prost::alloc::vec::Vec<u8>,
-    /// `chat`, `completions`, `embeddings` or `responses`.
+    /// `chat`, `completions`, `embeddings`, `responses` or `messages`.
     #[prost(string, tag = "5")]
     pub route: ::prost::alloc::string::String,
     /// HMAC-SHA256(body key, body).

@@ -20,7 +20,8 @@ pub const LEVEL_MAX: u32 = 1;
 /// Longest confidentiality assertion in bytes.
 pub const ASSERTION_BYTES_MAX: usize = 1024;
 /// Kinds of tools that reach the internet from where the model runs.
-pub const INTERNET_TOOLS: [&str; 5] = ["web_search", "web_search_preview", "browser", "computer_use", "mcp"];
+pub const INTERNET_TOOLS: [&str; 6] =
+    ["web_search", "web_search_preview", "web_fetch", "browser", "computer_use", "mcp"];
 
 /// The terms of a grant.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -121,6 +122,9 @@ pub struct Features {
     pub embeddings: bool,
     /// The responses route.
     pub responses: bool,
+    /// The messages route. Left out where it is not granted, so that terms of before it keep their bytes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub messages: bool,
     /// Streamed answers.
     pub streaming: bool,
     /// Tool kinds, for example `function`.

@@ -325,7 +325,8 @@ fn terms(at: usize, id: GrantId, lab: &Org, agency: &Org, build: Digest, roster:
         json!({"chat": true})
     } else {
         json!({
-            "chat": true, "completions": true, "embeddings": true, "responses": true, "streaming": true,
+            "chat": true, "completions": true, "embeddings": true, "responses": true, "messages": true,
+            "streaming": true,
             "tools": ["function"], "images": 1, "logprobs": if at == 0 { 3 } else { 0 }, "logit_bias": at == 2, "n": 2, "seed": true, "prefill": at == 0,
             "reasoning": at == 0, "response_format": true, "named_fields": ["top_k"],
         })
@@ -401,6 +402,10 @@ fn body(rng: &mut Rng, line: &str) -> (Route, Value) {
         0 => (Route::Completions, json!({"model": model, "prompt": text, "max_tokens": max_tokens})),
         1 => (Route::Embeddings, json!({"model": model, "input": [text, "more"]})),
         2 => (Route::Responses, json!({"model": model, "input": text, "max_output_tokens": max_tokens})),
+        3 => {
+            let messages = json!([{"role": "user", "content": [{"type": "text", "text": text}]}]);
+            (Route::Messages, json!({"model": model, "messages": messages, "max_tokens": max_tokens}))
+        }
         _ => {
             let role = if rng.chance(6) { "assistant" } else { "user" };
             let messages = json!([{"role": role, "content": text}]);

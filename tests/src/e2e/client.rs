@@ -50,12 +50,14 @@ pub fn script(name: &str) -> PathBuf {
     programs::workspace().join("tests").join("tools").join(name)
 }
 
-/// A tool as its user starts it: with the gateway's two lines in its environment, in an empty folder of its own.
+/// A tool as its user starts it: with the gateway's lines in its environment, in an empty folder of its own.
 #[must_use]
 pub fn tool(program: &Path, gateway: &Gateway, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(folder).env("HOME", folder).env("XDG_CACHE_HOME", folder.join("cache"));
     command.env("OPENAI_BASE_URL", gateway.base_url()).env("OPENAI_API_KEY", &gateway.token);
+    let root = gateway.base_url().trim_end_matches("/v1");
+    command.env("ANTHROPIC_BASE_URL", root).env("ANTHROPIC_API_KEY", &gateway.token);
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("NO_COLOR", "1");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command

@@ -1,5 +1,7 @@
 //! A model server that remembers what reached it: one request a connection, chat answers as long as they are asked for, or words, a
-//! tool's call or a failure that the request puts into its mouth. It speaks chat and the responses route.
+//! tool's call or a failure that the request puts into its mouth. It speaks chat, the responses route and the messages route.
+
+mod messages;
 
 use std::{
     net::Ipv4Addr,
@@ -146,11 +148,12 @@ impl Shared {
 
     /// `None` if the reader went away.
     async fn serve(&self, mut stream: TcpStream) -> Option<()> {
-        let (responses, bytes) = request(&mut stream).await?;
+        let (path, bytes) = request(&mut stream).await?;
+        let (responses, messages) = (path == "/v1/responses", path == "/v1/messages");
         let body: Value = serde_json::from_slice(&bytes).ok()?;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
-        let first = if responses { body.get("input") } else { body.pointer("/messages/0/content") };
-        let first = first.and_then(Value::as_str).unwrap_or_default();
+        let first = if responses { body.get("input").and_then(Value::as_str) } else { messages::first(&body) };
+        let first = first.unwrap_or_default();
         let given = first.strip_prefix(SAY).map(|rest| rest.split_inclusive(' ').map(str::to_owned).collect());
         self.asked().push(first.to_owned());
         self.counts.send_modify(|counts| counts.requests += 1);
@@ -164,10 +167,18 @@ impl Shared {
         if let Some(status) = first.strip_prefix(FAIL) {
             let error =
                 json!({"error": {"message": "as asked", "type": "model_error", "param": null, "code": "made_up"}});
-            return answer(stream, status, &error).await;
+            return answer(stream, status, &if messages { messages::error() } else { error }).await;
         }
         if let Some(tool) = first.strip_prefix(CALL) {
-            return if streams { called_in_pieces(stream, tool).await } else { called(stream, tool).await };
+            return match (messages, streams) {
+                (false, true) => called_in_pieces(stream, tool).await,
+                (false, false) => called(stream, tool).await,
+                (true, true) => messages::called_in_pieces(stream, tool).await,
+                (true, false) => messages::called(stream, tool).await,
+            };
+        }
+        if messages {
+            return if streams { self.message(stream, words).await } else { messages::whole(stream, &words).await };
         }
         match (responses, streams) {
             (false, true) => self.stream(stream, words).await,
@@ -177,20 +188,26 @@ impl Shared {
         }
     }
 
+    /// Pauses between two words; `None` if the reader went away.
+    async fn rest(&self, stream: &mut TcpStream) -> Option<()> {
+        let pause = Duration::from_micros(self.pause_us.load(Ordering::Relaxed));
+        if !pause.is_zero() {
+            let mut byte = [0; 1];
+            // A reader has nothing more to say, so whatever comes means that it is going.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stream.read(&mut byte) => return None,
+            }
+        }
+        Some(())
+    }
+
     async fn stream(&self, mut stream: TcpStream, words: Vec<String>) -> Option<()> {
         begin(&mut stream).await?;
         for word in &words {
             let delta = json!({"index": 0, "delta": {"content": word}, "finish_reason": null});
             event(&mut stream, &chunk(&delta)).await?;
-            let pause = Duration::from_micros(self.pause_us.load(Ordering::Relaxed));
-            if !pause.is_zero() {
-                let mut byte = [0; 1];
-                // A reader has nothing more to say, so whatever comes means that it is going.
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    _ = stream.read(&mut byte) => return None,
-                }
-            }
+            self.rest(&mut stream).await?;
         }
         event(&mut stream, &chunk(&json!({"index": 0, "delta": {}, "finish_reason": "stop"}))).await?;
         let mut last = chunk(&json!(null));
@@ -213,8 +230,8 @@ async fn end(mut stream: TcpStream) -> Option<()> {
     stream.shutdown().await.ok()
 }
 
-/// Whether a request is for the responses route, and its body.
-async fn request(stream: &mut TcpStream) -> Option<(bool, Vec<u8>)> {
+/// The path of a request, and its body.
+async fn request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {
         let mut part = [0; 16 * 1024];
@@ -229,8 +246,7 @@ async fn request(stream: &mut TcpStream) -> Option<(bool, Vec<u8>)> {
             return None;
         }
         if let Some(body) = bytes.get(start..start + length) {
-            let responses = head.lines().next().is_some_and(|line| line.contains("/v1/responses "));
-            return Some((responses, body.to_vec()));
+            return Some((head.split(' ').nth(1)?.to_owned(), body.to_vec()));
         }
     }
 }

@@ -116,7 +116,7 @@ fn formats(world: &World, files: &mut BTreeMap<String, Vec<u8>>) -> Result<(), S
     Ok(())
 }
 
-const BODIES: [(&str, u8, &str); 14] = [
+const BODIES: [(&str, u8, &str); 16] = [
     ("chat", 0, r#"{"model":"m1","messages":[{"role":"user","content":"hello"}],"max_tokens":9}"#),
     (
         "chat-parts",
@@ -162,6 +162,16 @@ const BODIES: [(&str, u8, &str); 14] = [
         r#"{"model":"m1","input":[{"role":"user","content":[{"type":"input_text","text":"a"},{"type":"input_text","text":"b"}]},{"type":"reasoning","summary":[{"type":"summary_text","text":"s"}]},{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"o"}],"include":["reasoning.encrypted_content"],"text":{"format":{"type":"json_object"}}}"#,
     ),
     (
+        "messages",
+        8,
+        r#"{"model":"m1","max_tokens":9,"system":"be brief, please, whoever you are today","messages":[{"role":"user","content":"hello"}],"stream":true,"stop_sequences":["so"],"thinking":{"type":"enabled","budget_tokens":1024},"output_config":{"effort":"low","format":{"type":"json_schema","schema":{}}}}"#,
+    ),
+    (
+        "messages-blocks",
+        12,
+        r#"{"model":"m1","max_tokens":9,"top_k":4,"tools":[{"name":"f","input_schema":{"type":"object"}},{"type":"web_search_20260318","name":"web_search"}],"system":[{"type":"text","text":"a"},{"type":"text","text":"b"}],"messages":[{"role":"user","content":[{"type":"text","text":"look"},{"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAA"}},{"type":"document","title":"t","source":{"type":"content","content":[{"type":"text","text":"a paper"}]}}]},{"role":"assistant","content":[{"type":"thinking","thinking":"hm","signature":"c2ln"},{"type":"tool_use","id":"t","name":"f","input":{"a":1}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[{"type":"text","text":"done"}]}]},{"role":"assistant","content":"so"}]}"#,
+    ),
+    (
         "escapes",
         0,
         "{\"mod\\u0065l\":\"m1\",\"messages\":[{\"role\":\"user\",\"content\":\"\\ud83d\\ude00 \u{200b}\"}]}",
@@ -173,7 +183,7 @@ const BODIES: [(&str, u8, &str); 14] = [
     ),
 ];
 
-const TEXTS: [(&str, u8, &str); 12] = [
+const TEXTS: [(&str, u8, &str); 13] = [
     ("canary", 200, "well: zephyr-quartz-0417-lantern and more"),
     ("canary-disguised", 201, "zephyr\u{2011}quartz-\u{feff}0417-LANTERN"),
     ("banner", 202, "TOP SECRET//SI//NOFORN\ntext"),
@@ -188,6 +198,11 @@ const TEXTS: [(&str, u8, &str); 12] = [
         "events",
         1,
         "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"zephyr-\"}}]}\n{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"quartz-0417-lantern\"}}]}\n[DONE]",
+    ),
+    (
+        "events-messages",
+        3,
+        "{\"type\":\"message_start\",\"message\":{\"role\":\"assistant\",\"content\":[]}}\n{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"zephyr-\"}}\n{\"type\":\"ping\"}\n{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"quartz-0417-lantern\"}}\n{\"type\":\"message_stop\"}",
     ),
     (
         "events-other",

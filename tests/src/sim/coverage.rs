@@ -23,6 +23,7 @@ const SHELL_ONLY: &[Refusal] = &[
     Refusal::BodyTooLarge,
     Refusal::FieldUnknown,
     Refusal::ConnectorRefused,
+    Refusal::RouteNotServed,
     Refusal::ConnectorLost,
     Refusal::UpstreamFailed,
     Refusal::OutputCut,

@@ -58,14 +58,19 @@ impl Setting {
 
     /// The built-in generator, which speaks every route, takes the model server's place. It lives as long as what is returned.
     pub(crate) async fn generator(&mut self) -> Running {
-        self.lab_leaves().await;
         let generator = Generator::start(Pace::AT_ONCE).await.unwrap();
+        self.beside(generator.base_url()).await;
+        generator
+    }
+
+    /// Another model server takes the first one's place.
+    pub(crate) async fn beside(&mut self, upstream: &str) {
+        self.lab_leaves().await;
         let slots = Slots { idle_min: 2, max: 8 };
-        let connector = self.scene.cast.connector(LINE, generator.base_url(), slots).await.unwrap();
+        let connector = self.scene.cast.connector(LINE, upstream, slots).await.unwrap();
         let mut status = connector.status();
         soon("an open slot", status.wait_for(|status| status.open > 0)).await.unwrap();
         self.scene.connector = Some(connector);
-        generator
     }
 
     /// How often the gateway told a tool no with this code.

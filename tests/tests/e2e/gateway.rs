@@ -208,7 +208,7 @@ async fn every_no_is_told_so_that_tools_do_the_right_thing() {
         ("no JSON", gateway.post_with(CHAT, &[], "this is no JSON").await, 400, "body_invalid"),
         ("no such model", no(CHAT, with("model", json!("gpt-5"))).await, 404, "model_not_found"),
         ("no such variant", no(CHAT, with("model", json!(format!("{LINE}:raw")))).await, 404, "model_not_found"),
-        ("a route of another dialect", no("/v1/messages", json!({"model": LINE})).await, 404, "route_not_found"),
+        ("a route that is not offered", no("/v1/moderations", json!({"model": LINE})).await, 404, "route_not_found"),
         ("a route that does not exist", gateway.get("/metrics").await, 404, "route_not_found"),
         ("a route that is posted to", gateway.get(CHAT).await, 405, "method_not_allowed"),
         ("a route not granted", no("/v1/embeddings", json!({"model": LINE, "input": "a"})).await, 422, "broker_denied"),

@@ -15,6 +15,7 @@ mod ends;
 mod fidelity;
 mod gateway;
 mod lost;
+mod messages;
 mod mirror;
 mod retention;
 mod rules;

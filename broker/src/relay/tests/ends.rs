@@ -229,6 +229,15 @@ async fn a_call_that_the_connector_refuses_costs_nothing() {
     assert_eq!(code(&rest(&mut stream).await.1.unwrap_err()), "connector_refused");
     let finished = rig.finished(&call.id).await;
     assert_eq!((finished.end.as_str(), finished.charged), ("connector_refused", 0));
+    // What the caller can do something about, the caller is told.
+    let mut stream = caller.stream(rig.request()).await.unwrap().into_inner();
+    let call = connector.dispatched().await;
+    let refused = ServeDone { outcome: None, refused: "route_not_served".to_owned(), detail: String::new() };
+    connector.send(serve_up::Message::Done(refused)).await;
+    assert!(next(&mut stream).await.is_ok());
+    assert_eq!(code(&rest(&mut stream).await.1.unwrap_err()), "route_not_served");
+    let finished = rig.finished(&call.id).await;
+    assert_eq!((finished.end.as_str(), finished.charged), ("route_not_served", 0));
     let _open = rig.open(&mut connector).await;
 }
 
@@ -280,6 +289,28 @@ async fn an_answer_is_cut_at_what_the_call_holds() {
     let (data, end) = reader.await.unwrap();
     assert_eq!(code(&end.unwrap_err()), "output_cut");
     assert!((64..200).contains(&data.len()), "{}", data.len());
+}
+
+#[tokio::test]
+async fn pings_and_blocks_of_a_message_are_no_tokens() {
+    let rig = Rig::new().await;
+    let mut connector = rig.slot().await;
+    let body = chat(true);
+    let request = rig.world.call(&rig.access, "messages", &body);
+    let mut caller = rig.caller.clone();
+    let asked = tokio::spawn(async move { caller.stream(request).await });
+    let mut call = connector.take().await;
+    connector.head(true).await;
+    let mut stream = asked.await.unwrap().unwrap().into_inner();
+    assert!(next(&mut stream).await.is_ok());
+    let reader = tokio::spawn(async move { rest(&mut stream).await });
+    // More than the call's 64 tokens, and than other routes let be beside.
+    for _ in 0..200 {
+        connector.event(&mut call, r#"{"type":"ping"}"#).await;
+    }
+    connector.done(&rig.world, &call, "completed").await;
+    let (data, end) = reader.await.unwrap();
+    assert_eq!((data.len(), end.unwrap().status), (200, 200));
 }
 
 /// Lets the connector sign when it is cut, and reads the caller's stream to its end.

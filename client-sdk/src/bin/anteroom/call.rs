@@ -51,6 +51,8 @@ pub(crate) enum RouteName {
     Embeddings,
     /// The responses route
     Responses,
+    /// The messages route
+    Messages,
 }
 
 impl RouteName {
@@ -60,6 +62,7 @@ impl RouteName {
             Self::Completions => Route::Completions,
             Self::Embeddings => Route::Embeddings,
             Self::Responses => Route::Responses,
+            Self::Messages => Route::Messages,
         }
     }
 }

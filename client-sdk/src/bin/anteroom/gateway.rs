@@ -1,4 +1,4 @@
-//! `anteroom gateway`: a local endpoint for tools that speak the OpenAI dialect.
+//! `anteroom gateway`: a local endpoint for tools that speak the OpenAI dialect or the Anthropic one.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -33,11 +33,11 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom gateway --unix gateway.sock                # a socket for its owner alone
   anteroom gateway --grant GRANT --run cyber-1 --marking CUI//NOFORN
 
-It prints the two lines that tools take: OPENAI_BASE_URL and OPENAI_API_KEY, which is read from a file in this folder. Renewed run
-credentials and new grants are noticed while it runs. Standard error names every call and what the tool calls it (`x-irid` or
+It prints the lines that tools take: OPENAI_BASE_URL and OPENAI_API_KEY, or ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY; the key is read
+from a file in this folder. Renewed run credentials and new grants are noticed while it runs. Standard error names every call and what the tool calls it (`x-irid` or
 `x-request-id`); nothing of what is asked or answered is written anywhere.";
 
-/// Serves tools that speak the OpenAI dialect.
+/// Serves tools that speak the OpenAI dialect or the Anthropic one.
 #[derive(Args)]
 pub(crate) struct Gate {
     /// A loopback address; port 0 takes any that is free
@@ -133,9 +133,13 @@ pub(crate) async fn run(ctx: &Ctx, args: Gate) -> Result<(), Fail> {
 
 fn started(gateway: &Gateway, listener: &Listener, unix: Option<PathBuf>) -> Started {
     let (base_url, token_file) = (listener.base_url(), gateway.token_path().to_owned());
+    // The Anthropic dialect's libraries bring the `/v1` along.
+    let (root, token) = (base_url.trim_end_matches("/v1"), quoted(&token_file.display().to_string()));
     let env = vec![
         format!("export OPENAI_BASE_URL={base_url}"),
-        format!("export OPENAI_API_KEY=\"$(cat {})\"", quoted(&token_file.display().to_string())),
+        format!("export OPENAI_API_KEY=\"$(cat {token})\""),
+        format!("export ANTHROPIC_BASE_URL={root}"),
+        format!("export ANTHROPIC_API_KEY=\"$(cat {token})\""),
     ];
     let models = gateway.models().into_iter().map(model).collect();
     Started { base_url, unix, token_file, models, absent: gateway.absent(), env }

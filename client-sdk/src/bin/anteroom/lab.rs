@@ -25,6 +25,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom lab seal --upstream https://model.example/v1 --credential-file key.txt --sealing-key /run/keys/direct.seal --out direct.sealed
   anteroom lab serve --line reading-room --manifest manifest.json --upstream https://model.example/v1 --direct \\
       --sealed-credential direct.sealed --sealing-key /run/keys/direct.seal    # the operator's, in the lab's name
+  anteroom lab serve --line reading-room --manifest manifest.json --upstream https://api.anthropic.com --upstream-api anthropic \\
+      --api-key-file key
   anteroom lab stop --reason 'something is wrong'      # cuts calls under way within a second, without the broker
   anteroom lab status
   anteroom lab resume

@@ -9,7 +9,7 @@ use anteroom_proto::{
 use anteroom_sdk::{
     connector::{
         Clock, Config, Connector, Pinned, Served, Slots, Status,
-        upstream::{ApiKey, Upstream, UpstreamLimits},
+        upstream::{ANTHROPIC_VERSION, Api, ApiKey, Upstream, UpstreamLimits},
     },
     error::Error,
     fingerprint::{FingerprintStore, Keeper, Limits, store::DAYS},
@@ -45,6 +45,12 @@ pub(crate) struct Serve {
     /// The model server, for example http://127.0.0.1:8000/v1
     #[arg(long, value_name = "URL")]
     upstream: String,
+    /// Which routes it answers: those of the OpenAI dialect, /v1/messages of the Anthropic one, or both. Calls of others are refused
+    #[arg(long, value_name = "both|openai|anthropic", default_value_t = Api::default())]
+    upstream_api: Api,
+    /// The `anthropic-version` that /v1/messages is asked for
+    #[arg(long, value_name = "VERSION", default_value = ANTHROPIC_VERSION)]
+    anthropic_version: String,
     /// A file that holds the model server's API key
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
@@ -181,7 +187,8 @@ fn config(ctx: &Ctx, home: &Home, args: &Serve) -> Result<(Config, Option<antero
         Some(file) => Some(ApiKey::new(ctx.read_text(file)?.trim()).map_err(|error| Fail::Local(error.to_string()))?),
         None => None,
     };
-    let upstream = Upstream::new(&args.upstream, key, UpstreamLimits::default());
+    let upstream = Upstream::new(&args.upstream, key, UpstreamLimits::default())
+        .and_then(|upstream| upstream.speaking(args.upstream_api, &args.anthropic_version));
     let upstream = upstream.map_err(|error| Fail::Usage(error.to_string()))?;
     let mut agencies: BTreeMap<_, _> = home.pins()?.orgs;
     agencies.remove(&lab);

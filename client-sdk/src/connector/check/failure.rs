@@ -25,6 +25,8 @@ pub enum Code {
     ClockApart,
     /// Another line, build or variant is asked for than is served here.
     BuildMismatch,
+    /// The model server does not answer the call's route.
+    RouteNotServed,
     /// The lab stopped serving here.
     LocallyStopped,
 }
@@ -42,6 +44,7 @@ impl Code {
             Self::WindowOver => "window_over",
             Self::ClockApart => "clock_apart",
             Self::BuildMismatch => "build_mismatch",
+            Self::RouteNotServed => "route_not_served",
             Self::LocallyStopped => "locally_stopped",
         }
     }
@@ -89,6 +92,9 @@ pub enum CheckFailure {
     /// The claim's route is none, or the terms do not grant it.
     #[error("route `{0}` is not granted")]
     Route(String),
+    /// The model server speaks another dialect.
+    #[error("the model server does not answer `{0}`; `--upstream-api` says which routes it answers")]
+    NotServed(&'static str),
     /// The caller saw another log.
     #[error("the caller signed another root of the log at {0} entries")]
     CallerForked(u64),
@@ -137,6 +143,7 @@ impl CheckFailure {
             }
             Self::Build(_) => Code::BuildMismatch,
             Self::Claim(_) | Self::ClaimMismatch(_) | Self::Route(_) | Self::CallerForked(_) => Code::ClaimInvalid,
+            Self::NotServed(_) => Code::RouteNotServed,
             Self::Body => Code::BodyMismatch,
             Self::Seen | Self::Age => Code::CallSeen,
             Self::NotBegun(_) | Self::Over(_) | Self::Deadline(_) | Self::Stretched { .. } => Code::WindowOver,

@@ -18,6 +18,8 @@ pub(super) struct Choice {
     pub(super) echoed: Vec<String>,
     pub(super) tokens: Vec<String>,
     pub(super) finish: &'static str,
+    /// The text that it was to stop at, and did.
+    pub(super) stopped: Option<String>,
 }
 
 /// A whole answer.
@@ -38,8 +40,8 @@ pub(super) fn choices(asked: &Asked) -> Vec<Choice> {
             let echoed = if asked.echo { spaced(prompt, true) } else { Vec::new() };
             let mut tokens = spaced(&prose.words, echoed.is_empty());
             let stopped = stop(&mut tokens, &asked.stop);
-            let finish = if prose.complete || stopped { "stop" } else { "length" };
-            choices.push(Choice { index: choices.len(), echoed, tokens, finish });
+            let finish = if prose.complete || stopped.is_some() { "stop" } else { "length" };
+            choices.push(Choice { index: choices.len(), echoed, tokens, finish, stopped });
         }
     }
     choices
@@ -157,16 +159,15 @@ fn spaced<S: AsRef<str>>(words: &[S], at_start: bool) -> Vec<String> {
 }
 
 /// Cuts the tokens in front of the first stop text; says whether there was one.
-fn stop(tokens: &mut Vec<String>, stops: &[String]) -> bool {
+fn stop(tokens: &mut Vec<String>, stops: &[String]) -> Option<String> {
     let text = tokens.concat();
-    let Some(mut left) = stops.iter().filter_map(|stop| text.find(stop.as_str())).min() else {
-        return false;
-    };
+    let places = stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop)));
+    let (mut left, stop) = places.min_by_key(|(place, _)| *place)?;
     for token in tokens.iter_mut() {
         let kept = left.min(token.len());
         token.truncate(kept);
         left -= kept;
     }
     tokens.retain(|token| !token.is_empty());
-    true
+    Some(stop.clone())
 }

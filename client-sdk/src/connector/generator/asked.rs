@@ -21,6 +21,7 @@ const MODEL_BYTES_MAX: usize = 256;
 /// Which dialect the answer is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// A conversation; the messages route writes its answer down in its own way.
     Chat,
     Completion,
 }
@@ -69,6 +70,27 @@ impl Asked {
             None => number(body, "max_tokens", 1, u64::MAX)?,
         };
         Self::new(Kind::Chat, body, vec![words], longest, logprobs)
+    }
+
+    /// Reads a body of `/v1/messages`.
+    pub(super) fn messages(body: &Value) -> Result<Self, Bad> {
+        let Some(longest) = number(body, "max_tokens", 1, u64::MAX)? else {
+            return Err(Bad::field("max_tokens", "is missing"));
+        };
+        let mut plain = body.as_object().cloned().unwrap_or_default();
+        // What these mean to chat, they do not mean here.
+        for chats in ["logprobs", "top_logprobs", "max_completion_tokens", "n", "seed", "stream_options", "stop"] {
+            plain.remove(chats);
+        }
+        if let Some(stops) = plain.remove("stop_sequences") {
+            plain.insert("stop".to_owned(), stops);
+        }
+        let mut asked = Self::chat(&Value::Object(plain))?;
+        asked.words_max = Some(longest.min(WORDS_MAX));
+        if let (Some(system), Some(prompt)) = (body.get("system"), asked.prompts.first_mut()) {
+            prompt.splice(0..0, message_words(&json!({"content": system})));
+        }
+        Ok(asked)
     }
 
     /// Reads a body of `/v1/completions`.
@@ -146,14 +168,22 @@ impl Bad {
         Self::new(StatusCode::BAD_REQUEST, Some(field), message)
     }
 
-    /// The body in the shape clients expect.
-    pub(super) fn body(&self) -> Value {
-        let message = match self.field {
+    fn text(&self) -> String {
+        match self.field {
             Some(field) => format!("`{field}` {}", self.message),
             None => self.message.to_owned(),
-        };
+        }
+    }
+
+    /// The body in the shape that clients of the messages route expect.
+    pub(super) fn message(&self) -> Value {
+        json!({"type": "error", "error": {"type": "invalid_request_error", "message": self.text()}})
+    }
+
+    /// The body in the shape clients expect.
+    pub(super) fn body(&self) -> Value {
         json!({"error": {
-            "message": message,
+            "message": self.text(),
             "type": "invalid_request_error",
             "param": self.field,
             "code": null,

@@ -21,8 +21,7 @@ use super::asked::{Asked, Kind};
 use super::{Counts, Desk, Pace, Reply};
 
 /// Begins to stream an answer.
-pub(super) fn reply(asked: Asked, desk: &Desk) -> Reply {
-    let script = Script::new(&asked);
+pub(super) fn reply(script: Script, desk: &Desk) -> Reply {
     let open = Open::new(desk.counts.clone());
     let events = unfold((script, open, desk.pace), |(mut script, mut open, pace)| async move {
         let (event, pause) = script.next()?;
@@ -73,10 +72,16 @@ impl Drop for Open {
 }
 
 /// The events of an answer in the order they are sent. A pause belongs in front of those marked.
-struct Script(VecDeque<(Bytes, bool)>);
+pub(super) struct Script(VecDeque<(Bytes, bool)>);
 
 impl Script {
-    fn new(asked: &Asked) -> Self {
+    /// These events.
+    pub(super) const fn of(events: VecDeque<(Bytes, bool)>) -> Self {
+        Self(events)
+    }
+
+    /// Those of chat and completions.
+    pub(super) fn new(asked: &Asked) -> Self {
         let choices = answers::choices(asked);
         let head = match asked.kind {
             Kind::Chat => asked.head("chat.completion.chunk"),

@@ -185,6 +185,57 @@ async fn streamed_completion_says_what_the_unary_one_says() {
     assert_eq!(text, *at(&whole, "/choices/0/text"));
 }
 
+const MESSAGE: &str = "/v1/messages";
+
+fn message(more: Value) -> Value {
+    merge(json!({"model": "m1", "max_tokens": 6, "messages": [{"role": "user", "content": "Once upon a time"}]}), more)
+}
+
+#[tokio::test]
+async fn messages_say_the_same_whole_and_in_events() {
+    let server = Generator::start(Pace::AT_ONCE).await.unwrap();
+    let (status, whole) = ask(&server, MESSAGE, &message(json!({"system": "be brief"}))).await;
+    assert_eq!((status.as_u16(), at(&whole, "/type"), at(&whole, "/model")), (200, &json!("message"), &json!("m1")));
+    assert_eq!(at(&whole, "/usage"), &json!({"input_tokens": 6, "output_tokens": 6}));
+    assert_eq!((at(&whole, "/stop_reason"), at(&whole, "/stop_sequence")), (&json!("max_tokens"), &Value::Null));
+    let text = at(&whole, "/content/0/text").as_str().unwrap();
+
+    let upstream = Upstream::new(server.base_url(), None, UpstreamLimits::default()).unwrap();
+    let parts = json!({"system": [{"type": "text", "text": "be brief"}], "stream": true});
+    let body = Bytes::from(message(parts).to_string());
+    let Answer::Events(mut events) = soon(upstream.call(MESSAGE, body, true)).await.unwrap() else {
+        panic!("a stream was asked for");
+    };
+    let (mut kinds, mut told, mut output) = (Vec::new(), String::new(), Value::Null);
+    while let Some(event) = soon(events.next()).await {
+        let event = event.unwrap();
+        let data: Value = serde_json::from_slice(&event.data).unwrap();
+        assert_eq!(at(&data, "/type"), &json!(event.name));
+        told.push_str(at(&data, "/delta/text").as_str().unwrap_or_default());
+        if let Some(count) = data.pointer("/usage/output_tokens") {
+            output = count.clone();
+        }
+        kinds.push(event.name.unwrap());
+    }
+    assert_eq!((told.as_str(), output), (text, json!(6)));
+    assert_eq!(kinds[..3], ["message_start", "content_block_start", "ping"]);
+    assert_eq!(kinds[9..], ["content_block_stop", "message_delta", "message_stop"]);
+
+    let word = text.split(' ').nth(2).unwrap();
+    let (_, stopped) = ask(&server, MESSAGE, &message(json!({"system": "be brief", "stop_sequences": [word]}))).await;
+    assert_eq!((at(&stopped, "/stop_reason"), at(&stopped, "/stop_sequence")), (&json!("stop_sequence"), &json!(word)));
+    for (bad, field) in [
+        (message(json!({"max_tokens": null})), "max_tokens"),
+        (message(json!({"messages": []})), "messages"),
+        (json!([]), "max_tokens"),
+    ] {
+        let (status, answer) = ask(&server, MESSAGE, &bad).await;
+        assert_eq!((status.as_u16(), at(&answer, "/type")), (400, &json!("error")));
+        assert_eq!(at(&answer, "/error/type"), "invalid_request_error");
+        assert!(at(&answer, "/error/message").as_str().unwrap().contains(field), "{answer}");
+    }
+}
+
 #[tokio::test]
 async fn embeddings_are_stable_of_length_one_and_the_same_in_base64() {
     let server = Generator::start(Pace::AT_ONCE).await.unwrap();

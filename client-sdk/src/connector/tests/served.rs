@@ -13,7 +13,7 @@ use super::{
     super::{
         Config, Connector, Slots,
         generator::{Counts, Generator, Pace, Running},
-        upstream::{Upstream, UpstreamLimits},
+        upstream::{ANTHROPIC_VERSION, Api, Upstream, UpstreamLimits},
     },
     broker::{Broker, FakeSlot, soon},
     world::{BODY_KEY, GRANT, LAB_CONNECTOR, OPERATOR, World, key},
@@ -76,6 +76,11 @@ fn connector(broker: &Broker, model: &Running, dir: &Path, slots: Slots) -> Conn
 }
 
 fn keeping(broker: &Broker, model: &Running, dir: &Path, slots: Slots, kept: Option<Keeper>) -> Connector {
+    let upstream = Upstream::new(model.base_url(), None, UpstreamLimits::default()).unwrap();
+    beside(broker, upstream, dir, slots, kept)
+}
+
+fn beside(broker: &Broker, upstream: Upstream, dir: &Path, slots: Slots, kept: Option<Keeper>) -> Connector {
     let world = broker.world.lock().unwrap();
     let config = Config {
         channel: broker.channel(),
@@ -83,7 +88,7 @@ fn keeping(broker: &Broker, model: &Running, dir: &Path, slots: Slots, kept: Opt
         signer: SharedSigner::new(key(LAB_CONNECTOR)),
         served: world.served(),
         pinned: world.pinned(),
-        upstream: Upstream::new(model.base_url(), None, UpstreamLimits::default()).unwrap(),
+        upstream,
         slots,
         clock: world.clock(),
         dir: dir.to_owned(),
@@ -342,6 +347,23 @@ async fn a_grant_stopped_here_is_refused_and_its_calls_are_cut() {
     stage.connector.resume_grant(&GRANT).unwrap();
     slot.dispatch(stage.broker.dispatch(WHOLE)).await;
     slot.claimed().await;
+}
+
+#[tokio::test]
+async fn a_route_that_the_model_server_does_not_answer_is_refused_before_it_is_asked() {
+    let mut broker = Broker::start(World::new()).await;
+    let model = Generator::start(Pace::AT_ONCE).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let upstream = Upstream::new(model.base_url(), None, UpstreamLimits::default()).unwrap();
+    let upstream = upstream.speaking(Api::Anthropic, ANTHROPIC_VERSION).unwrap();
+    let connector = beside(&broker, upstream, dir.path(), ONE, None);
+    let mut slot = broker.open().await;
+    slot.dispatch(broker.dispatch(WHOLE)).await;
+    let (events, done) = slot.rest().await;
+    assert_eq!((events.len(), done.refused.as_str(), done.outcome), (0, "route_not_served", None));
+    assert!(done.detail.contains("/v1/chat/completions"), "{}", done.detail);
+    let status = connector.status();
+    assert_eq!((status.borrow().refused, status.borrow().calls, model.counts().requests), (1, 0, 0));
 }
 
 #[tokio::test]

@@ -16,10 +16,11 @@ use http::{Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::api::{Ending, Says};
 use super::{ERROR_BODY_BYTES_MAX, UpstreamError, UpstreamLimits};
 use crate::connector::sse::{SseEvent, SseSplitter};
 
-/// How long the end of a body may take behind `[DONE]` before the connection is given up.
+/// How long the end of a body may take behind a stream's last event before the connection is given up.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
 
 /// What a model server answered.
@@ -42,6 +43,7 @@ impl Answer {
     pub(super) async fn read(
         response: Response<Incoming>,
         stream: bool,
+        ending: Ending,
         deadline: Instant,
         limits: UpstreamLimits,
     ) -> Result<Self, UpstreamError> {
@@ -55,21 +57,22 @@ impl Answer {
             return Ok(Self::Whole { status: head.status, body });
         }
         if stream && is_event_stream(&head.headers) {
-            return Ok(Self::Events(Events::new(body, limits.event_bytes_max)));
+            return Ok(Self::Events(Events::new(body, ending, limits.event_bytes_max)));
         }
         Ok(Self::Whole { status: head.status, body: body.whole().await? })
     }
 }
 
-/// The events of one answer. It ends behind `[DONE]`, which is its last event, or where the server
-/// ends the body; behind an error there is nothing. Dropping it closes the connection.
+/// The events of one answer. It ends behind the event that says so (`[DONE]`, `message_stop`), or, in the OpenAI dialect, where
+/// the server ends the body; behind an error there is nothing. Dropping it closes the connection.
 pub struct Events {
     /// `None` once the stream is over.
     body: Option<Box<Timed>>,
     splitter: SseSplitter,
     chunk: Bytes,
-    /// `[DONE]` has been given out.
-    done: bool,
+    ending: Ending,
+    /// What the newest event that says something about it said.
+    said: Says,
 }
 
 impl fmt::Debug for Events {
@@ -80,12 +83,13 @@ impl fmt::Debug for Events {
 }
 
 impl Events {
-    fn new(body: Timed, event_bytes_max: usize) -> Self {
+    fn new(body: Timed, ending: Ending, event_bytes_max: usize) -> Self {
         Self {
             body: Some(Box::new(body)),
             splitter: SseSplitter::new(event_bytes_max),
             chunk: Bytes::new(),
-            done: false,
+            ending,
+            said: Says::More,
         }
     }
 
@@ -96,7 +100,7 @@ impl Events {
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<SseEvent, UpstreamError>>> {
         while let Some(body) = &mut self.body {
-            if self.done {
+            if self.said == Says::Whole {
                 // Waiting for the end of the body lets the connection go back to the pool. What a server
                 // may send behind its own end mark is nobody's answer.
                 let _ = ready!(body.poll_chunk(cx));
@@ -105,9 +109,13 @@ impl Events {
             }
             match self.splitter.next_event(&mut self.chunk) {
                 Ok(Some(event)) => {
-                    if event.is_done() {
-                        self.done = true;
-                        body.hurry();
+                    match self.ending.read(&event) {
+                        Says::More => {}
+                        Says::Failed => self.said = Says::Failed,
+                        Says::Whole => {
+                            self.said = Says::Whole;
+                            body.hurry();
+                        }
                     }
                     return Poll::Ready(Some(Ok(event)));
                 }
@@ -120,7 +128,12 @@ impl Events {
                 None => {
                     self.body = None;
                     let splitter = std::mem::take(&mut self.splitter);
-                    return Poll::Ready(splitter.finish().map_err(UpstreamError::from).transpose());
+                    let last = splitter.finish().map_err(UpstreamError::from);
+                    let unfinished = self.ending == Ending::MessageStop && self.said == Says::More;
+                    return Poll::Ready(match last {
+                        Ok(None) if unfinished => Some(Err(UpstreamError::Unfinished)),
+                        last => last.transpose(),
+                    });
                 }
             }
         }

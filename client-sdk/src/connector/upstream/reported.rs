@@ -17,7 +17,8 @@ pub const NAME_BYTES_MAX: usize = 256;
 /// Tokens a server says it used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Tokens read: `prompt_tokens`, or `input_tokens` in the newer dialects.
+    /// Tokens read: `prompt_tokens`, or `input_tokens` in the newer dialects, with those that the messages route counts apart
+    /// because a cache holds them.
     pub input: Option<u64>,
     /// Tokens written: `completion_tokens` or `output_tokens`, or else what `total_tokens` leaves.
     pub output: Option<u64>,
@@ -32,6 +33,8 @@ pub struct Reported {
     pub model: Option<String>,
     /// `system_fingerprint` as first reported: what the server says about its build.
     pub system_fingerprint: Option<String>,
+    /// Tokens read, those of a cache left out, and tokens written to and read from a cache: a stream's events need not repeat all.
+    input: [Option<u64>; 3],
 }
 
 /// Only these fields are built; the rest of the answer is skipped without being kept.
@@ -68,9 +71,14 @@ impl Reported {
     }
 
     fn take(&mut self, usage: Option<&Value>, model: Option<&Value>, fingerprint: Option<&Value>) {
-        let usage = usage.map(read_usage).unwrap_or_default();
-        self.usage.input = usage.input.or(self.usage.input);
-        self.usage.output = usage.output.or(self.usage.output);
+        let (input, output) = usage.map(read_usage).unwrap_or_default();
+        for (known, new) in self.input.iter_mut().zip(input) {
+            *known = new.or(*known);
+        }
+        let [plain, written, read] = self.input;
+        let cached = written.unwrap_or(0).saturating_add(read.unwrap_or(0));
+        self.usage.input = plain.map(|plain| plain.saturating_add(cached).min(TOKENS_MAX));
+        self.usage.output = output.or(self.usage.output);
         if self.model.is_none() {
             self.model = name(model);
         }
@@ -80,14 +88,17 @@ impl Reported {
     }
 }
 
-fn read_usage(usage: &Value) -> Usage {
+/// Tokens read in their three parts, and tokens written.
+fn read_usage(usage: &Value) -> ([Option<u64>; 3], Option<u64>) {
     let count =
         |names: &[&str]| names.iter().find_map(|name| usage.get(name)?.as_u64().filter(|&count| count <= TOKENS_MAX));
     let input = count(&["prompt_tokens", "input_tokens"]);
     let output = count(&["completion_tokens", "output_tokens"]);
     let total = count(&["total_tokens"]);
     let rest = |part: Option<u64>| total?.checked_sub(part?);
-    Usage { input: input.or_else(|| rest(output)), output: output.or_else(|| rest(input)) }
+    let cached = [count(&["cache_creation_input_tokens"]), count(&["cache_read_input_tokens"])];
+    let [written, read] = cached;
+    ([input.or_else(|| rest(output)), written, read], output.or_else(|| rest(input)))
 }
 
 fn name(value: Option<&Value>) -> Option<String> {
@@ -115,6 +126,35 @@ mod tests {
         check(r#"{"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1}}}"#, Some(3), Some(1));
         check(r#"{"object":"list","usage":{"prompt_tokens":8,"total_tokens":8}}"#, Some(8), Some(0));
         check(r#"{"usage":{"completion_tokens":2,"total_tokens":8}}"#, Some(6), Some(2));
+    }
+
+    #[test]
+    fn tokens_of_a_cache_count_and_a_streams_last_count_stands() {
+        check(
+            r#"{"usage":{"input_tokens":3,"cache_creation_input_tokens":20,"cache_read_input_tokens":100,"output_tokens":4}}"#,
+            Some(123),
+            Some(4),
+        );
+        check(r#"{"usage":{"input_tokens":3,"cache_creation_input_tokens":null,"output_tokens":4}}"#, Some(3), Some(4));
+        check(r#"{"usage":{"cache_read_input_tokens":7,"output_tokens":4}}"#, None, Some(4));
+        let started = r#"{"type":"message_start","message":{"model":"m1","usage":{"input_tokens":3,"cache_read_input_tokens":50,"output_tokens":1}}}"#;
+        for (last, input) in [
+            (r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9}}"#, 53),
+            (r#"{"type":"message_delta","usage":{"input_tokens":4,"output_tokens":9}}"#, 54),
+            (
+                r#"{"type":"message_delta","usage":{"input_tokens":4,"cache_read_input_tokens":60,"output_tokens":9}}"#,
+                64,
+            ),
+        ] {
+            let mut reported = Reported::default();
+            for event in [started, r#"{"type":"ping"}"#, last, r#"{"type":"message_stop"}"#] {
+                reported.note(event.as_bytes());
+            }
+            assert_eq!(reported.usage, Usage { input: Some(input), output: Some(9) }, "{last}");
+            assert_eq!(reported.model.as_deref(), Some("m1"));
+        }
+        let most = format!(r#"{{"usage":{{"input_tokens":{TOKENS_MAX},"cache_read_input_tokens":{TOKENS_MAX}}}}}"#);
+        check(&most, Some(TOKENS_MAX), None);
     }
 
     #[test]

@@ -362,3 +362,69 @@ fn keys_a_header_cannot_carry_are_turned_down_without_being_shown() {
     }
     assert_eq!(format!("{:?}", ApiKey::new("sk-secret").unwrap()), "ApiKey(..)");
 }
+
+const MESSAGES: &str = "/v1/messages";
+
+#[tokio::test]
+async fn each_dialect_gets_key_and_version_where_it_looks_for_them() {
+    let bearer = Some("Bearer sk-secret");
+    for (api, route, authorization, key, version) in [
+        (Api::Both, CHAT, bearer, None, None),
+        (Api::Both, MESSAGES, bearer, Some("sk-secret"), Some("2023-06-01")),
+        (Api::OpenAi, CHAT, bearer, None, None),
+        (Api::Anthropic, MESSAGES, None, Some("sk-secret"), Some("2023-06-01")),
+        (Api::Anthropic, "/v1/models", None, Some("sk-secret"), Some("2023-06-01")),
+    ] {
+        let server = scripted(reply("200 OK", "application/json", "{}"), false).await;
+        let key_of_the_lab = Some(ApiKey::new("sk-secret").unwrap());
+        let upstream = Upstream::new(&server.base_url, key_of_the_lab, UpstreamLimits::default()).unwrap();
+        let upstream = upstream.speaking(api, ANTHROPIC_VERSION).unwrap();
+        let (status, _) = whole(soon(upstream.call(route, Bytes::from_static(b"{}"), false)).await.unwrap());
+        assert_eq!(status, StatusCode::OK);
+        let request = String::from_utf8(server.request.await.unwrap()).unwrap();
+        let header = |name: &str| {
+            let line = request.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            line.map(str::to_owned)
+        };
+        let sent = (header("authorization"), header("x-api-key"), header("anthropic-version"));
+        let expected = (authorization, key, version);
+        assert_eq!((sent.0.as_deref(), sent.1.as_deref(), sent.2.as_deref()), expected, "{api} {route}");
+    }
+    let routes =
+        |api: Api| [CHAT, MESSAGES].map(|route| upstream("http://h").speaking(api, "1").unwrap().answers(route));
+    assert_eq!(Api::ALL.map(routes), [[true, true], [true, false], [false, true]]);
+    for api in Api::ALL {
+        assert_eq!(api.as_str().parse(), Ok(api));
+    }
+    assert!("Anthropic".parse::<Api>().is_err());
+    for version in ["", "2023 06", "line\nbreak", "ü", &"x".repeat(65)] {
+        let odd = upstream("http://h").speaking(Api::Both, version);
+        assert!(matches!(odd, Err(UpstreamError::Version)), "{version}");
+    }
+}
+
+/// Events of the messages route, framed as servers do.
+fn messages(kinds: &[&str]) -> String {
+    let framed = kinds.iter().map(|kind| format!("event: {kind}\ndata: {{\"type\":\"{kind}\"}}\n\n"));
+    stream_of(&framed.collect::<String>())
+}
+
+#[tokio::test]
+async fn a_stream_of_messages_is_whole_with_its_last_event_and_not_before() {
+    for (kinds, behind, hang_up, events_seen, whole) in [
+        (&["message_start", "ping", "message_stop"][..], "data: [DONE]\n\n", false, 3, true),
+        (&["message_start", "message_stop"], "event: message_start\ndata: {}\n\n", true, 2, true),
+        (&["message_start", "content_block_delta", "message_delta"], "", true, 3, false),
+        (&[], "", true, 0, false),
+        (&["message_start"], "data: [DONE]\n\n", true, 2, false),
+        // A failure that the server tells is an end of its own.
+        (&["message_start", "error"], "", true, 2, true),
+    ] {
+        let server = scripted(messages(kinds) + behind, hang_up).await;
+        let upstream = if hang_up { upstream(&server.base_url) } else { hasty(&server.base_url) };
+        let answer = soon(upstream.call(MESSAGES, Bytes::from_static(b"{}"), true)).await.unwrap();
+        let (seen, error) = collect(events(answer)).await;
+        assert_eq!((seen.len(), error.is_none()), (events_seen, whole), "{kinds:?} {error:?}");
+        assert!(whole || matches!(error, Some(UpstreamError::Unfinished)), "{error:?}");
+    }
+}

@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
 
 use super::*;
-use crate::error::VerificationError;
+use crate::{error::VerificationError, gateway::dialect::Dialect};
 
 fn refused(code: &str, text: &str) -> Refused {
     Refused {
@@ -47,6 +47,7 @@ fn calls_get_the_replies_that_are_promised() {
         "call_repeated",
         "claim_clock",
         "connector_refused",
+        "route_not_served",
         "connector_lost",
         "upstream_failed",
         "content_stopped",
@@ -94,6 +95,7 @@ grant_not_started: 403 grant_not_started never
 call_repeated: 409 call_repeated never
 claim_clock: 400 claim_clock never
 connector_refused: 403 connector_refused never
+route_not_served: 403 route_not_served never
 connector_lost: 502 connector_lost never
 upstream_failed: 502 upstream_failed -
 content_stopped: 422 content_stopped never
@@ -113,9 +115,11 @@ fn nothing_reads_as_a_models_own_refusal_and_every_wait_is_bounded() {
             ..refused(refusal.code(), &text)
         });
         for problem in [&plain, &said] {
-            let told = problem.error().to_string().to_lowercase();
-            for word in READ_AS_A_MODELS {
-                assert!(!told.contains(word), "{}: {told}", refusal.code());
+            for dialect in [Dialect::OpenAi, Dialect::Anthropic] {
+                let told = dialect.body(problem).to_string().to_lowercase();
+                for word in READ_AS_A_MODELS {
+                    assert!(!told.contains(word), "{}: {told}", refusal.code());
+                }
             }
             assert!(!problem.message().is_empty());
             assert!(problem.retry_after().is_none_or(|seconds| (1..=60).contains(&seconds)));

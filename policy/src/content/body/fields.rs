@@ -21,10 +21,16 @@ pub(super) enum Meaning {
     Prompt,
     /// Conversation of the responses route.
     Items,
+    /// Conversation of the messages route.
+    Turns,
+    /// System prompt of the messages route.
+    System,
     /// Streamed answers.
     Stream,
     /// Tools.
     Tools,
+    /// Tools of the messages route, where a tool without a kind is a function.
+    BlockTools,
     /// Tools in their older spelling.
     Functions,
     /// A tool that reaches the internet.
@@ -49,6 +55,10 @@ pub(super) enum Meaning {
     Reasoning,
     /// Whether to show reasoning.
     IncludeReasoning,
+    /// Whether to think on the messages route, and whether to show it.
+    Thinking,
+    /// Effort, and form of the answer on the messages route.
+    OutputConfig,
     /// Additions to an answer on the responses route.
     Include,
 }
@@ -59,6 +69,7 @@ pub(super) enum Shape {
     Bool,
     Number,
     Text,
+    List,
     Object,
     TextOrList,
     TextOrObject,
@@ -68,7 +79,7 @@ pub(super) enum Shape {
 pub(super) fn meaning(route: Route, field: &str) -> Option<Meaning> {
     let common = match field {
         "model" => Some(Meaning::Model),
-        "user" | "safety_identifier" => Some(Meaning::Plain(Shape::Text)),
+        "user" | "safety_identifier" if route != Route::Messages => Some(Meaning::Plain(Shape::Text)),
         _ => None,
     };
     common.or_else(|| match route {
@@ -76,6 +87,7 @@ pub(super) fn meaning(route: Route, field: &str) -> Option<Meaning> {
         Route::Completions => completions(field).or_else(|| sampled(field)),
         Route::Embeddings => embeddings(field),
         Route::Responses => responses(field),
+        Route::Messages => messages(field),
     })
 }
 
@@ -156,6 +168,26 @@ fn responses(field: &str) -> Option<Meaning> {
         "text" => Meaning::TextFormat,
         "reasoning" => Meaning::Reasoning,
         "include" => Meaning::Include,
+        _ => return None,
+    })
+}
+
+/// What a server keeps from one call to the next (`container`, `diagnostics`), where it computes (`inference_geo`), on whose
+/// account (`workspace_id`, `user_profile_id`), and whatever needs a beta: those are not here, so that a grant has to name them.
+fn messages(field: &str) -> Option<Meaning> {
+    Some(match field {
+        "messages" => Meaning::Turns,
+        "system" => Meaning::System,
+        "max_tokens" => Meaning::MaxTokens,
+        "stream" => Meaning::Stream,
+        "tools" => Meaning::BlockTools,
+        "thinking" => Meaning::Thinking,
+        "output_config" => Meaning::OutputConfig,
+        "output_format" => Meaning::ResponseFormat,
+        "temperature" | "top_p" | "top_k" => Meaning::Plain(Shape::Number),
+        "stop_sequences" => Meaning::Plain(Shape::List),
+        "metadata" | "tool_choice" | "cache_control" => Meaning::Plain(Shape::Object),
+        "service_tier" | "speed" => Meaning::Plain(Shape::Text),
         _ => return None,
     })
 }

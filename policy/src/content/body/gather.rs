@@ -38,14 +38,14 @@ pub(super) fn strings<'a>(texts: &mut Vec<Text<'a>>, channel: Channel, value: Js
     }
 }
 
-fn push<'a>(texts: &mut Vec<Text<'a>>, channel: Channel, continues: bool, text: Cow<'a, str>) {
+pub(super) fn push<'a>(texts: &mut Vec<Text<'a>>, channel: Channel, continues: bool, text: Cow<'a, str>) {
     if !text.is_empty() {
         texts.push(Text { channel, continues, text });
     }
 }
 
 /// Names such as `role` are in every message and shorter than any pattern that stops a call.
-fn push_name<'a>(texts: &mut Vec<Text<'a>>, name: Cow<'a, str>) {
+pub(super) fn push_name<'a>(texts: &mut Vec<Text<'a>>, name: Cow<'a, str>) {
     if name.len() > 4 {
         push(texts, Channel::Other, false, name);
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    Body, BodyError, Channel, MAX_TOKENS_MAX, Route, TOOLS_MAX,
+    Body, BodyError, Channel, MAX_TOKENS_MAX, Route, TOOLS_MAX, blocks,
     fields::{self, Meaning, Shape},
     gather,
 };
@@ -115,12 +115,18 @@ impl<'a> Reader<'a, '_> {
                 self.prompt = true;
                 return gather::items(&mut self.body, self.named_fields, value);
             }
+            Meaning::Turns => {
+                self.prompt = true;
+                return blocks::turns(&mut self.body, self.named_fields, value);
+            }
+            Meaning::System => return blocks::system(&mut self.body, self.named_fields, value),
             Meaning::Prompt => {
                 self.prompt = true;
                 return gather::prompt(&mut self.body, name, value);
             }
             Meaning::Stream => self.body.stream = flag(name, &value)?,
             Meaning::Tools => self.tools(name, &value)?,
+            Meaning::BlockTools => self.block_tools(name, &value)?,
             Meaning::Functions => {
                 let Json::List(list) = &value else { return Err(wrong(name)) };
                 if !list.is_empty() {
@@ -182,6 +188,8 @@ impl<'a> Reader<'a, '_> {
             }
             Meaning::Reasoning => self.reasoning(name, &value)?,
             Meaning::IncludeReasoning => self.body.reasoning |= flag(name, &value)?,
+            Meaning::Thinking => self.thinking(name, &value)?,
+            Meaning::OutputConfig => self.output_config(name, &value)?,
             Meaning::Include => self.include(name, &value)?,
         }
         gather::strings(&mut self.body.texts, Channel::Other, value);
@@ -206,12 +214,39 @@ impl<'a> Reader<'a, '_> {
         }
         for tool in list {
             let kind = tool.member("type").and_then(Json::as_text).ok_or_else(|| wrong(name))?;
-            let plain = kind.bytes().all(|b| b.is_ascii_graphic());
-            if kind.is_empty() || kind.len() > FIELD_CHARS_MAX || !plain {
+            self.plain_kind(name, kind)?;
+        }
+        Ok(())
+    }
+
+    /// A tool of the messages route: `custom`, which is also meant where no kind is given, is what other routes call a function;
+    /// the others go by their name without the date behind it, so that terms name them once.
+    fn block_tools(&mut self, name: &str, value: &Json<'a>) -> Result<(), BodyError> {
+        let Json::List(list) = value else { return Err(wrong(name)) };
+        if list.len() > TOOLS_MAX {
+            return Err(BodyError::NumberOutOfRange(shown(name)));
+        }
+        for tool in list {
+            if !fits(Shape::Object, tool) {
                 return Err(wrong(name));
             }
-            self.tool_kind(kind);
+            match tool.member("type") {
+                None | Some(Json::Null) => self.tool_kind("function"),
+                Some(Json::Text(kind)) if kind == "custom" => self.tool_kind("function"),
+                Some(Json::Text(kind)) => self.plain_kind(name, undated(kind))?,
+                Some(Json::Bool(_) | Json::Number(_) | Json::List(_) | Json::Object(_)) => return Err(wrong(name)),
+            }
         }
+        Ok(())
+    }
+
+    /// A kind that can stand in facts.
+    fn plain_kind(&mut self, name: &str, kind: &str) -> Result<(), BodyError> {
+        let plain = kind.bytes().all(|b| b.is_ascii_graphic());
+        if kind.is_empty() || kind.len() > FIELD_CHARS_MAX || !plain {
+            return Err(wrong(name));
+        }
+        self.tool_kind(kind);
         Ok(())
     }
 
@@ -237,6 +272,27 @@ impl<'a> Reader<'a, '_> {
         Ok(())
     }
 
+    /// Thinking that is off, or left out of the answer, shows none; what a model shows by itself is its own affair.
+    fn thinking(&mut self, name: &str, value: &Json<'a>) -> Result<(), BodyError> {
+        let kind = value.member("type").and_then(Json::as_text).ok_or_else(|| wrong(name))?;
+        let omitted = value.member("display").and_then(Json::as_text).is_some_and(|display| display == "omitted");
+        self.body.reasoning |= kind != "disabled" && !omitted;
+        Ok(())
+    }
+
+    fn output_config(&mut self, name: &str, value: &Json<'a>) -> Result<(), BodyError> {
+        let Json::Object(members) = value else { return Err(wrong(name)) };
+        for (key, member) in members {
+            match (key.as_ref(), member) {
+                (_, Json::Null) | ("effort", Json::Text(_)) => {}
+                ("effort", _) => return Err(wrong(name)),
+                ("format", _) => self.format(name, member)?,
+                (other, _) => self.named(&format!("{name}.{other}"))?,
+            }
+        }
+        Ok(())
+    }
+
     fn include(&mut self, name: &str, value: &Json<'a>) -> Result<(), BodyError> {
         let Json::List(list) = value else { return Err(wrong(name)) };
         for entry in list {
@@ -257,10 +313,13 @@ impl<'a> Reader<'a, '_> {
         self.body.model = self.model.ok_or(BodyError::MissingField("model"))?;
         if !self.prompt {
             return Err(BodyError::MissingField(match self.body.route {
-                Route::Chat => "messages",
+                Route::Chat | Route::Messages => "messages",
                 Route::Completions => "prompt",
                 Route::Embeddings | Route::Responses => "input",
             }));
+        }
+        if self.body.route == Route::Messages && self.body.max_tokens.is_none() {
+            return Err(BodyError::MissingField("max_tokens"));
         }
         if self.bias && self.body.logprobs > 0 {
             return Err(BodyError::BiasWithLogprobs);
@@ -277,8 +336,16 @@ fn fits(shape: Shape, value: &Json<'_>) -> bool {
         Json::Bool(_) => shape == Shape::Bool,
         Json::Number(_) => shape == Shape::Number,
         Json::Text(_) => matches!(shape, Shape::Text | Shape::TextOrList | Shape::TextOrObject),
-        Json::List(_) => shape == Shape::TextOrList,
+        Json::List(_) => matches!(shape, Shape::List | Shape::TextOrList),
         Json::Object(_) => matches!(shape, Shape::Object | Shape::TextOrObject),
+    }
+}
+
+/// A tool's kind without the date that its version is known by: `web_search_20250305` is `web_search`.
+fn undated(kind: &str) -> &str {
+    match kind.rsplit_once('_') {
+        Some((family, date)) if date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit()) => family,
+        _ => kind,
     }
 }
 

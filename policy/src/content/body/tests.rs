@@ -152,6 +152,198 @@ fn the_responses_route_is_read_item_by_item() {
     }
 }
 
+fn message(extra: &Value) -> Vec<u8> {
+    let mut body = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    body.to_string().into_bytes()
+}
+
+fn message_with(extra: &Value, expected: &str, named: &[&str]) {
+    let bytes = message(extra);
+    let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
+    let found = match parse(Route::Messages, &bytes, &BOUNDS, &named) {
+        Ok(_) => "fine".to_owned(),
+        Err(BodyError::UnknownField(field)) => field,
+        Err(error) => error.code().to_owned(),
+    };
+    assert_eq!(found, expected, "{extra}");
+}
+
+#[test]
+fn messages_have_the_public_schema_of_their_route_and_no_field_more() {
+    message_with(
+        &json!({
+            "system": [{"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}],
+            "stop_sequences": ["x"], "temperature": 0.7, "top_p": 0.9, "top_k": 40, "metadata": {"user_id": "u"},
+            "stream": true, "tool_choice": {"type": "auto"}, "service_tier": "auto", "speed": "standard",
+            "thinking": {"type": "disabled"}, "output_config": {"effort": "low", "format": null},
+            "cache_control": {"type": "ephemeral"}, "tools": null,
+        }),
+        "fine",
+        &[],
+    );
+    for field in [
+        "user",
+        "stop",
+        "n",
+        "seed",
+        "logprobs",
+        "response_format",
+        "max_completion_tokens",
+        "container",
+        "diagnostics",
+        "inference_geo",
+        "workspace_id",
+        "user_profile_id",
+        "mcp_servers",
+        "context_management",
+        "betas",
+    ] {
+        message_with(&json!({field: "x"}), field, &[]);
+        message_with(&json!({field: "x"}), "fine", &[field]);
+    }
+    message_with(&json!({"max_tokens": null}), "body_missing_field", &[]);
+    message_with(&json!({"messages": null}), "body_missing_field", &[]);
+    message_with(&json!({"messages": []}), "body_missing_field", &[]);
+    message_with(&json!({"max_tokens": -1}), "body_number_out_of_range", &[]);
+    message_with(&json!({"max_tokens": "9"}), "body_wrong_type", &[]);
+    for wrong in [
+        json!({"system": 7}),
+        json!({"system": ["be brief"]}),
+        json!({"messages": "hello"}),
+        json!({"messages": ["hello"]}),
+        json!({"messages": [{"content": "x"}]}),
+        json!({"messages": [{"role": "user", "content": {"type": "text"}}]}),
+        json!({"messages": [{"role": "user", "content": [{"text": "x"}]}]}),
+        json!({"messages": [{"role": "user", "content": [{"type": "text", "text": 7}]}]}),
+        json!({"messages": [{"role": "user", "content": [{"type": "image"}]}]}),
+        json!({"messages": [{"role": "user", "content": [{"type": "tool_result", "content": {}}]}]}),
+        json!({"stop_sequences": "x"}),
+        json!({"temperature": "hot"}),
+        json!({"stream": 1}),
+        json!({"tools": {}}),
+        json!({"tools": ["x"]}),
+        json!({"tools": [{"type": 7}]}),
+        json!({"tool_choice": "auto"}),
+        json!({"thinking": {}}),
+        json!({"thinking": true}),
+        json!({"output_config": {"effort": 7}}),
+        json!({"output_config": {"format": {"type": "grammar"}}}),
+        json!({"output_config": []}),
+        json!({"metadata": "x"}),
+    ] {
+        message_with(&wrong, "body_wrong_type", &[]);
+    }
+    message_with(&json!({"output_config": {"task_budget": 5}}), "output_config.task_budget", &[]);
+    let code = |body: &[u8]| parse(Route::Messages, body, &BOUNDS, &[]).unwrap_err().code();
+    assert_eq!((code(b"[]"), code(b"{"), code(b"\xff")), ("body_wrong_type", "body_not_json", "body_not_utf8"));
+    assert_eq!(code(br#"{"max_tokens":1,"max_tokens":9}"#), "body_duplicate_key");
+    let nested = format!("{}\"x\"{}", r#"[{"type":"tool_result","content":"#.repeat(40), "}]".repeat(40));
+    let body = format!(r#"{{"model":"m","max_tokens":9,"messages":[{{"role":"user","content":{nested}}}]}}"#);
+    assert_eq!(code(body.as_bytes()), "body_too_deep");
+}
+
+#[test]
+fn messages_say_what_they_ask_for() {
+    let read = |extra: &Value| {
+        let bytes = message(extra);
+        let body = parse(Route::Messages, &bytes, &BOUNDS, &[]).unwrap();
+        (body.tools, body.images, body.reasoning, body.response_format, body.prefill, body.messages)
+    };
+    let plain = (Vec::new(), 0, false, "text", false, 1);
+    assert_eq!(read(&json!({})), plain);
+    let tools = json!({"tools": [{"name": "f", "input_schema": {}}, {"type": "custom", "name": "g"},
+        {"type": "web_search_20260318", "name": "web_search"}, {"type": "bash_20250124", "name": "bash"},
+        {"type": "tool_search_tool_bm25", "name": "s"}]});
+    let kinds = ["bash", "function", "tool_search_tool_bm25", "web_search"].map(str::to_owned).to_vec();
+    assert_eq!(read(&tools), (kinds, 0, false, "text", false, 1));
+    for (thinking, shown) in [
+        (json!({"type": "enabled", "budget_tokens": 1_024}), true),
+        (json!({"type": "adaptive"}), true),
+        (json!({"type": "between_tools"}), true),
+        (json!({"type": "enabled", "budget_tokens": 1_024, "display": "summarized"}), true),
+        (json!({"type": "adaptive", "display": "omitted"}), false),
+        (json!({"type": "disabled"}), false),
+    ] {
+        assert_eq!(read(&json!({"thinking": thinking})).2, shown, "{thinking}");
+    }
+    let schema = json!({"type": "json_schema", "schema": {"type": "object"}});
+    assert_eq!(read(&json!({"output_config": {"format": schema}})).3, "json_schema");
+    assert_eq!(read(&json!({"output_format": schema})).3, "json_schema");
+    let picture = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}});
+    let result = json!({"type": "tool_result", "tool_use_id": "t", "content": [picture]});
+    let paper = json!({"type": "document", "source": {"type": "content", "content": [picture]}});
+    let turns = json!([{"role": "user", "content": [picture, result, paper]}, {"role": "assistant", "content": "so"}]);
+    assert_eq!(read(&json!({"messages": turns})), (Vec::new(), 3, false, "text", true, 2));
+    let bytes = message(&json!({"max_tokens": 100}));
+    let body = parse(Route::Messages, &bytes, &BOUNDS, &[]).unwrap();
+    assert_eq!(body.hold_tokens(7, 0), Some(u64::try_from(bytes.len()).unwrap() + 64 + 100));
+}
+
+#[test]
+fn blocks_that_no_scanner_reads_or_a_server_keeps_pass_only_by_name() {
+    let block = |block: &Value| json!({"messages": [{"role": "user", "content": [block]}]});
+    for (kind, source, name) in [
+        ("image", "file", "image.file"),
+        ("document", "base64", "document.base64"),
+        ("document", "url", "document.url"),
+        ("document", "file", "document.file"),
+    ] {
+        let asked = block(&json!({"type": kind, "source": {"type": source, "data": "x"}}));
+        message_with(&asked, name, &[]);
+        message_with(&asked, "fine", &[name]);
+    }
+    for kind in ["server_tool_use", "web_search_tool_result", "container_upload", "mcp_tool_use", "image_url"] {
+        message_with(&block(&json!({"type": kind, "content": "x"})), kind, &[]);
+        message_with(&block(&json!({"type": kind, "content": "x"})), "fine", &[kind]);
+    }
+    message_with(&block(&json!({"type": "document", "source": {"type": "text", "data": "x"}})), "fine", &[]);
+    message_with(&block(&json!({"type": "image", "source": {"type": "url", "url": "https://x"}})), "fine", &[]);
+}
+
+#[test]
+fn every_text_of_a_message_is_in_its_channel() {
+    let bytes = message(&json!({
+        "system": [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}],
+        "stop_sequences": ["enough"],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "look"}, {"type": "text", "text": " up"}]},
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "hmm", "signature": "c2ln"},
+                {"type": "redacted_thinking", "data": "ZGF0YQ"},
+                {"type": "tool_use", "id": "t", "name": "look_up", "input": {"place": "here"}},
+            ]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "found"}]},
+                {"type": "tool_result", "tool_use_id": "u", "content": "as well"},
+                {"type": "document", "title": "a paper", "source": {"type": "text", "data": "its text"}},
+                {"type": "search_result", "source": "where", "title": "what", "content": [{"type": "text", "text": "hit"}]},
+            ]},
+        ],
+    }));
+    let body = parse(Route::Messages, &bytes, &BOUNDS, &[]).unwrap();
+    let has = |channel: Channel, continues: bool, text: &str| {
+        let found = body.texts.iter().any(|t| (t.channel, t.continues, t.text.as_ref()) == (channel, continues, text));
+        assert!(found, "{channel:?} {text}");
+    };
+    has(Channel::Message, false, "be ");
+    has(Channel::Message, true, "brief");
+    has(Channel::Message, false, "look");
+    has(Channel::Message, true, " up");
+    has(Channel::Reasoning, false, "hmm");
+    has(Channel::Reasoning, false, "c2ln");
+    has(Channel::Reasoning, false, "ZGF0YQ");
+    has(Channel::ToolArguments, false, "here");
+    has(Channel::ToolArguments, false, "look_up");
+    has(Channel::ToolResult, false, "found");
+    has(Channel::ToolResult, false, "as well");
+    has(Channel::Message, false, "its text");
+    has(Channel::Message, false, "a paper");
+    has(Channel::ToolResult, false, "hit");
+    has(Channel::Other, false, "enough");
+    assert!(!body.prefill && !body.reasoning, "what was thought before is not asked for");
+}
+
 #[test]
 fn a_hold_counts_every_answer_and_never_overflows() {
     let bytes = chat_with(&json!({"n": 2, "max_tokens": 100}));
@@ -196,8 +388,19 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         "[a-z]{0,8}".prop_map(Value::from),
-        prop_oneof![Just("user"), Just("assistant"), Just("text"), Just("image_url"), Just("function")]
-            .prop_map(Value::from),
+        prop_oneof![
+            Just("user"),
+            Just("assistant"),
+            Just("text"),
+            Just("image_url"),
+            Just("function"),
+            Just("tool_result"),
+            Just("image"),
+            Just("base64"),
+            Just("document"),
+            Just("thinking"),
+        ]
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 32, 4, |inner| {
         let name = prop_oneof![
@@ -205,6 +408,7 @@ fn any_json() -> impl Strategy<Value = Value> {
             Just("role".to_owned()),
             Just("content".to_owned()),
             Just("text".to_owned()),
+            Just("source".to_owned()),
             "[a-z]{1,4}"
         ];
         prop_oneof![
@@ -216,12 +420,13 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn any_body_is_read_or_refused(route in 0_usize..4, fields in proptest::collection::vec((0_usize..16, any_json()), 0..6)) {
-        const NAMES: [&str; 16] = [
+    fn any_body_is_read_or_refused(route in 0_usize..5, fields in proptest::collection::vec((0_usize..20, any_json()), 0..6)) {
+        const NAMES: [&str; 20] = [
             "messages", "input", "prompt", "tools", "logit_bias", "include", "text", "reasoning", "n", "max_tokens",
-            "stop", "response_format", "functions", "logprobs", "top_logprobs", "stream",
+            "stop", "response_format", "functions", "logprobs", "top_logprobs", "stream", "system", "thinking",
+            "output_config", "tool_choice",
         ];
-        let mut body = json!({"model": "m"});
+        let mut body = json!({"model": "m", "max_tokens": 9});
         for (name, value) in fields {
             body.as_object_mut().unwrap().insert(NAMES.get(name).unwrap().to_string(), value);
         }

@@ -27,6 +27,12 @@ pub const UNKNOWN_EVENT: &str = "unknown_event";
 pub const TOO_MANY_CHANNELS: &str = "too_many_channels";
 /// The event that says a stream is over.
 const DONE: &[u8] = b"[DONE]";
+/// Events of the messages route that are about one block, told apart by its number.
+const BLOCK_EVENTS: [&str; 3] = ["content_block_start", "content_block_delta", "content_block_stop"];
+/// What the path of such an event begins with: what a block starts with and what is added to it are one text.
+const BLOCK: &str = "block/";
+/// The messages route's other events, and its whole answer.
+const MESSAGE_EVENTS: [&str; 5] = ["message", "message_start", "message_delta", "message_stop", "ping"];
 /// Positions in a list beyond this share a channel.
 const POSITIONS_MAX: usize = 32;
 
@@ -192,8 +198,10 @@ impl StreamScanner {
                         self.feed(number, "#", name, true)?;
                     }
                     if !matches!(member, Json::Null | Json::Bool(_) | Json::Number(_)) {
+                        // A block is called otherwise in the event that it starts with than in those that add to it.
+                        let starts = name == "content_block" && path.starts_with(BLOCK) && !path.contains('.');
                         path.push('.');
-                        path.extend(name.chars().take(64));
+                        path.extend(if starts { "delta" } else { name }.chars().take(64));
                         self.walk(number, path, Some(name), member)?;
                         path.truncate(length);
                     }
@@ -278,6 +286,13 @@ fn prefix(event: &Json<'_>) -> Option<String> {
         None | Some(Json::Null) => {}
         Some(Json::Text(kind)) if (kind.starts_with("response.") || kind == "error") && kind.len() <= 64 => {
             path.push_str(kind);
+        }
+        Some(Json::Text(kind)) if MESSAGE_EVENTS.contains(&kind.as_ref()) => path.push_str(kind),
+        Some(Json::Text(kind)) if BLOCK_EVENTS.contains(&kind.as_ref()) => {
+            path.push_str(BLOCK);
+            if let Some(index) = event.member("index").and_then(Json::as_unsigned) {
+                let _ = write!(path, "{index}");
+            }
         }
         Some(Json::Bool(_) | Json::Number(_) | Json::Text(_) | Json::List(_) | Json::Object(_)) => return None,
     }

@@ -237,7 +237,7 @@ fn stream_by(scanner: Arc<Scanner>, events: &[Bytes]) -> (Vec<Bytes>, Option<&'s
 
 #[test]
 fn a_canary_is_caught_wherever_it_is_cut_and_whichever_channel_it_takes() {
-    let shapes: [fn(&str) -> Value; 8] = [
+    let shapes: [fn(&str) -> Value; 14] = [
         |t| json!({"choices": [{"index": 0, "delta": {"content": t}}]}),
         |t| json!({"choices": [{"index": 3, "delta": {"reasoning_content": t}}]}),
         |t| json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 1, "function": {"arguments": t}}]}}]}),
@@ -246,6 +246,12 @@ fn a_canary_is_caught_wherever_it_is_cut_and_whichever_channel_it_takes() {
         |t| json!({"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": t}),
         |t| json!({"surprise": {"deep": [t]}}),
         |t| json!({"choices": [{"index": 0, "logprobs": {"tokens": ["", t]}}]}),
+        |t| json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": t}}),
+        |t| json!({"type": "content_block_delta", "index": 1, "delta": {"type": "thinking_delta", "thinking": t}}),
+        |t| json!({"type": "content_block_delta", "index": 1, "delta": {"type": "signature_delta", "signature": t}}),
+        |t| json!({"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": t}}),
+        |t| json!({"type": "message_delta", "delta": {"stop_sequence": t}, "usage": {"output_tokens": 1}}),
+        |t| json!({"type": "error", "error": {"type": "overloaded_error", "message": t}}),
     ];
     for shape in shapes {
         for cut in 1..CANARY.len() {
@@ -269,6 +275,36 @@ fn channels_do_not_mix() {
     assert_eq!((left.len(), stopped), (3, None));
     let (_, stopped, _) = stream(&[choice(0, head), choice(1, "hello"), choice(0, tail)]);
     assert_eq!(stopped, Some("canary"));
+}
+
+#[test]
+fn blocks_of_a_message_do_not_mix_and_each_is_one_text_from_its_start() {
+    let (head, tail) = CANARY.split_at(10);
+    let start = |index: u64, t: &str| {
+        event(&json!({"type": "content_block_start", "index": index, "content_block": {"type": "text", "text": t}}))
+    };
+    let more = |index: u64, t: &str| {
+        event(&json!({"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": t}}))
+    };
+    let thinks = |t: &str| {
+        event(&json!({"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": t}}))
+    };
+    let bare = |kind: &str| event(&json!({"type": kind, "index": 0}));
+    assert_eq!(stream(&[start(0, head), bare("ping"), more(0, tail)]).1, Some("canary"));
+    assert_eq!(stream(&[start(0, ""), more(0, head), bare("content_block_stop"), start(1, ""), more(1, tail)]).1, None);
+    assert_eq!(stream(&[more(0, head), thinks(tail)]).1, None);
+    // A text that calls itself so is no start of a block.
+    let inner = |name: &str, t: &str| event(&json!({"type": "content_block_delta", "index": 0, "delta": {name: t}}));
+    assert_eq!(stream(&[inner("content_block", head), inner("delta", tail)]).1, None);
+    // A whole message's blocks are one text, as they stand beside each other in its content.
+    let block = |t: &str| json!({"type": "text", "text": t});
+    let whole = event(&json!({"type": "message", "role": "assistant", "content": [block(head), block(tail)]}));
+    assert_eq!(stream(&[whole]).1, Some("canary"));
+    let events = ["message_start", "content_block_start", "content_block_stop", "message_delta", "message_stop"];
+    assert_eq!(stream(&events.map(bare)).0.len(), 5);
+    for unknown in ["content_block", "content_block_x", "message_", "Message_start", "pong", "messages"] {
+        assert_eq!(stream(&[bare(unknown)]).1, Some(UNKNOWN_EVENT), "{unknown}");
+    }
 }
 
 #[test]
@@ -389,17 +425,46 @@ fn any_text() -> impl Strategy<Value = String> {
     proptest::collection::vec(pieces, 0..14).prop_map(|pieces| pieces.concat())
 }
 
-fn cut(text: &str, cuts: &[usize]) -> Vec<Bytes> {
+/// Places that a text can take, by the number of its piece, and where they are.
+type Shape = (fn(usize, &str) -> Value, &'static [&'static str]);
+
+const SHAPES: [Shape; 4] = [
+    (|_, t| json!({"id": "c-1", "choices": [{"index": 0, "delta": {"content": t}}]}), &["/choices/0/delta/content"]),
+    (
+        |piece, t| match piece {
+            0 => json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": t}}),
+            _ => json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": t}}),
+        },
+        &["/content_block/text", "/delta/text"],
+    ),
+    (
+        |_, t| json!({"type": "content_block_delta", "index": 1, "delta": {"type": "thinking_delta", "thinking": t}}),
+        &["/delta/thinking"],
+    ),
+    (
+        |_, t| json!({"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": t}}),
+        &["/delta/partial_json"],
+    ),
+];
+
+fn cut(text: &str, cuts: &[usize], shape: &Shape) -> Vec<Bytes> {
     let mut places: Vec<usize> =
         cuts.iter().map(|cut| cut % (text.len() + 1)).filter(|at| text.is_char_boundary(*at)).collect();
     places.extend([0, text.len()]);
     places.sort_unstable();
-    places.windows(2).map(|pair| delta(text.get(*pair.first().unwrap()..*pair.last().unwrap()).unwrap())).collect()
+    let pieces = places.windows(2).map(|pair| text.get(*pair.first().unwrap()..*pair.last().unwrap()).unwrap());
+    pieces.enumerate().map(|(piece, text)| event(&shape.0(piece, text))).collect()
 }
 
 fn content(events: &[Bytes]) -> String {
-    let texts = events.iter().map(|event| serde_json::from_slice::<Value>(event).unwrap());
-    texts.map(|value| value.pointer("/choices/0/delta/content").unwrap().as_str().unwrap().to_owned()).collect()
+    content_in(events, SHAPES.first().unwrap())
+}
+
+fn content_in(events: &[Bytes], shape: &Shape) -> String {
+    let values = events.iter().map(|event| serde_json::from_slice::<Value>(event).unwrap());
+    let text =
+        |value: Value| shape.1.iter().find_map(|place| value.pointer(place)?.as_str().map(str::to_owned)).unwrap();
+    values.map(text).collect()
 }
 
 proptest! {
@@ -407,16 +472,17 @@ proptest! {
     fn no_cut_changes_the_verdict_and_no_whole_match_leaves(
         text in any_text(),
         cuts in proptest::collection::vec(any::<usize>(), 0..12),
+        shape in proptest::sample::select(&SHAPES[..]),
     ) {
         for profile in Profile::ALL {
             let scanner = knowing(profile);
-            let whole = stream_by(Arc::clone(&scanner), &cut(&text, &[]));
-            let events = cut(&text, &cuts);
+            let whole = stream_by(Arc::clone(&scanner), &cut(&text, &[], &shape));
+            let events = cut(&text, &cuts, &shape);
             let (left, stopped, summary) = stream_by(Arc::clone(&scanner), &events);
             prop_assert_eq!(stopped, whole.1);
             prop_assert_eq!(&summary, &whole.2);
             prop_assert_eq!(&summary, &scanner.scan_prompt(&[super::tests::text(&text)]));
-            let released = content(&left);
+            let released = content_in(&left, &shape);
             prop_assert!(text.starts_with(&released));
             prop_assert!(!scanner.scan_prompt(&[super::tests::text(&released)]).verdict.stops());
             if stopped.is_none() {

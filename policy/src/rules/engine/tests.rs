@@ -39,6 +39,7 @@ fn reasons_name_the_rules_that_decided() {
     check(|f| f.route = "completions".into(), &expect!["deny: completions"]);
     check(|f| f.route = "embeddings".into(), &expect!["deny: embeddings"]);
     check(|f| f.route = "responses".into(), &expect!["deny: responses"]);
+    check(|f| f.route = "messages".into(), &expect!["deny: messages"]);
     check(|f| f.stream = true, &expect!["allow: grant"]);
     check(|f| f.tools = vec!["function".into()], &expect!["allow: grant"]);
     check(|f| f.tools = vec!["function".into(), "web_search".into()], &expect!["deny: tools"]);

@@ -62,6 +62,7 @@ fn action(id: &str) -> String {
         "Completions" => "a completions call".to_owned(),
         "Embeddings" => "an embeddings call".to_owned(),
         "Responses" => "a call of the responses route".to_owned(),
+        "Messages" => "a call of the messages route".to_owned(),
         other => format!("a call of the kind {}", quoted(other)),
     }
 }

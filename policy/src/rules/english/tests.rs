@@ -95,9 +95,9 @@ fn scopes_say_whose_calls_they_are_about() {
     "#]],
     );
     scoped(
-        r#"principal, action in [Action::"Chat", Action::"Responses"], resource"#,
+        r#"principal, action in [Action::"Chat", Action::"Responses", Action::"Messages"], resource"#,
         &expect![[r#"
-        Refuse every chat call and every call of the responses route.
+        Refuse every chat call and every call of the responses route and every call of the messages route.
     "#]],
     );
     scoped(

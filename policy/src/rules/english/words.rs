@@ -111,6 +111,7 @@ pub(super) const WORDS: &[Word] = &[
     flag(Owner::Grant, "completions", "{} lends completions", "{} does not lend completions"),
     flag(Owner::Grant, "embeddings", "{} lends embeddings", "{} does not lend embeddings"),
     flag(Owner::Grant, "responses", "{} lends the responses route", "{} does not lend the responses route"),
+    flag(Owner::Grant, "messages", "{} lends the messages route", "{} does not lend the messages route"),
     flag(Owner::Grant, "streaming", "{} lends streamed answers", "{} does not lend streamed answers"),
     noun(Owner::Grant, "tools", Kind::List, "the list of tool kinds that {} lends"),
     noun(Owner::Grant, "images", Kind::Number(Unit::Plain), "the number of images that {} lends for a call"),

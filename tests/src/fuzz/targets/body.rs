@@ -63,6 +63,15 @@ impl Target for Body {
             "\"input\":[{\"type\":\"function_call_output\",\"output\":\"x\"}],",
             "\"input\":\"x\",",
             "\"top_k\":4,",
+            "\"system\":[{\"type\":\"text\",\"text\":\"x\"}],",
+            "\"thinking\":{\"type\":\"adaptive\"},",
+            "\"output_config\":{\"effort\":\"low\"},",
+            "\"stop_sequences\":[\"x\"],",
+            "{\"type\":\"tool_result\",\"content\":[]}",
+            "{\"type\":\"tool_use\",\"input\":{}}",
+            "{\"type\":\"image\",\"source\":{\"type\":\"base64\"}}",
+            "{\"type\":\"document\",\"source\":{\"type\":\"content\",\"content\":\"x\"}}",
+            "{\"type\":\"thinking\",\"thinking\":\"x\"}",
             "\"metadata\":{\"a\":\"b\"},",
             "null",
             "true",
@@ -83,7 +92,8 @@ impl Target for Body {
 
     fn check(&self, input: &[u8]) -> Outcome {
         let (first, bytes) = input.split_first().unwrap_or((&0, &[]));
-        let route = Route::ALL[usize::from(*first) % Route::ALL.len()];
+        // Inputs of before the fifth route keep the meaning of their first byte.
+        let route = if *first & 8 == 0 { Route::ALL[usize::from(*first & 3)] } else { Route::Messages };
         let named: Vec<String> = if *first & 4 == 0 { Vec::new() } else { vec!["top_k".to_owned()] };
         let bounds = BodyBounds { bytes_max: 60 * 1024 };
         let parsed = body::parse(route, bytes, &bounds, &named);

@@ -231,7 +231,7 @@ fn changed(facts: Facts, rng: &mut Rng) -> Facts {
         |rng: &mut Rng, of: &[&str]| -> String { rng.pick(of).map_or_else(String::new, |name| (*name).to_owned()) };
     let small = u32::try_from(rng.below(5)).unwrap_or(0);
     match rng.below(16) {
-        0 => Facts { route: one(rng, &["chat", "embeddings", "responses", "x", ""]), ..facts },
+        0 => Facts { route: one(rng, &["chat", "embeddings", "responses", "messages", "x", ""]), ..facts },
         1 => Facts { us_only: one(rng, &["yes", "no", "unknown"]), ..facts },
         2 => Facts { us_person: one(rng, &["yes", "no", "unknown"]), ..facts },
         3 => Facts { clearance: small, ..facts },

@@ -32,13 +32,15 @@ impl Default for Scan {
 }
 
 /// Places that a text can take in an event.
-const SHAPES: [fn(&str) -> Value; 6] = [
+const SHAPES: [fn(&str) -> Value; 8] = [
     |text| json!({"choices": [{"index": 0, "delta": {"content": text}}]}),
     |text| json!({"choices": [{"index": 1, "delta": {"reasoning_content": text}}]}),
     |text| json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 1, "function": {"arguments": text}}]}}]}),
     |text| json!({"choices": [{"index": 0, "logprobs": {"content": [{"token": text, "logprob": -1}]}}]}),
     |text| json!({"type": "response.output_text.delta", "output_index": 0, "delta": text}),
     |text| json!({"surprise": {"deep": [text]}}),
+    |text| json!({"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": text}}),
+    |text| json!({"type": "content_block_start", "index": 2, "content_block": {"type": "thinking", "thinking": text}}),
 ];
 
 /// What came of a stream.
@@ -154,6 +156,9 @@ impl Target for Scan {
             "[DONE]",
             "{\"type\":\"response.x\",\"delta\":\"",
             "{\"type\":\"surprise\"}",
+            "{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"text\":\"",
+            "{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"text\":\"",
+            "{\"type\":\"message_stop\"}",
             "\"index\":",
             "\"output_index\":9,",
         ]

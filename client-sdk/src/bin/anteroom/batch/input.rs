@@ -90,10 +90,11 @@ fn request(line: &[u8]) -> Result<Request, String> {
         "/v1/completions" => Route::Completions,
         "/v1/embeddings" => Route::Embeddings,
         "/v1/responses" => Route::Responses,
+        "/v1/messages" => Route::Messages,
         _ => {
-            return Err(
-                "the `url` is one of /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses".to_owned()
-            );
+            return Err("the `url` is one of /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, \
+                        /v1/messages"
+                .to_owned());
         }
     };
     #[derive(Deserialize)]
@@ -129,6 +130,8 @@ mod tests {
         let [request] = requests.as_slice() else { panic!("one request, not {}", requests.len()) };
         assert_eq!(&request.body[..], br#"{"model" : "m","x":1e2}"#);
         assert_eq!(request.route, Route::Chat);
+        let message = parse("{\"custom_id\":\"b\",\"url\":\"/v1/messages\",\"body\":{}}".as_bytes()).unwrap();
+        assert_eq!(message.first().map(|request| request.route), Some(Route::Messages));
     }
 
     #[test]

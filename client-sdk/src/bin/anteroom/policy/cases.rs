@@ -135,6 +135,7 @@ pub(crate) struct Lent {
     completions: Option<bool>,
     embeddings: Option<bool>,
     responses: Option<bool>,
+    messages: Option<bool>,
     streaming: Option<bool>,
     tools: Option<Vec<String>>,
     images: Option<u32>,
@@ -170,6 +171,7 @@ impl Case {
             completions,
             embeddings,
             responses,
+            messages,
             streaming,
             tools,
             images,
@@ -194,6 +196,7 @@ impl Case {
         put(&mut features.completions, completions);
         put(&mut features.embeddings, embeddings);
         put(&mut features.responses, responses);
+        put(&mut features.messages, messages);
         put(&mut features.streaming, streaming);
         put(&mut features.tools, tools);
         put(&mut features.images, images);
