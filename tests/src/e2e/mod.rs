@@ -16,6 +16,7 @@ pub mod liar;
 pub mod model;
 pub mod ports;
 pub mod programs;
+pub mod proxy;
 pub mod scene;
 pub mod second;
 pub mod wait;
