@@ -3,6 +3,7 @@
 mod batch;
 mod calls;
 mod clock;
+mod connector;
 mod counsel;
 mod dishonest;
 mod disk;
@@ -11,6 +12,7 @@ mod doors;
 mod ends;
 mod gateway;
 mod mirror;
+mod proxy;
 mod retention;
 mod rules;
 mod story;

@@ -27,6 +27,8 @@ pub(crate) enum Fail {
     Local(String),
     /// What was shown does not hold.
     Verification(String),
+    /// Not everything could be looked at yet.
+    NotYet(String),
     /// The call was cut; its beginning was handed out.
     Cut(Box<Refused>),
     /// Nobody reads the output any more.
@@ -40,6 +42,7 @@ impl Fail {
             Self::Usage(_) => 2,
             Self::Local(_) => 1,
             Self::Verification(_) => 7,
+            Self::NotYet(_) => 5,
             Self::Cut(refused) => match refused.class() {
                 RefusalClass::Ended => 4,
                 RefusalClass::Later => 5,
@@ -68,7 +71,9 @@ impl Fail {
         match self {
             Self::Home(HomeError::Sdk(error)) => error.refused(),
             Self::Cut(refused) => Some(refused),
-            Self::Home(_) | Self::Usage(_) | Self::Local(_) | Self::Verification(_) | Self::Pipe => None,
+            Self::Home(_) | Self::Usage(_) | Self::Local(_) | Self::Verification(_) | Self::NotYet(_) | Self::Pipe => {
+                None
+            }
         }
     }
 
@@ -77,7 +82,7 @@ impl Fail {
         match self {
             Self::Home(HomeError::Sdk(Error::Refused(refused))) => refused.text.clone(),
             Self::Home(error) => error.to_string(),
-            Self::Usage(text) | Self::Local(text) => text.clone(),
+            Self::Usage(text) | Self::Local(text) | Self::NotYet(text) => text.clone(),
             Self::Verification(text) => format!("verification failed: {text}"),
             Self::Cut(refused) => format!("the answer was cut: {}", refused.text),
             Self::Pipe => String::new(),
