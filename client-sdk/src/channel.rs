@@ -1,9 +1,12 @@
 //! The way to the broker: HTTP/2 over TLS 1.3, and nothing older.
 //!
+//! Where the environment names a proxy, the connection goes through a tunnel in it ([`Proxy`]).
+//!
 //! **Invariant:** no connection is made to a server whose certificate does not lead to the given roots (or, while enrolling, is
 //! not the pinned one), and none is resumed: every handshake verifies again.
 
 mod look;
+mod proxy;
 
 use std::{
     future::Future,
@@ -25,6 +28,7 @@ use tonic::{
 };
 
 pub use look::{Presented, look};
+pub use proxy::{Proxy, ProxyError};
 
 /// Largest message read or written: the largest body of a call, with room for its claim, receipt and proofs.
 pub const MESSAGE_BYTES_MAX: usize = 9 * 1024 * 1024;
@@ -56,6 +60,9 @@ pub enum ChannelError {
         /// Why.
         why: InvalidDnsNameError,
     },
+    /// The environment names a proxy that cannot be used.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// The certificate and key are unusable.
     #[error("the certificate and key cannot be used: {0}")]
     Tls(#[from] rustls::Error),
@@ -156,7 +163,7 @@ pub(crate) fn finish(mut config: ClientConfig) -> ClientConfig {
 /// # Errors
 /// The address cannot be used.
 pub fn lazy(address: &Address, tls: &TlsSource) -> Result<Channel, ChannelError> {
-    let connector = Connector { address: address.clone(), tls: tls.clone() };
+    let connector = Connector::new(address, tls)?;
     Ok(endpoint(address)?.connect_with_connector_lazy(connector))
 }
 
@@ -165,7 +172,7 @@ pub fn lazy(address: &Address, tls: &TlsSource) -> Result<Channel, ChannelError>
 /// # Errors
 /// The broker cannot be reached, or one side does not accept the other's certificate.
 pub async fn connect(address: &Address, tls: &TlsSource) -> Result<Channel, ChannelError> {
-    let connector = Connector { address: address.clone(), tls: tls.clone() };
+    let connector = Connector::new(address, tls)?;
     let connected = endpoint(address)?.connect_with_connector(connector).await;
     connected.map_err(|error| ChannelError::Connect { address: address.authority.clone(), why: causes(&error) })
 }
@@ -198,7 +205,15 @@ fn endpoint(address: &Address) -> Result<Endpoint, ChannelError> {
 /// Makes TLS connections for a channel.
 struct Connector {
     address: Address,
+    proxy: Option<Proxy>,
     tls: TlsSource,
+}
+
+impl Connector {
+    fn new(address: &Address, tls: &TlsSource) -> Result<Self, ChannelError> {
+        let proxy = Proxy::of_environment(address.authority())?;
+        Ok(Self { address: address.clone(), proxy, tls: tls.clone() })
+    }
 }
 
 impl tower_service::Service<Uri> for Connector {
@@ -212,9 +227,12 @@ impl tower_service::Service<Uri> for Connector {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         let address = self.address.clone();
-        let config = self.tls.current();
+        let (proxy, config) = (self.proxy.clone(), self.tls.current());
         Box::pin(async move {
-            let stream = TcpStream::connect(&address.authority).await?;
+            let stream = match &proxy {
+                Some(proxy) => proxy.connect(&address.authority).await?,
+                None => TcpStream::connect(&address.authority).await?,
+            };
             stream.set_nodelay(true)?;
             let connector = TlsConnector::from(config);
             let stream = connector.connect(address.server_name, stream).await?;

@@ -157,6 +157,8 @@ impl Answers {
             seen_size: 0,
             seen_root: Vec::new(),
             fingerprint_digest: Vec::new(),
+            reported_build: Vec::new(),
+            reported_before: Vec::new(),
         };
         Ok(sign_claim(&claim, &self.signer)?)
     }

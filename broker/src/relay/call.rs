@@ -21,7 +21,7 @@ use anteroom_proto::{
     ledger::{chain::ResponseChain, record::Audience},
     rpc::{
         CallEnd, Dispatch, OutcomeClaim, ProvenRecord, Receipt, ServeCut, ServeDone, ServeDown, SignedStatement,
-        serve_down, serve_up,
+        serve_down, serve_up::Message as Up,
     },
     statement::envelope,
 };
@@ -206,21 +206,21 @@ impl Job {
             };
             match message {
                 None => return lost,
-                Some(serve_up::Message::Claim(claim)) => {
+                Some(Up::Claim(claim)) => {
                     if seen.claimed || claim.call != about.call.as_bytes() {
                         return lost;
                     }
                     seen.claimed = true;
                 }
-                Some(serve_up::Message::Done(done)) => return self.done(link, done, seen),
-                Some(serve_up::Message::Head(head)) if seen.claimed && seen.events.is_none() => {
+                Some(Up::Done(done)) => return self.done(link, done, seen),
+                Some(Up::Head(head)) if seen.claimed && seen.events.is_none() => {
                     if self.plan.whole && head.events {
                         return (End::Stopped(Refusal::StreamUnknownEvent), true);
                     }
                     seen.status = head.status;
                     seen.events = Some(head.events);
                 }
-                Some(serve_up::Message::Data(data)) => {
+                Some(Up::Data(data)) => {
                     let Some(events) = seen.events else { return lost };
                     seen.received = seen.received.saturating_add(1);
                     if !events && (seen.received > 1 || data.len() > ANSWER_BYTES_MAX) {
@@ -230,9 +230,9 @@ impl Job {
                         return (end, true);
                     }
                 }
-                Some(serve_up::Message::Head(_) | serve_up::Message::Hello(_) | serve_up::Message::Clock(_)) => {
-                    return lost;
-                }
+                // It crossed the dispatch, which goes ahead.
+                Some(Up::Retire(_)) => {}
+                Some(Up::Head(_) | Up::Hello(_) | Up::Clock(_)) => return lost,
             }
         }
     }
@@ -337,9 +337,9 @@ impl Job {
             }
             loop {
                 match link.next().await? {
-                    serve_up::Message::Done(done) => return Some(done),
-                    serve_up::Message::Claim(_) | serve_up::Message::Head(_) | serve_up::Message::Data(_) => {}
-                    serve_up::Message::Hello(_) | serve_up::Message::Clock(_) => return None,
+                    Up::Done(done) => return Some(done),
+                    Up::Claim(_) | Up::Head(_) | Up::Data(_) | Up::Retire(_) => {}
+                    Up::Hello(_) | Up::Clock(_) => return None,
                 }
             }
         };

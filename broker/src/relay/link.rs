@@ -65,7 +65,8 @@ impl Link {
                 | serve_up::Message::Claim(_)
                 | serve_up::Message::Head(_)
                 | serve_up::Message::Data(_)
-                | serve_up::Message::Done(_)) => return Some(message),
+                | serve_up::Message::Done(_)
+                | serve_up::Message::Retire(_)) => return Some(message),
             }
         }
     }

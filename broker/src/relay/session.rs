@@ -1,6 +1,11 @@
 //! A slot's life: idle, one call, idle again, until its stream ends.
+//!
+//! A connector that needs fewer slots asks for an idle one to be closed. Whether it is idle is decided here, where calls are handed
+//! in: the slot is taken out of the registry first, and only an empty one is closed.
 
 use std::sync::Arc;
+
+use anteroom_proto::rpc::serve_up;
 
 use super::{Relay, link::Link, slots::Registered};
 
@@ -12,12 +17,27 @@ pub(crate) async fn run(relay: Arc<Relay>, mut link: Link, mut slot: Registered)
             biased;
             job = slot.job() => job,
             () = relay.drained.wait() => None,
-            // Idle, a connector has nothing to say but its clock.
-            message = link.next() => {
-                if message.is_some() {
-                    tracing::warn!(lab = %slot.served().lab, "a connector spoke out of turn; its slot is closed");
+            // Idle, a connector has nothing to say but its clock, and that it needs the slot no more.
+            message = link.next() => match message {
+                Some(serve_up::Message::Retire(_)) => {
+                    if slot.retire() {
+                        return;
+                    }
+                    // A call was faster, and the connector takes it.
+                    continue;
                 }
-                None
+                Some(
+                    serve_up::Message::Hello(_)
+                    | serve_up::Message::Claim(_)
+                    | serve_up::Message::Head(_)
+                    | serve_up::Message::Data(_)
+                    | serve_up::Message::Done(_)
+                    | serve_up::Message::Clock(_),
+                ) => {
+                    tracing::warn!(lab = %slot.served().lab, "a connector spoke out of turn; its slot is closed");
+                    None
+                }
+                None => None,
             }
         };
         let Some(job) = job else { break };

@@ -302,6 +302,19 @@ impl Registered {
         self.queue.recv().await
     }
 
+    /// Takes the slot out if it is idle, so that no call can come into it any more. `false` means that a call holds it or is on its
+    /// way: then it stays.
+    pub(crate) fn retire(&self) -> bool {
+        let mut inside = self.home.inside();
+        let key = (self.served.lab.clone(), self.served.line.clone());
+        let Some(pool) = inside.pools.get_mut(&key) else { return false };
+        // Whoever reserves a slot takes it out of here under the same lock.
+        let Some(place) = pool.idle.iter().position(|link| link.id == self.id) else { return false };
+        pool.idle.remove(place);
+        pool.open.remove(&self.id);
+        true
+    }
+
     /// Takes the slot out; a call that came into it just now is returned.
     pub(crate) fn close(mut self) -> Option<Box<Job>> {
         self.remove();
@@ -390,5 +403,20 @@ mod tests {
         assert!(slots.reserve(want(&world, "standard").await).await.is_some(), "a reservation dropped is a slot again");
         assert!(slot.close().is_none());
         assert!(slots.reserve(want(&world, "standard").await).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_slot_retires_only_while_no_call_holds_it() {
+        let world = World::new().await;
+        let slots = Arc::new(Slots::default());
+        let slot = slots.add(served(&world)).unwrap();
+        assert!(!slot.retire(), "it was not offered yet");
+        slot.offer();
+        let held = slots.reserve(want(&world, "standard").await).await.unwrap();
+        assert!(!slot.retire(), "a call holds it");
+        drop(held);
+        assert!(slot.retire());
+        assert!(slots.reserve(want(&world, "standard").await).await.is_none());
+        assert_eq!(slots.open(&world.lab.org, &crate::testing::LINE.parse().unwrap()), 0);
     }
 }

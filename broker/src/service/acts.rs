@@ -21,8 +21,11 @@ use anteroom_policy::{
 use anteroom_proto::{
     ledger::scope::Scope,
     names::OrgId,
-    rpc::{ProvenRecord, SubmitReply, SubmitRequest, acts_server},
-    statement::PAYLOAD_BYTES_MAX,
+    rpc::{ProvenRecord, SignedStatement, SubmitReply, SubmitRequest, acts_server},
+    statement::{
+        PAYLOAD_BYTES_MAX, Payload,
+        acts::{Lock, Stop},
+    },
 };
 use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status};
@@ -41,6 +44,9 @@ use crate::{
 pub const ATTACHMENT_BYTES_MAX: usize = 64 * 1024;
 
 const ROLES: [Role; 5] = [Role::Person, Role::Workload, Role::Auditor, Role::Admin, Role::Operator];
+/// Ends are taken from connectors, too: where a model is served is where a lab stops it.
+const END_ROLES: [Role; 6] =
+    [Role::Person, Role::Workload, Role::Auditor, Role::Admin, Role::Operator, Role::Connector];
 
 /// The service. Cloning shares it.
 #[derive(Clone)]
@@ -197,7 +203,10 @@ fn not_recorded(error: JournalError) -> Reject {
 #[tonic::async_trait]
 impl acts_server::Acts for Acts {
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitReply>, Status> {
-        let (_, id) = caller(&request, &ROLES, self.journal.now())?;
+        let is_end = |statement: &SignedStatement| [Stop::TYPE, Lock::TYPE].contains(&statement.payload_type.as_str());
+        let end = request.get_ref().statement.as_ref().is_some_and(is_end);
+        let roles: &[Role] = if end { &END_ROLES } else { &ROLES };
+        let (_, id) = caller(&request, roles, self.journal.now())?;
         let reply = self.act(id, request.into_inner()).await?;
         Ok(Response::new(reply))
     }

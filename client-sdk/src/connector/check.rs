@@ -154,6 +154,7 @@ pub struct CheckedCall {
     stream: bool,
     body: Bytes,
     body_key: [u8; BODY_KEY_BYTES],
+    admitted: u64,
     admitted_at: At,
     window_end: At,
     until: At,
@@ -219,6 +220,12 @@ impl CheckedCall {
     #[must_use]
     pub const fn body_key(&self) -> &[u8; BODY_KEY_BYTES] {
         &self.body_key
+    }
+
+    /// Index of its admission in the log.
+    #[must_use]
+    pub const fn admitted(&self) -> u64 {
+        self.admitted
     }
 
     /// The admission's instant by the broker's clock, which the connector's agreed with.
@@ -299,6 +306,7 @@ pub fn check(
         stream: asks_for_stream(&dispatch.body),
         body: dispatch.body,
         body_key,
+        admitted: record.header().index,
         admitted_at,
         window_end,
         until: window_end.min(deadline),

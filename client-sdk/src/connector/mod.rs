@@ -8,8 +8,11 @@
 //! **Invariant:** without a proven admission and the caller's signature no request reaches the model server, and the lab's own
 //! switch ([`stops`]) needs nobody.
 
+pub mod acts;
 mod admit;
 mod backoff;
+mod builds;
+pub mod calls;
 pub mod check;
 pub mod clock;
 pub mod dossiers;
@@ -17,6 +20,7 @@ pub mod generator;
 pub mod heads;
 mod meet;
 pub mod pool;
+pub mod reconcile;
 mod relay;
 pub mod sealed;
 pub mod seen;

@@ -16,6 +16,8 @@ use tokio::{
 use tonic::transport::Channel;
 
 use super::{
+    builds::Builds,
+    calls::CallList,
     check::Served,
     clock::Clock,
     dossiers::{Dossiers, Pinned},
@@ -44,6 +46,10 @@ const TEND_EVERY: Duration = Duration::from_secs(1);
 const REPORT_TURNS: u32 = 30;
 /// Checkpoints that are proven in one turn.
 const PROVE_MAX: usize = 16;
+/// How long a slot beyond those that wait at least stays open without a call.
+const RETIRE_AFTER: Duration = Duration::from_secs(60);
+/// How many turns lie between two seals of the list of calls.
+const SEAL_TURNS: u32 = 5;
 /// How long the last things may take when the connector drains.
 const LAST_MAX: Duration = Duration::from_secs(5);
 
@@ -134,6 +140,15 @@ impl Connector {
     /// # Errors
     /// As [`Connector::start`].
     pub fn start_with(config: Config, fingerprints: Option<Keeper>) -> Result<Self, StartError> {
+        Self::start_retiring(config, fingerprints, RETIRE_AFTER)
+    }
+
+    /// The same, giving surplus slots back after another time without a call.
+    pub(super) fn start_retiring(
+        config: Config,
+        fingerprints: Option<Keeper>,
+        retire_after: Duration,
+    ) -> Result<Self, StartError> {
         let Slots { idle_min, max } = config.slots;
         if max == 0 || max > SLOTS_MAX || idle_min == 0 || idle_min > max {
             return Err(StartError::Slots);
@@ -157,6 +172,8 @@ impl Connector {
             seen: Seen::open(&config.dir, config.clock.now())?,
             stops: Stops::open(&config.dir),
             spool: Spool::open(&config.dir)?,
+            calls: CallList::open(&config.dir, &config.served.lab, &config.served.line, config.clock.clone()),
+            builds: Builds::open(&config.dir),
             serving: serving(config.channel.clone()),
             audit: AuditClient::new(config.channel),
             served: config.served,
@@ -166,9 +183,12 @@ impl Connector {
             upstream: config.upstream,
             fingerprints,
             dir: config.dir,
+            idle_min,
+            retire_after,
             draining: watch::Sender::new(false),
             report: tokio::sync::Notify::new(),
         });
+        shared.note_list();
         let work = tokio::spawn(work(shared.clone(), config.slots));
         Ok(Self { shared, work, witness: None })
     }
@@ -279,6 +299,7 @@ async fn work(shared: Arc<Shared>, slots: Slots) {
     let last = async {
         hand_in(&shared).await;
         save(&shared).await;
+        seal(&shared).await;
         sync_fingerprints(&shared).await;
     };
     if timeout(LAST_MAX, last).await.is_err() {
@@ -297,6 +318,9 @@ async fn tend(shared: Arc<Shared>) {
             _ = turns.tick() => {
                 save(&shared).await;
                 prove(&shared).await;
+                if count.is_multiple_of(SEAL_TURNS) {
+                    seal(&shared).await;
+                }
                 if count.is_multiple_of(REPORT_TURNS) {
                     hand_in(&shared).await;
                 }
@@ -322,8 +346,18 @@ async fn save(shared: &Arc<Shared>) {
         if let Err(error) = shared.heads.save() {
             tracing::error!(%error, "the newest checkpoint is not on disk");
         }
+        if let Err(error) = shared.builds.save() {
+            tracing::error!(%error, "what the model server said of its build is not on disk");
+        }
     });
     let _ = saved.await;
+}
+
+/// A connector key signs where the list of calls stands.
+async fn seal(shared: &Shared) {
+    if let Err(error) = shared.calls.seal(&shared.signer).await {
+        tracing::error!(%error, "the list of calls is not sealed; the next turn tries again");
+    }
 }
 
 /// The store of fingerprints waits for the disk in turns of its own, so that the switch does not.

@@ -20,6 +20,7 @@ use tokio::{
 use tonic::Streaming;
 
 use super::{
+    builds::Asked,
     clock::Clock,
     seen::FreshCall,
     stops::Stopped,
@@ -95,9 +96,22 @@ pub(super) struct Told {
     pub(super) status: u32,
     pub(super) received: ResponseChain,
     pub(super) released: ResponseChain,
+    /// Bytes of what was released.
+    pub(super) released_bytes: u64,
+    /// Index of the call's admission.
+    pub(super) admitted: u64,
+    /// What the answer's build is held against.
+    pub(super) asked: Asked,
     pub(super) reported: Reported,
     /// Gathers fingerprints of what was handed on, if they are kept.
     pub(super) collector: Option<Collector>,
+}
+
+impl Told {
+    fn release(&mut self, data: &[u8]) {
+        self.released.push(data);
+        self.released_bytes = self.released_bytes.saturating_add(data.len() as u64);
+    }
 }
 
 /// What a call goes through.
@@ -123,6 +137,9 @@ impl Relay<'_> {
             status: 0,
             received: chain.clone(),
             released: chain,
+            released_bytes: 0,
+            admitted: checked.admitted(),
+            asked: Asked::of(checked),
             reported: Reported::default(),
             collector,
         };
@@ -161,7 +178,8 @@ impl Path<'_> {
         if let Err(end) = self.send(serve_up::Message::Claim(claim)).await {
             return end;
         }
-        let answer = upstream.call(checked.route().path(), checked.body().clone(), checked.stream()).await;
+        let (name, route) = (checked.call(), checked.route().path());
+        let answer = upstream.call_as(&name, route, checked.body().clone(), checked.stream()).await;
         match answer {
             Err(error) => End::Upstream(error),
             Ok(Answer::Whole { status: code, body }) => {
@@ -187,7 +205,7 @@ impl Path<'_> {
     async fn whole(&self, body: Bytes, told: &mut Told) -> Result<(), End> {
         self.send(serve_up::Message::Head(ServeHead { status: told.status, events: false })).await?;
         self.send(serve_up::Message::Data(body.clone())).await?;
-        told.released.push(&body);
+        told.release(&body);
         // What a server says in place of an answer is the same again and again.
         if (200..300).contains(&told.status)
             && let Some(collector) = &mut told.collector
@@ -204,7 +222,7 @@ impl Path<'_> {
             told.received.push(&event.data);
             told.reported.note(&event.data);
             self.send(serve_up::Message::Data(event.data.clone())).await?;
-            told.released.push(&event.data);
+            told.release(&event.data);
             // What was not handed on cannot leak beyond the broker; and what was is not held up.
             if let Some(collector) = &mut told.collector {
                 collector.event(&event.data);

@@ -1,9 +1,10 @@
 //! What all slots of one connector share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anteroom_proto::{
     ledger::{chain::ResponseChain, checkpoint::VerifiedCheckpoint},
+    names::Digest,
     rpc::{ClockClaim, OutcomeClaim, SignedStatement, audit_client::AuditClient, serving_client::ServingClient},
     statement::{
         envelope::{Claim, SignerError, sign_claim},
@@ -14,7 +15,9 @@ use tokio::sync::{Notify, watch};
 use tonic::transport::Channel;
 
 use super::{
-    check::Served,
+    builds::{Builds, Said},
+    calls::{CallBegun, CallEnded, CallList},
+    check::{CheckedCall, Served},
     clock::Clock,
     dossiers::Dossiers,
     heads::{HeadError, Heads},
@@ -46,10 +49,17 @@ pub(super) struct Shared {
     pub(super) seen: Seen,
     pub(super) stops: Stops,
     pub(super) spool: Spool,
+    /// This lab's own list of what was served.
+    pub(super) calls: CallList,
+    pub(super) builds: Builds,
     /// Where fingerprints of answers are kept, if they are.
     pub(super) fingerprints: Option<Keeper>,
     pub(super) dir: std::path::PathBuf,
     pub(super) status: watch::Sender<Status>,
+    /// How many slots wait for calls at least.
+    pub(super) idle_min: usize,
+    /// How long a slot beyond those waits in vain before it is given back.
+    pub(super) retire_after: Duration,
     /// True once no new call is to be taken.
     pub(super) draining: watch::Sender<bool>,
     /// Something waits in the spool and the broker may be there to take it.
@@ -86,9 +96,24 @@ impl Shared {
         .await
     }
 
-    /// Keeps the answer's fingerprints and signs how a call ended.
+    /// Enters a call into the lab's own list, before the model server is asked.
+    pub(super) async fn begun(&self, call: &CheckedCall) {
+        let begun = CallBegun {
+            call: call.call().as_bytes().to_vec(),
+            grant: call.grant().as_bytes().to_vec(),
+            admitted: call.admitted(),
+            at_ms: self.clock.now().ms(),
+            route: call.route().path().to_owned(),
+        };
+        self.calls.begun(begun).await;
+        self.note_list();
+    }
+
+    /// Keeps the answer's fingerprints, signs how a call ended, and enters that into the lab's own list.
     pub(super) async fn outcome(self: &Arc<Self>, told: &mut Told) -> Result<SignedStatement, SignerError> {
         let newest = self.heads.newest();
+        let said = self.builds.note(told.grant, &told.asked, told.status, &told.reported);
+        self.behaved(told, &said);
         let chain = |chain: &ResponseChain| (chain.count(), chain.value().to_vec());
         let (received_events, received_chain) = chain(&told.received);
         let (released_events, released_chain) = chain(&told.released);
@@ -108,15 +133,57 @@ impl Shared {
             seen_size: newest.size,
             seen_root: newest.root.as_bytes().to_vec(),
             fingerprint_digest: Vec::new(),
+            reported_build: said.build,
+            reported_before: said.before,
+        };
+        let mut ended = CallEnded {
+            call: claim.call.clone(),
+            grant: claim.grant.clone(),
+            admitted: told.admitted,
+            at_ms: claim.at_ms,
+            status: claim.status,
+            received_events,
+            received_chain: claim.received_chain.clone(),
+            released_events,
+            released_chain: claim.released_chain.clone(),
+            released_bytes: told.released_bytes,
+            input_tokens: claim.input_tokens,
+            output_tokens: claim.output_tokens,
+            end: claim.end.clone(),
+            outcome: Vec::new(),
         };
         let (call, grant, at) = (told.call, told.grant, self.clock.now());
         let gathered = self.fingerprints.clone().zip(told.collector.take());
-        self.sign_made(move || {
+        let signed = self.sign_made(move || {
             let kept = gathered.and_then(|(keeper, collector)| keeper.keep(call, grant, at, &collector.finish()));
             let fingerprint_digest = kept.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default();
             OutcomeClaim { fingerprint_digest, ..claim }
-        })
-        .await
+        });
+        let statement = signed.await?;
+        ended.outcome = Digest::of(&statement.payload).as_bytes().to_vec();
+        // Before the broker hears of it: whatever is on record then stands in the list, too.
+        self.calls.ended(ended).await;
+        self.note_list();
+        Ok(statement)
+    }
+
+    fn behaved(&self, told: &Told, said: &Said) {
+        let Some(change) = &said.change else { return };
+        let (grant, call) = (told.grant, told.call);
+        tracing::warn!(%grant, %call, change, "behaviour changed: the model server reports another build than before");
+        self.note(|status| {
+            status.changes += 1;
+            status.last_change = Some(format!("{grant} at {call}: {change}"));
+        });
+    }
+
+    pub(super) fn note_list(&self) {
+        let health = self.calls.health();
+        self.status.send_if_modified(|status| {
+            let changed = status.list != health;
+            status.list.clone_from(&health);
+            changed
+        });
     }
 
     async fn sign<C: Claim + 'static>(self: &Arc<Self>, claim: C) -> Result<SignedStatement, SignerError> {

@@ -7,12 +7,12 @@ use std::{sync::Arc, time::Duration};
 
 use anteroom_proto::{
     names::CallId,
-    rpc::{Dispatch, ServeDone, ServeDown, ServeHello, ServeUp, SignedStatement, serve_down, serve_up},
+    rpc::{Dispatch, ServeDone, ServeDown, ServeHello, ServeRetire, ServeUp, SignedStatement, serve_down, serve_up},
     statement::envelope::SignerError,
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -25,6 +25,7 @@ use super::{
     relay::{End, Relay},
     seen::FreshCall,
     shared::Shared,
+    status::Status as Standing,
     stops::Stopped,
 };
 use crate::fingerprint::Collector;
@@ -55,7 +56,16 @@ enum SlotError {
     Signer(#[from] SignerError),
 }
 
-/// Keeps one slot open until the connector drains, coming back whenever it was lost.
+/// How a slot ended in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Over {
+    /// The lab drains or stopped.
+    Lab,
+    /// It was not needed any more, and the broker closed it.
+    Retired,
+}
+
+/// Keeps one slot open until the connector drains or needs it no more, coming back whenever it was lost.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut backoff = Backoff::new();
     let mut draining = shared.draining.subscribe();
@@ -71,7 +81,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if opened {
             backoff.reset();
         }
-        let Err(error) = ended else { continue };
+        let error = match ended {
+            Ok(Over::Retired) => return,
+            Ok(Over::Lab) => continue,
+            Err(error) => error,
+        };
         tracing::warn!(%error, "a slot closed");
         shared.note(|status| status.last_error = Some(error.to_string()));
         tokio::select! {
@@ -82,8 +96,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Opens a slot and serves it. `Ok` means that the lab ended it: drained or stopped.
-async fn session(shared: &Arc<Shared>, opened: &mut bool) -> Result<(), SlotError> {
+/// Opens a slot and serves it.
+async fn session(shared: &Arc<Shared>, opened: &mut bool) -> Result<Over, SlotError> {
     let (up, queue) = mpsc::channel(QUEUE);
     let seen = shared.heads.newest();
     let hello = ServeHello {
@@ -115,10 +129,11 @@ async fn session(shared: &Arc<Shared>, opened: &mut bool) -> Result<(), SlotErro
     *opened = true;
     tracing::debug!(size = newest.size, "a slot is open");
     shared.report.notify_one();
-    let _open = Counted::open(shared);
+    let _open = Counted::one(shared, Count::Open);
     let stops = shared.stops.watch();
     let draining = shared.draining.subscribe();
-    let slot = Slot { shared, up, down, challenge: welcome.challenge, stops, draining, unconfirmed: None };
+    let slot =
+        Slot { shared, up, down, challenge: welcome.challenge, stops, draining, unconfirmed: None, retiring: None };
     slot.serve().await
 }
 
@@ -136,13 +151,27 @@ struct Slot<'s> {
     draining: watch::Receiver<bool>,
     /// The newest outcome, until the broker's next message shows that it arrived.
     unconfirmed: Option<(CallId, SignedStatement)>,
+    /// The broker was asked to close the slot. Until it does, whatever comes is taken.
+    retiring: Option<Counted<'s>>,
+}
+
+/// What an idle slot has to do next.
+enum Turn {
+    /// The broker said something.
+    Told(ServeDown),
+    /// A clock is due.
+    Clock,
+    /// No call came for long.
+    Idle,
 }
 
 impl Slot<'_> {
-    async fn serve(mut self) -> Result<(), SlotError> {
+    async fn serve(mut self) -> Result<Over, SlotError> {
         let ended = self.turns().await;
         let confirmed = match &ended {
-            Ok(()) => self.close().await,
+            Ok(Over::Lab) => self.close().await,
+            // The broker closes a slot in order only once it has dealt with everything before that.
+            Ok(Over::Retired) => true,
             Err(_) => false,
         };
         if let Some((call, outcome)) = self.unconfirmed.take()
@@ -154,27 +183,44 @@ impl Slot<'_> {
     }
 
     /// Takes calls until the lab ends the slot, or the broker does.
-    async fn turns(&mut self) -> Result<(), SlotError> {
+    async fn turns(&mut self) -> Result<Over, SlotError> {
         let mut clock = interval_at(Instant::now() + CLOCK_EVERY, CLOCK_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut idle_until = Instant::now() + self.shared.retire_after;
         loop {
-            let message = tokio::select! {
+            let turn = tokio::select! {
                 biased;
-                _ = self.stops.wait_for(|stopped| stopped.all.is_some()) => return Ok(()),
-                _ = self.draining.wait_for(|draining| *draining) => return Ok(()),
-                message = self.down.message() => Some(message?.ok_or(SlotError::Closed)?),
-                _ = clock.tick() => None,
+                _ = self.stops.wait_for(|stopped| stopped.all.is_some()) => return Ok(Over::Lab),
+                _ = self.draining.wait_for(|draining| *draining) => return Ok(Over::Lab),
+                message = self.down.message() => match message? {
+                    Some(message) => Turn::Told(message),
+                    None if self.retiring.is_some() => return Ok(Over::Retired),
+                    None => return Err(SlotError::Closed),
+                },
+                _ = clock.tick() => Turn::Clock,
+                () = sleep_until(idle_until) => Turn::Idle,
             };
-            let Some(message) = message else {
-                let claim = self.shared.clock_claim(&self.challenge).await?;
-                self.tell(serve_up::Message::Clock(claim)).await?;
-                continue;
+            let message = match turn {
+                Turn::Told(message) => message,
+                Turn::Clock => {
+                    let claim = self.shared.clock_claim(&self.challenge).await?;
+                    self.tell(serve_up::Message::Clock(claim)).await?;
+                    continue;
+                }
+                Turn::Idle => {
+                    idle_until = Instant::now() + self.shared.retire_after;
+                    self.retire().await?;
+                    continue;
+                }
             };
             match message.message {
                 Some(serve_down::Message::Dispatch(dispatch)) => {
                     // The broker fills a slot again only once it knows how the call before ended.
                     self.unconfirmed = None;
+                    // The call was on its way when the broker was asked, so the slot stays.
+                    self.retiring = None;
                     self.dispatched(dispatch).await?;
+                    idle_until = Instant::now() + self.shared.retire_after;
                 }
                 // The cut of a call that ended already: the two messages crossed.
                 Some(serve_down::Message::Cut(_)) => {}
@@ -184,9 +230,21 @@ impl Slot<'_> {
         }
     }
 
+    /// Asks the broker to close the slot if more wait than have to. Only the broker knows whether a call is on its way into it, so
+    /// it decides, and until it has closed the slot this side goes on as before. Asked again, it may have been in vain.
+    async fn retire(&mut self) -> Result<(), SlotError> {
+        if self.retiring.is_none() {
+            self.retiring = Counted::surplus(self.shared);
+        }
+        match self.retiring {
+            Some(_) => self.tell(serve_up::Message::Retire(ServeRetire {})).await,
+            None => Ok(()),
+        }
+    }
+
     async fn dispatched(&mut self, dispatch: Dispatch) -> Result<(), SlotError> {
         let shared = self.shared;
-        let _busy = Counted::busy(shared);
+        let _busy = Counted::one(shared, Count::Busy);
         match admit(shared, dispatch).await {
             Ok(call) => self.relayed(call).await,
             Err(failure) => self.refused(&failure).await,
@@ -207,6 +265,7 @@ impl Slot<'_> {
     async fn relayed(&mut self, call: FreshCall) -> Result<(), SlotError> {
         let shared = self.shared;
         shared.note(|status| status.calls += 1);
+        shared.begun(call.checked()).await;
         let relay = Relay {
             upstream: &shared.upstream,
             clock: &shared.clock,
@@ -267,28 +326,52 @@ fn spool(shared: &Shared, call: CallId, outcome: &SignedStatement) {
     shared.report.notify_one();
 }
 
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Count {
+    Open,
+    Busy,
+    Retiring,
+}
+
+impl Count {
+    const fn of(self, status: &mut Standing) -> &mut usize {
+        match self {
+            Self::Open => &mut status.open,
+            Self::Busy => &mut status.busy,
+            Self::Retiring => &mut status.retiring,
+        }
+    }
+}
+
 /// A count in the status that goes down by itself.
 struct Counted<'s> {
     shared: &'s Shared,
-    busy: bool,
+    count: Count,
 }
 
 impl<'s> Counted<'s> {
-    fn open(shared: &'s Shared) -> Self {
-        shared.note(|status| status.open += 1);
-        Self { shared, busy: false }
+    fn one(shared: &'s Shared, count: Count) -> Self {
+        shared.note(|status| *count.of(status) += 1);
+        Self { shared, count }
     }
 
-    fn busy(shared: &'s Shared) -> Self {
-        shared.note(|status| status.busy += 1);
-        Self { shared, busy: true }
+    /// One of the slots that wait beyond those that have to, if there is one. Counted under the status's lock, so that two slots do
+    /// not both take themselves for the last.
+    fn surplus(shared: &'s Shared) -> Option<Self> {
+        let taken = shared.status.send_if_modified(|status| {
+            let surplus = status.has_surplus(shared.idle_min);
+            status.retiring += usize::from(surplus);
+            surplus
+        });
+        taken.then(|| Self { shared, count: Count::Retiring })
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.shared.note(|status| {
-            let count = if self.busy { &mut status.busy } else { &mut status.open };
+            let count = self.count.of(status);
             *count = count.saturating_sub(1);
         });
     }

@@ -1,6 +1,6 @@
 //! How the connector stands, for a person who watches it.
 
-use super::heads::Point;
+use super::{calls::ListHealth, heads::Point};
 use crate::fingerprint::store::Health;
 
 /// A snapshot. Counts are since the connector started.
@@ -10,6 +10,8 @@ pub struct Status {
     pub open: usize,
     /// Slots in a call.
     pub busy: usize,
+    /// Idle slots that the broker was asked to close.
+    pub retiring: usize,
     /// Calls that went to the model server.
     pub calls: u64,
     /// Of these, calls whose answer was handed over to its end.
@@ -28,6 +30,12 @@ pub struct Status {
     pub spooled: usize,
     /// Why the newest slot that closed did so.
     pub last_error: Option<String>,
+    /// How the lab's own list of calls stands.
+    pub list: ListHealth,
+    /// How often the model server reported another build than before under a grant.
+    pub changes: u64,
+    /// The newest of these: grant, call, and what changed.
+    pub last_change: Option<String>,
     /// How the answers' fingerprints are kept; absent if they are not.
     pub fingerprints: Option<Health>,
 }
@@ -37,6 +45,7 @@ impl Status {
         Self {
             open: 0,
             busy: 0,
+            retiring: 0,
             calls: 0,
             completed: 0,
             refused: 0,
@@ -46,7 +55,35 @@ impl Status {
             stopped: None,
             spooled: 0,
             last_error: None,
+            list: ListHealth { why: None, left_out: 0 },
+            changes: 0,
+            last_change: None,
             fingerprints: None,
         }
+    }
+
+    /// Whether more slots wait for calls than have to, those left out that the broker was asked to close.
+    pub(super) const fn has_surplus(&self, idle_min: usize) -> bool {
+        self.open.saturating_sub(self.busy).saturating_sub(self.retiring) > idle_min
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anteroom_proto::ledger::tree::Hash;
+
+    use super::*;
+
+    #[test]
+    fn only_slots_that_wait_beyond_the_least_are_surplus() {
+        let status = |open, busy, retiring| Status {
+            open,
+            busy,
+            retiring,
+            ..Status::start(Point { size: 0, root: Hash::from_bytes([0; 32]) })
+        };
+        assert!(status(9, 0, 0).has_surplus(8) && status(12, 3, 0).has_surplus(8) && status(9, 0, 0).has_surplus(0));
+        assert!(!status(8, 0, 0).has_surplus(8) && !status(12, 4, 0).has_surplus(8));
+        assert!(!status(10, 0, 2).has_surplus(8) && !status(1, 2, 3).has_surplus(0));
     }
 }

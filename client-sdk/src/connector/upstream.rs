@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use anteroom_proto::names::CallId;
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -42,6 +43,9 @@ pub const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
 /// An idle connection is closed before common model servers close it from their end (5 s and up), so
 /// that a request is not written into a connection that is just going away.
 const POOL_IDLE: Duration = Duration::from_secs(4);
+
+/// Carries the call's name.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The bounds on one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +196,21 @@ impl Upstream {
     /// # Errors
     /// Every case of [`UpstreamError`] except those about settings.
     pub async fn call(&self, route: &str, body: Bytes, stream: bool) -> Result<Answer, UpstreamError> {
-        self.send(Method::POST, route, body, stream).await
+        self.send(Method::POST, route, body, stream, None).await
+    }
+
+    /// The same for a call whose name goes along as `x-request-id`, so that the server's log can be held against the ledger.
+    ///
+    /// # Errors
+    /// As [`Upstream::call`].
+    pub async fn call_as(
+        &self,
+        call: &CallId,
+        route: &str,
+        body: Bytes,
+        stream: bool,
+    ) -> Result<Answer, UpstreamError> {
+        self.send(Method::POST, route, body, stream, Some(call)).await
     }
 
     /// Gets `route`, such as `/v1/models`, to see whether the server is there.
@@ -200,12 +218,22 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::call`].
     pub async fn probe(&self, route: &str) -> Result<Answer, UpstreamError> {
-        self.send(Method::GET, route, Bytes::new(), false).await
+        self.send(Method::GET, route, Bytes::new(), false, None).await
     }
 
-    async fn send(&self, method: Method, route: &str, body: Bytes, stream: bool) -> Result<Answer, UpstreamError> {
+    async fn send(
+        &self,
+        method: Method,
+        route: &str,
+        body: Bytes,
+        stream: bool,
+        call: Option<&CallId>,
+    ) -> Result<Answer, UpstreamError> {
         let deadline = Instant::now() + self.limits.first_byte;
-        let request = self.request(method, route, body, stream)?;
+        let mut request = self.request(method, route, body, stream)?;
+        if let Some(name) = call.and_then(|call| HeaderValue::try_from(call.to_string()).ok()) {
+            request.headers_mut().insert(REQUEST_ID, name);
+        }
         let response = tokio::time::timeout_at(deadline, self.client.request(request))
             .await
             .map_err(|_| UpstreamError::FirstByteTimeout(self.limits.first_byte))?

@@ -74,6 +74,8 @@ pub enum Use {
     Serve,
     /// Reading the log.
     Read,
+    /// Handing in ends: a stop or a lock, which a connector may, too.
+    End,
 }
 
 impl Use {
@@ -86,6 +88,14 @@ impl Use {
             Self::Call => &[CertRole::Workload, CertRole::Person],
             Self::Serve => &[CertRole::Connector],
             Self::Read => &[CertRole::Auditor, CertRole::Admin, CertRole::Person],
+            Self::End => &[
+                CertRole::Admin,
+                CertRole::Person,
+                CertRole::Operator,
+                CertRole::Auditor,
+                CertRole::Workload,
+                CertRole::Connector,
+            ],
         }
     }
 
@@ -95,6 +105,7 @@ impl Use {
             Self::Call => "workload or person",
             Self::Serve => "connector",
             Self::Read => "auditor, admin or person",
+            Self::End => "admin, person or connector",
         }
     }
 }
@@ -215,7 +226,15 @@ impl Home {
     /// # Errors
     /// No log key is pinned, or the broker cannot be reached.
     pub async fn organisation(&self) -> Result<Organisation, HomeError> {
-        let channel = self.channel(Use::Act).await?;
+        self.organisation_for(Use::Act).await
+    }
+
+    /// The same over a connection for another purpose, such as handing in ends alone.
+    ///
+    /// # Errors
+    /// As [`Home::organisation`].
+    pub async fn organisation_for(&self, purpose: Use) -> Result<Organisation, HomeError> {
+        let channel = self.channel(purpose).await?;
         Ok(Organisation::new(channel, self.org()?.clone(), self.log_view()?, self.tag_keys()?))
     }
 

@@ -920,6 +920,13 @@ pub struct OutcomeClaim {
     /// SHA-256 of the sealed entry with the answer's fingerprints in the lab's own store; empty if it keeps none of this answer.
     #[prost(bytes = "vec", tag = "15")]
     pub fingerprint_digest: ::prost::alloc::vec::Vec<u8>,
+    /// What the model server said of its build, as a digest bound to the grant; empty if it said nothing. The lab's word.
+    #[prost(bytes = "vec", tag = "16")]
+    pub reported_build: ::prost::alloc::vec::Vec<u8>,
+    /// The digest that answers to the same route and name had before, if this one's differs: behaviour changed, which is no proof that
+    /// the model did. Empty otherwise.
+    #[prost(bytes = "vec", tag = "17")]
+    pub reported_before: ::prost::alloc::vec::Vec<u8>,
 }
 /// A connector's clock, signed when a slot opens and in heartbeats; payload type
 /// `application/vnd.anteroom.clock.v1+protobuf`.
@@ -1454,7 +1461,7 @@ pub struct CallStatus {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServeUp {
     /// One of these.
-    #[prost(oneof = "serve_up::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "serve_up::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<serve_up::Message>,
 }
 /// Nested message and enum types in `ServeUp`.
@@ -1480,6 +1487,9 @@ pub mod serve_up {
         /// A signed clock, at most every few seconds.
         #[prost(message, tag = "6")]
         Clock(super::SignedStatement),
+        /// The slot is not needed any more.
+        #[prost(message, tag = "7")]
+        Retire(super::ServeRetire),
     }
 }
 /// Opens a slot.
@@ -1507,6 +1517,10 @@ pub struct ServeHello {
     #[prost(string, tag = "7")]
     pub seen: ::prost::alloc::string::String,
 }
+/// The connector needs an idle slot no more. The broker closes the stream, unless a call is on its way into the slot already: then
+/// that call goes ahead and the slot stays. Until the broker closed it, the connector takes what comes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServeRetire {}
 /// The slot took the call.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServeClaim {

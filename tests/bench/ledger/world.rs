@@ -264,6 +264,8 @@ impl World {
             seen_size: seen,
             seen_root: vec![3; 32],
             fingerprint_digest: Vec::new(),
+            reported_build: Vec::new(),
+            reported_before: Vec::new(),
         };
         Ok(Command::Finish(Box::new(Finish {
             call,

@@ -17,6 +17,7 @@ pub mod model;
 pub mod odd;
 pub mod ports;
 pub mod programs;
+pub mod proxy;
 pub mod scene;
 pub mod second;
 pub mod wait;

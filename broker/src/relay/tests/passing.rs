@@ -1,15 +1,16 @@
 //! Calls that pass, and what is kept of them.
 
+use anteroom_policy::event::Event;
 use anteroom_proto::{
     ledger::{
         chain::ResponseChain,
         receipt::{verify_admission, verify_receipt},
     },
     names::CallId,
-    rpc::{GetCallRequest, call_event},
+    rpc::{GetCallRequest, ServeRetire, call_event, serve_down, serve_up},
 };
 
-use super::rig::{Rig, code, delta, next, rest};
+use super::rig::{Rig, call_of, code, delta, next, rest};
 use crate::{
     identity::Role,
     testing::{START_MS, chat},
@@ -191,4 +192,65 @@ async fn calls_wait_their_turn_for_the_one_slot() {
     for call in calls {
         assert!(call.await.unwrap().is_ok());
     }
+}
+
+#[tokio::test]
+async fn a_slot_that_retires_is_closed_once_idle_and_never_with_a_call() {
+    let rig = Rig::new().await;
+    let retire = || serve_up::Message::Retire(ServeRetire {});
+    let mut connector = rig.slot().await;
+    // It crossed a dispatch: the call goes ahead, and so does the next one on the same slot.
+    for _ in 0..2 {
+        let (mut stream, mut call) = rig.open(&mut connector).await;
+        connector.send(retire()).await;
+        connector.event(&mut call, &delta("one")).await;
+        connector.done(&rig.world, &call, "completed").await;
+        assert!(rest(&mut stream).await.1.is_ok());
+    }
+    connector.send(retire()).await;
+    assert!(connector.down.message().await.unwrap().is_none(), "closed in order");
+    let refused = rig.caller.clone().stream(rig.request()).await.unwrap_err();
+    assert_eq!(code(&refused), "lab_offline");
+
+    // Calls that come at the very moment are served or refused before they are admitted.
+    let (mut served, mut offline) = (0, 0);
+    for round in 0..40 {
+        let mut connector = rig.slot().await;
+        let (mut caller, request) = (rig.caller.clone(), rig.request());
+        let asked = tokio::spawn(async move { caller.stream(request).await });
+        let idle = || rig.relay.slots().counts().iter().any(|(_, _, _, idle)| *idle > 0);
+        while round % 2 == 0 && idle() {
+            // A call has reserved it, and its admission is being written.
+            tokio::task::yield_now().await;
+        }
+        connector.send(retire()).await;
+        // Asking again and again is what a connector does whose slot stays.
+        match connector.down.message().await.unwrap().map(|down| down.message.unwrap()) {
+            None => {
+                assert_eq!(code(&asked.await.unwrap().unwrap_err()), "lab_offline");
+                offline += 1;
+            }
+            Some(serve_down::Message::Dispatch(dispatch)) => {
+                let mut call = call_of(dispatch);
+                connector.claim(&call).await;
+                connector.head(true).await;
+                connector.event(&mut call, &delta("one")).await;
+                connector.done(&rig.world, &call, "completed").await;
+                let mut stream = asked.await.unwrap().unwrap().into_inner();
+                assert!(next(&mut stream).await.is_ok());
+                assert!(rest(&mut stream).await.1.is_ok());
+                connector.send(retire()).await;
+                assert!(connector.down.message().await.unwrap().is_none());
+                served += 1;
+            }
+            Some(serve_down::Message::Welcome(_) | serve_down::Message::Cut(_)) => panic!("no dispatch"),
+        }
+    }
+    assert_eq!(served + offline, 40);
+    let lost = rig
+        .records()
+        .into_iter()
+        .filter(|sealed| matches!(&sealed.entered.event, Event::CallFinished(finished) if finished.end != "completed"));
+    assert_eq!(lost.count(), 0, "no dispatch was lost");
+    assert_eq!(rig.count(40), rig.count(43), "every admission has its end");
 }

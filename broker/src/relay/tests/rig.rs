@@ -172,6 +172,15 @@ pub(super) struct Call {
     pub(super) chain: ResponseChain,
 }
 
+/// The call that a dispatch is about.
+pub(super) fn call_of(dispatch: Dispatch) -> Call {
+    let admitted = dispatch.admitted.as_ref().unwrap();
+    let (id, chain) = (opened(admitted).call, ResponseChain::new(dispatch.body_key.as_slice().try_into().unwrap()));
+    let opened = anteroom_proto::ledger::record::Opened::check(admitted.opening.as_ref().unwrap()).unwrap();
+    let grant = opened.scope().unwrap().to_bytes();
+    Call { id: CallId::from_slice(&id).unwrap(), grant: grant[1..].to_vec(), dispatch, chain }
+}
+
 /// A connector that does as it is told.
 pub(super) struct Connector {
     pub(super) up: mpsc::Sender<ServeUp>,
@@ -187,23 +196,18 @@ impl Connector {
         let Some(serve_down::Message::Dispatch(dispatch)) = self.down.message().await.unwrap().unwrap().message else {
             panic!("something else than a dispatch")
         };
-        let opened = opened(dispatch.admitted.as_ref().unwrap());
-        let chain = ResponseChain::new(dispatch.body_key.as_slice().try_into().unwrap());
-        let grant = anteroom_proto::ledger::record::Opened::check(
-            dispatch.admitted.as_ref().unwrap().opening.as_ref().unwrap(),
-        )
-        .unwrap()
-        .scope()
-        .unwrap()
-        .to_bytes();
-        Call { id: CallId::from_slice(&opened.call).unwrap(), grant: grant[1..].to_vec(), dispatch, chain }
+        call_of(dispatch)
     }
 
     /// Takes the next call and claims it.
     pub(super) async fn take(&mut self) -> Call {
         let call = self.dispatched().await;
-        self.send(serve_up::Message::Claim(ServeClaim { call: call.id.as_bytes().to_vec() })).await;
+        self.claim(&call).await;
         call
+    }
+
+    pub(super) async fn claim(&self, call: &Call) {
+        self.send(serve_up::Message::Claim(ServeClaim { call: call.id.as_bytes().to_vec() })).await;
     }
 
     pub(super) async fn head(&self, events: bool) {
@@ -234,6 +238,8 @@ impl Connector {
             seen_size: 0,
             seen_root: Vec::new(),
             fingerprint_digest: Vec::new(),
+            reported_build: Vec::new(),
+            reported_before: Vec::new(),
         };
         let done = ServeDone { outcome: Some(world.outcome(&claim)), refused: String::new(), detail: String::new() };
         self.send(serve_up::Message::Done(done)).await;

@@ -10,10 +10,8 @@ use anteroom_policy::{event::Event, refusal::Refusal};
 use anteroom_proto::{
     ledger::{receipt::verify_proven, scope::Scope},
     names::{Digest, GrantId, LockId},
-    rpc::SignedStatement,
     statement::{
-        Payload,
-        acts::{Decline, LockTarget, Offer, Stop, StopKind},
+        acts::{Decline, LockTarget, Offer, StopKind},
         envelope::{read_json, sign_bytes, sign_json},
         model::Registration,
     },
@@ -67,9 +65,19 @@ async fn submit(
     statement: SignedStatement,
     attachment: &[u8],
 ) -> Result<SubmitReply, Status> {
+    submit_as(acts, party, Role::Admin, statement, attachment).await
+}
+
+async fn submit_as(
+    acts: &Acts,
+    party: &Party,
+    role: Role,
+    statement: SignedStatement,
+    attachment: &[u8],
+) -> Result<SubmitReply, Status> {
     let body = SubmitRequest { statement: Some(statement), attachment: attachment.to_vec(), key_set: None };
     let mut request = Request::new(body);
-    request.extensions_mut().insert(party.conn(Role::Admin, "admin"));
+    request.extensions_mut().insert(party.conn(role, "admin"));
     acts.submit(request).await.map(Response::into_inner)
 }
 
@@ -336,17 +344,6 @@ async fn what_is_too_large_never_reaches_the_journal() {
 }
 
 #[tokio::test]
-async fn a_connector_hands_in_no_acts() {
-    let (world, access) = World::granted().await;
-    let (acts, gate) = service(&world);
-    let statement = world.stop(&world.lab, access.grant, StopKind::Withdraw);
-    let mut request = Request::new(SubmitRequest { statement: Some(statement), ..SubmitRequest::default() });
-    request.extensions_mut().insert(world.lab.conn(Role::Connector, "conn-1"));
-    assert_eq!(code(&acts.submit(request).await.unwrap_err()), "caller_role");
-    assert_eq!(gate.seen(), []);
-}
-
-#[tokio::test]
 async fn the_same_end_from_many_hands_is_recorded_once_and_lets_go_of_the_gate() {
     let (world, access) = World::granted().await;
     let (acts, gate) = service(&world);
@@ -358,4 +355,20 @@ async fn the_same_end_from_many_hands_is_recorded_once_and_lets_go_of_the_gate()
     let (cuts, restored): (Vec<_>, Vec<_>) = gate.seen().into_iter().partition(|(what, _)| *what == "cut");
     assert_eq!(cuts.len(), restored.len() + 1, "each cut lets go once, the recorded one by its record");
     assert_eq!(acts.unrecorded_ends(), 0);
+}
+
+#[tokio::test]
+async fn a_connector_hands_in_ends_and_nothing_else() {
+    let (world, access) = World::granted().await;
+    let (acts, _) = service(&world);
+    let (statement, attachment) = offer_of(&world, &fresh_terms(&world, |_| {}));
+    let refused = submit_as(&acts, &world.lab, Role::Connector, statement, &attachment).await.unwrap_err();
+    assert_eq!(code(&refused), "caller_role");
+    let stop = world.stop(&world.lab, access.grant, StopKind::Withdraw);
+    let reply = submit_as(&acts, &world.lab, Role::Connector, stop.clone(), &[]).await.unwrap();
+    assert!(!reply.repeated && reply.record.is_some());
+    assert!(submit_as(&acts, &world.lab, Role::Connector, stop, &[]).await.unwrap().repeated);
+    // The certificate adds nothing to the signature.
+    let forged = world.stop(&world.agency, access.grant, StopKind::Withdraw);
+    assert!(submit_as(&acts, &world.agency, Role::Connector, forged, &[]).await.is_err());
 }

@@ -26,7 +26,7 @@ use crate::{
     content::{self, ProveContent},
     context::Ctx,
     disclose,
-    event::describe,
+    event::{describe, is_alert},
     fail::Fail,
     mirror::{self, Take, Trust},
     output::{Format, When, clean, view},
@@ -39,6 +39,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom audit scopes
   anteroom audit read GRANT
   anteroom audit read org/lab-a --format jsonl --kind LockSet
+  anteroom audit read GRANT --alerts
   anteroom audit read GRANT --follow
   anteroom audit verify GRANT          # nothing withheld, nothing told twice
   anteroom audit replay GRANT          # the same verdicts and reasons, computed here
@@ -71,6 +72,9 @@ pub(crate) enum Audit {
         /// Only records of these kinds, for example `CallFinished`
         #[arg(long = "kind")]
         kinds: Vec<String>,
+        /// Only what somebody should look at: behaviour that changed, prompts that are alike, locks by the scanner, full lines
+        #[arg(long)]
+        alerts: bool,
         /// Only the last records
         #[arg(long, value_name = "COUNT", conflicts_with = "follow")]
         tail: Option<usize>,
@@ -249,7 +253,9 @@ pub(crate) async fn run(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
         Audit::Trace(args) => trace::run(ctx, *args).await,
         Audit::ProveContent(args) => content::run(ctx, args).await,
         Audit::Scopes => scopes(ctx).await,
-        Audit::Read { scope, kinds, tail, follow } => read(ctx, &ctx.home()?, scope, &kinds, tail, follow).await,
+        Audit::Read { scope, kinds, alerts, tail, follow } => {
+            read(ctx, &ctx.home()?, scope, &Only { kinds, alerts }, tail, follow).await
+        }
         Audit::Verify { scopes, nonce, .. } => match <[Scope; 1]>::try_from(scopes) {
             Ok([scope]) => verify(ctx, &ctx.home()?, Which { scope, nonce }).await,
             Err(_) => {
@@ -270,11 +276,24 @@ async fn scopes(ctx: &Ctx) -> Result<(), Fail> {
     ctx.out.rows(&rows.collect::<Vec<_>>())
 }
 
+/// Which records are shown.
+struct Only {
+    kinds: Vec<String>,
+    alerts: bool,
+}
+
+impl Only {
+    fn wants(&self, record: &SliceRecord, kind: &str) -> Result<bool, Fail> {
+        let named = self.kinds.is_empty() || self.kinds.iter().any(|name| name.eq_ignore_ascii_case(kind));
+        Ok(named && (!self.alerts || entered(record)?.is_some_and(|entered| is_alert(&entered.event))))
+    }
+}
+
 async fn read(
     ctx: &Ctx,
     home: &Home,
     which: Which,
-    kinds: &[String],
+    only: &Only,
     tail: Option<usize>,
     follow: bool,
 ) -> Result<(), Fail> {
@@ -283,7 +302,7 @@ async fn read(
     let mut rows = Vec::new();
     while let Some(record) = reading.next().await? {
         let row = row(&record)?;
-        if !kinds.is_empty() && !kinds.iter().any(|kind| kind.eq_ignore_ascii_case(&row.kind)) {
+        if !only.wants(&record, &row.kind)? {
             continue;
         }
         match (follow, ctx.out.format()) {

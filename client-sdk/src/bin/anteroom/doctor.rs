@@ -14,6 +14,7 @@ use anteroom_proto::{
     time::{At, HOUR_MS},
 };
 use anteroom_sdk::{
+    channel::Proxy,
     home::{CertRole, Home, HomeError, Use},
     system,
 };
@@ -41,8 +42,6 @@ const CLOCK_MAX_MS: i64 = 5 * 60_000;
 const CLOCK_WARN_MS: i64 = 5_000;
 /// A certificate that ends sooner than this is worth a word.
 const CERTIFICATE_WARN_MS: i64 = 2 * HOUR_MS;
-/// Variables that name a proxy for HTTPS.
-const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
 /// Finds out why calls do not pass.
 #[derive(Args)]
@@ -133,14 +132,30 @@ async fn layers(home: &Home, args: &Doctor, findings: &mut Findings) {
         }
     };
     let authority = address.authority().to_owned();
-    let proxied = PROXIES.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
-    let Some(addresses) = names(&authority, findings).await else { return };
-    if !port(&authority, &addresses, proxied, findings).await {
-        return;
+    let proxy = match Proxy::of_environment(&authority) {
+        Ok(proxy) => proxy,
+        Err(error) => {
+            return findings.wrong(
+                "proxy",
+                error.to_string(),
+                "correct the variable, or take it out of the environment",
+            );
+        }
+    };
+    if let Some(proxy) = &proxy {
+        // Whoever has a proxy often has no name service for what is outside.
+        if !through(proxy, &authority, findings).await {
+            return;
+        }
+    } else {
+        let Some(addresses) = names(&authority, findings).await else { return };
+        if !port(&authority, &addresses, findings).await {
+            return;
+        }
     }
     let known = match home.who_am_i().await {
         Ok(known) => known,
-        Err(error) => return tls::secure(home, &error, findings).await,
+        Err(error) => return tls::secure(home, proxy.as_ref(), &error, findings).await,
     };
     findings.fine("TLS", format!("{authority} shows a certificate that this folder trusts"));
     let now = system::now();
@@ -170,27 +185,35 @@ async fn names(authority: &str, findings: &mut Findings) -> Option<Vec<SocketAdd
     None
 }
 
-async fn port(authority: &str, addresses: &[SocketAddr], proxied: bool, findings: &mut Findings) -> bool {
+/// Whether the proxy that the environment names lets this command through to the broker.
+async fn through(proxy: &Proxy, authority: &str, findings: &mut Findings) -> bool {
+    let named = format!("{} ({})", proxy.authority(), proxy.named_by());
+    let found = match timeout(PATIENCE, proxy.connect(authority)).await {
+        Ok(Ok(_)) => {
+            findings.fine("proxy", format!("{named} lets this command through to {authority}"));
+            return true;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("{named}: no answer within {} s", PATIENCE.as_secs()),
+    };
+    let next = "ask this network's operator to let CONNECT to the broker's host and port through; if the broker can be reached without the proxy, name its host in NO_PROXY";
+    findings.wrong("proxy", found, next);
+    false
+}
+
+async fn port(authority: &str, addresses: &[SocketAddr], findings: &mut Findings) -> bool {
     let mut last = String::new();
     for address in addresses {
         match timeout(PATIENCE, TcpStream::connect(address)).await {
             Ok(Ok(_)) => {
                 findings.fine("port", format!("{address} answers"));
-                if proxied {
-                    let next = "nothing: this command connects directly, and that works";
-                    findings.note("proxy", "a proxy is named in the environment", next);
-                }
                 return true;
             }
             Ok(Err(error)) => last = format!("{address}: {error}"),
             Err(_) => last = format!("{address}: no answer within {} s", PATIENCE.as_secs()),
         }
     }
-    let next = if proxied {
-        "a proxy is named in the environment, and this command connects directly: ask the network's operator for a way to the broker's port"
-    } else {
-        "ask the network's operator whether this port is let out, and the broker's operator whether it runs"
-    };
+    let next = "ask the network's operator whether this port is let out or which proxy to name in HTTPS_PROXY, and the broker's operator whether it runs";
     findings.wrong("port", format!("{authority}: {last}"), next);
     false
 }
@@ -381,7 +404,7 @@ mod tests {
         let mut findings = Findings::default();
         assert!(names("no-such-host.invalid:1", &mut findings).await.is_none());
         let nobody: SocketAddr = ([127, 0, 0, 1], 1).into();
-        assert!(!port("127.0.0.1:1", &[nobody], true, &mut findings).await);
+        assert!(!port("127.0.0.1:1", &[nobody], &mut findings).await);
         let checks: Vec<&str> = findings.0.iter().map(|finding| finding.check.as_str()).collect();
         assert_eq!(checks, ["name", "port"]);
         assert!(findings.0.iter().all(|finding| finding.state == "wrong" && finding.next.is_some()));

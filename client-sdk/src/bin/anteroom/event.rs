@@ -1,7 +1,11 @@
 //! What happened, in a line.
 
 use anteroom_policy::event::{Event, Presence};
-use anteroom_proto::{statement::acts::LockTarget, time::At};
+use anteroom_proto::{
+    rpc::{OutcomeClaim, SignedStatement},
+    statement::{acts::LockTarget, envelope},
+    time::At,
+};
 
 /// An event in a line; fields that stand closed to the reader are left out or empty.
 pub(crate) fn describe(event: &Event) -> String {
@@ -58,12 +62,13 @@ pub(crate) fn describe(event: &Event) -> String {
         }
         Event::RefusalsCounted { code, caller, count, .. } => format!("{caller}: {code}, {count} times more"),
         Event::CallFinished(end) => {
-            format!("{} ended: {}; {} events, {} tokens", end.call, end.end, end.released_events, end.charged)
+            let changed = behaviour(end.outcome.as_ref());
+            format!("{} ended: {}; {} events, {} tokens{changed}", end.call, end.end, end.released_events, end.charged)
         }
         Event::CallAbandoned { call, .. } => format!("{call} has no end on record"),
         Event::CallSettled { call, charged, outcome } => {
             let how = if outcome.is_some() { "on the connector's report" } else { "without a report" };
-            format!("{call} settled {how}: {charged} tokens")
+            format!("{call} settled {how}: {charged} tokens{}", behaviour(outcome.as_ref()))
         }
         Event::Snapshotted { size, .. } => format!("the broker wrote its state down after {size} records"),
         Event::HoldSet { hold, .. } => format!("{} holds {}: {}", hold.by, hold.scope, hold.reason),
@@ -102,6 +107,27 @@ pub(crate) fn describe(event: &Event) -> String {
     }
 }
 
+/// Whether somebody should look at an event. None of them proves anything by itself.
+pub(crate) fn is_alert(event: &Event) -> bool {
+    let changed = |outcome: &Option<SignedStatement>| !behaviour(outcome.as_ref()).is_empty();
+    if let Event::CallFinished(end) = event {
+        return changed(&end.outcome);
+    }
+    if let Event::CallSettled { outcome, .. } = event {
+        return changed(outcome);
+    }
+    matches!(event, Event::PromptsAlike(_) | Event::ScannerLocked { .. } | Event::LineBudgetHit { .. })
+}
+
+/// That the model server reported another build than before, as the connector signed it.
+fn behaviour(outcome: Option<&SignedStatement>) -> String {
+    let claim = outcome.and_then(|outcome| envelope::read_claim::<OutcomeClaim>(outcome).ok());
+    let Some(claim) = claim.filter(|claim| !claim.reported_before.is_empty()) else { return String::new() };
+    let short = |digest: &[u8]| data_encoding::HEXLOWER.encode(digest.get(..4).unwrap_or(digest));
+    let (before, build) = (short(&claim.reported_before), short(&claim.reported_build));
+    format!("; behaviour changed: the model server reports build {build} where it reported {before}")
+}
+
 fn upto(until: Option<At>) -> String {
     until.map_or_else(String::new, |at| format!(", until {at} at most"))
 }
@@ -117,5 +143,48 @@ fn target(target: &LockTarget) -> String {
         LockTarget::NotUsPerson {} => "whoever is not known to be a U.S. person".to_owned(),
         LockTarget::NotUsOnly {} => "whoever is not known to be a citizen of the United States alone".to_owned(),
         LockTarget::Citizen { country } => format!("whoever is or may be a citizen of {country}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+    use anteroom_policy::event::Finished;
+    use anteroom_proto::{names::CallId, statement::envelope::sign_claim};
+
+    use super::*;
+
+    fn finished(build: &[u8], before: &[u8]) -> Event {
+        let claim = OutcomeClaim {
+            reported_build: build.to_vec(),
+            reported_before: before.to_vec(),
+            ..OutcomeClaim::default()
+        };
+        let key = anteroom_sdk::signer::KeyFile::from_seed(&[1; 32]).unwrap();
+        Event::CallFinished(Box::new(Finished {
+            call: CallId::from_bytes([1; 16]),
+            admitted: 1,
+            end: "completed".to_owned(),
+            outcome: Some(sign_claim(&claim, &key).unwrap()),
+            released_events: 1,
+            released_chain: [0; 32],
+            charged: 1,
+            status: 200,
+            cut: None,
+        }))
+    }
+
+    #[test]
+    fn a_build_that_changed_is_an_alert_and_claims_no_more_than_was_reported() {
+        let changed = finished(&[0xab; 32], &[0xcd; 32]);
+        let told = describe(&changed);
+        let expected = "behaviour changed: the model server reports build abababab where it reported cdcdcdcd";
+        assert!(is_alert(&changed) && told.contains(expected), "{told}");
+        for same in [finished(&[0xab; 32], &[]), finished(&[], &[])] {
+            assert!(!is_alert(&same) && !describe(&same).contains("behaviour"));
+        }
+        assert!(!is_alert(&Event::GrantExpired { end: At::ZERO }));
+        let locked = Event::CallSettled { call: CallId::from_bytes([1; 16]), charged: 1, outcome: None };
+        assert!(!is_alert(&locked));
     }
 }

@@ -35,6 +35,8 @@ pub(crate) enum Fail {
         /// What to do.
         next: String,
     },
+    /// Not everything could be looked at yet.
+    NotYet(String),
     /// The call was cut; its beginning was handed out.
     Cut(Box<Refused>),
     /// Nobody reads the output any more.
@@ -49,6 +51,7 @@ impl Fail {
             Self::Local(_) => 1,
             Self::Verification(_) => 7,
             Self::Denied { .. } => 3,
+            Self::NotYet(_) => 5,
             Self::Cut(refused) => match refused.class() {
                 RefusalClass::Ended => 4,
                 RefusalClass::Later => 5,
@@ -83,6 +86,7 @@ impl Fail {
             | Self::Local(_)
             | Self::Verification(_)
             | Self::Denied { .. }
+            | Self::NotYet(_)
             | Self::Pipe => None,
         }
     }
@@ -92,7 +96,7 @@ impl Fail {
         match self {
             Self::Home(HomeError::Sdk(Error::Refused(refused))) => refused.text.clone(),
             Self::Home(error) => error.to_string(),
-            Self::Usage(text) | Self::Local(text) | Self::Denied { text, .. } => text.clone(),
+            Self::Usage(text) | Self::Local(text) | Self::NotYet(text) | Self::Denied { text, .. } => text.clone(),
             Self::Verification(text) => format!("verification failed: {text}"),
             Self::Cut(refused) => format!("the answer was cut: {}", refused.text),
             Self::Pipe => String::new(),

@@ -4,9 +4,12 @@
 
 use std::path::PathBuf;
 
-use anteroom_proto::names::{GrantId, ModelLine};
-use anteroom_sdk::{connector::stops::Stops, home::Home};
-use clap::{Args, Subcommand};
+use anteroom_proto::names::ModelLine;
+use anteroom_sdk::{
+    connector::{acts::WaitingActs, stops::Stops},
+    home::Home,
+};
+use clap::Subcommand;
 use serde_json::Value;
 
 use crate::{
@@ -14,8 +17,10 @@ use crate::{
     fail::Fail,
     line_budget::{Budget, budget},
     output::view,
+    reconcile::{self, Reconcile},
     seal::{Seal, seal},
     serve::{self, Serve},
+    stop::{self, Throw, What},
     watch::{Watch, watch},
 };
 
@@ -28,13 +33,19 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom lab serve --line reading-room --manifest manifest.json --upstream https://api.anthropic.com --upstream-api anthropic \\
       --api-key-file key
   anteroom lab stop --reason 'something is wrong'      # cuts calls under way within a second, without the broker
+  anteroom lab stop --grant GRANT --reason 'leaked' --act withdraw   # and on record as soon as the broker is there
+  anteroom lab stop --reason 'incident' --act lock
   anteroom lab status
   anteroom lab resume
   anteroom lab watch GRANT --canary 'heron-7-lantern' --code-name 'Project Kestrel'
   anteroom lab budget reading-room --calls 100000 --tokens 50000000
   anteroom lab budget
+  anteroom lab reconcile                               # this lab's own list of calls against the ledger
+  anteroom lab reconcile --grant GRANT --faults --format json
+  anteroom lab reconcile --line reading-room --server-log vllm.log
 
-`lab stop` is this machine's own switch; `grant withdraw`, `grant pause` and `lock set` are acts on record.";
+`lab stop` is this machine's own switch, which needs nobody; with `--act` it also signs what `grant withdraw`, `grant pause` and
+`lock set` put on record. `lab reconcile` exits with 0 if everything matched, 5 if calls are still open, 7 if the sides differ.";
 
 /// A lab's side of a served model.
 #[derive(Subcommand)]
@@ -44,18 +55,11 @@ pub(crate) enum Lab {
     /// Seal the credential of a direct endpoint for `lab serve --direct`
     Seal(Seal),
     /// Stop calls here: all, or of one grant
-    Stop {
-        #[command(flatten)]
-        what: What,
-        /// Why
-        #[arg(long)]
-        reason: String,
-    },
-    /// Take calls again
-    Resume {
-        #[command(flatten)]
-        what: What,
-    },
+    Stop(Throw),
+    /// Take calls again; what is on record stays there
+    Resume(What),
+    /// Hold this lab's own list of calls against the ledger, and both against the model server's log
+    Reconcile(Reconcile),
     /// Give the scanner of a grant a list of this lab's own, in place of the one before
     Watch(Watch),
     /// Bound what all grants of a model line may use together; without numbers, show the bounds in force
@@ -68,17 +72,6 @@ pub(crate) enum Lab {
     },
 }
 
-/// What the switch hits.
-#[derive(Args)]
-pub(crate) struct What {
-    /// One model line [default: every line served from this folder]
-    #[arg(long)]
-    line: Option<ModelLine>,
-    /// One grant [default: everything]
-    #[arg(long)]
-    grant: Option<GrantId>,
-}
-
 view! {
     /// The switch of one line.
     SwitchRow {
@@ -88,6 +81,8 @@ view! {
         stopped: Option<String>,
         /// Grants that are stopped one by one, with the reasons.
         grants: Vec<String>,
+        /// Signed acts of the switch that the broker does not have on record yet.
+        acts_waiting: usize,
         /// When the connector last wrote how it stands.
         told: Option<String>,
         /// Slots that it said were open.
@@ -96,6 +91,12 @@ view! {
         busy: Option<u64>,
         /// Calls that it said it had served.
         calls: Option<u64>,
+        /// What it said about this lab's own list of calls.
+        list: Option<String>,
+        /// How often the model server reported another build than before.
+        behaviour_changed: Option<u64>,
+        /// The newest of those changes.
+        last_change: Option<String>,
         /// What it said about the fingerprints of answers.
         fingerprints: Option<String>,
     }
@@ -105,34 +106,16 @@ pub(crate) async fn run(ctx: &Ctx, verb: Lab) -> Result<(), Fail> {
     match verb {
         Lab::Serve(args) => serve::serve(ctx, *args).await,
         Lab::Seal(args) => seal(ctx, &args),
-        Lab::Stop { what, reason } => switch(ctx, &what, |stops| match what.grant {
-            Some(grant) => stops.stop_grant(grant, &reason),
-            None => stops.stop_all(&reason),
-        }),
-        Lab::Resume { what } => switch(ctx, &what, |stops| match &what.grant {
-            Some(grant) => stops.resume_grant(grant),
-            None => stops.resume_all(),
-        }),
+        Lab::Stop(args) => stop::throw(ctx, args).await,
+        Lab::Resume(what) => stop::resume(ctx, what),
+        Lab::Reconcile(args) => reconcile::run(ctx, args).await,
         Lab::Watch(args) => watch(ctx, args).await,
         Lab::Budget(args) => budget(ctx, args).await,
         Lab::Status { line } => status(ctx, &ctx.home()?, line),
     }
 }
 
-fn switch(
-    ctx: &Ctx,
-    what: &What,
-    throw: impl Fn(&Stops) -> Result<(), anteroom_sdk::connector::stops::StopError>,
-) -> Result<(), Fail> {
-    let home = ctx.home()?;
-    for line in lines(&home, what.line.clone())? {
-        let dir = home.make_connector_dir(&line)?;
-        throw(&Stops::open(&dir)).map_err(|error| Fail::Local(error.to_string()))?;
-    }
-    status(ctx, &home, what.line.clone())
-}
-
-fn status(ctx: &Ctx, home: &Home, line: Option<ModelLine>) -> Result<(), Fail> {
+pub(crate) fn status(ctx: &Ctx, home: &Home, line: Option<ModelLine>) -> Result<(), Fail> {
     let mut rows = Vec::new();
     for line in lines(home, line)? {
         let stopped = Stops::open(&home.connector_dir(&line)).stopped();
@@ -146,10 +129,14 @@ fn status(ctx: &Ctx, home: &Home, line: Option<ModelLine>) -> Result<(), Fail> {
             line: line.to_string(),
             stopped: stopped.all,
             grants: stopped.grants.iter().map(|(grant, reason)| format!("{grant} ({reason})")).collect(),
+            acts_waiting: WaitingActs::at(&home.connector_dir(&line)).len().unwrap_or(0),
             told: text("at"),
             open: number("open"),
             busy: number("busy"),
             calls: number("calls"),
+            list: text("list"),
+            behaviour_changed: number("behaviour_changed"),
+            last_change: text("last_change"),
             fingerprints: text("fingerprints"),
         });
     }
@@ -157,7 +144,7 @@ fn status(ctx: &Ctx, home: &Home, line: Option<ModelLine>) -> Result<(), Fail> {
 }
 
 /// The line named, else every line that a connector of this folder served.
-fn lines(home: &Home, line: Option<ModelLine>) -> Result<Vec<ModelLine>, Fail> {
+pub(crate) fn lines(home: &Home, line: Option<ModelLine>) -> Result<Vec<ModelLine>, Fail> {
     if let Some(line) = line {
         return Ok(vec![line]);
     }

@@ -25,6 +25,7 @@ use crate::{
     lab::status_path,
     output::{When, view},
     seal,
+    stop::present,
     trace::store_dir,
 };
 
@@ -111,6 +112,14 @@ view! {
         spooled: usize,
         /// Why the newest slot that closed did so.
         last_error: Option<String>,
+        /// Whether this lab's own list of calls is kept; if not, why not.
+        list: String,
+        /// Lines that are missing in it.
+        list_missing: u64,
+        /// How often the model server reported another build than before under a grant.
+        behaviour_changed: u64,
+        /// The newest of those changes.
+        last_change: Option<String>,
         /// Whether fingerprints of answers are kept; if not, why not.
         fingerprints: String,
         /// Answers with text of which no fingerprint was kept.
@@ -151,6 +160,7 @@ pub(crate) async fn serve(ctx: &Ctx, args: Serve) -> Result<(), Fail> {
     let status = connector.status();
     tokio::select! {
         told = tell(ctx, &home, &args.line, status, &absent) => told?,
+        () = present(ctx, &home, &args.line) => {}
         () = &mut first => {}
     }
     ctx.out.note("draining: no new call is taken, those under way end; Ctrl-C again stops at once");
@@ -254,6 +264,10 @@ fn row(line: &ModelLine, status: &Status, absent: &str) -> StatusRow {
         stopped: status.stopped.clone(),
         spooled: status.spooled,
         last_error: status.last_error.clone(),
+        list: status.list.why.as_ref().map_or_else(|| "kept".to_owned(), |why| format!("failing: {why}")),
+        list_missing: status.list.left_out,
+        behaviour_changed: status.changes,
+        last_change: status.last_change.clone(),
         fingerprints: match health.map(|health| &health.why) {
             None => absent.to_owned(),
             Some(None) => "kept".to_owned(),
@@ -268,10 +282,22 @@ fn words(row: &StatusRow) -> String {
         "{}  {} slots open, {} in a call; {} calls, {} completed, {} refused; log at {}",
         row.at, row.open, row.busy, row.calls, row.completed, row.refused, row.log_size
     );
-    let more = [("stopped", &row.stopped), ("refused", &row.last_refusal), ("slot closed", &row.last_error)];
+    let more = [
+        ("stopped", &row.stopped),
+        ("refused", &row.last_refusal),
+        ("slot closed", &row.last_error),
+        ("behaviour changed", &row.last_change),
+    ];
     if row.without_fingerprints > 0 {
         let (count, why) = (row.without_fingerprints, crate::output::clean(&row.fingerprints));
         text.push_str(&format!("; {count} answers without fingerprints (now {why})"));
+    }
+    if row.list != "kept" || row.list_missing > 0 {
+        let (count, why) = (row.list_missing, crate::output::clean(&row.list));
+        text.push_str(&format!("; the list of calls lacks {count} lines (now {why})"));
+    }
+    if row.behaviour_changed > 0 {
+        text.push_str(&format!("; behaviour changed {} times", row.behaviour_changed));
     }
     for (name, value) in more {
         if let Some(value) = value {

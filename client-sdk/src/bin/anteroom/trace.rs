@@ -259,7 +259,7 @@ fn outcome_of(record: &SliceRecord) -> Option<(CallId, SignedStatement)> {
 }
 
 /// Reads an outcome that one of the lab's connector keys signed: under the grant's dossier, else under this folder's own key set.
-fn outcome(
+pub(crate) fn outcome(
     home: &Home,
     dossier: Option<&VerifiedDossier>,
     statement: &SignedStatement,

@@ -157,6 +157,23 @@ impl FakeSlot {
         data
     }
 
+    /// The head, if one comes, all of the answer, and how it ended.
+    pub(super) async fn answer(&mut self) -> (Option<rpc::ServeHead>, Vec<bytes::Bytes>, rpc::ServeDone) {
+        let message = self.next_but_clocks().await;
+        if let serve_up::Message::Head(head) = message {
+            let (events, done) = self.rest().await;
+            return (Some(head), events, done);
+        }
+        let serve_up::Message::Done(done) = message else { panic!("neither head nor end: {message:?}") };
+        (None, Vec::new(), done)
+    }
+
+    /// Waits until the connector asks for the slot to be closed.
+    pub(super) async fn retires(&mut self) {
+        let message = self.next_but_clocks().await;
+        assert!(matches!(message, serve_up::Message::Retire(_)), "{message:?}");
+    }
+
     /// What is left of the answer, and how it ended.
     pub(super) async fn rest(&mut self) -> (Vec<bytes::Bytes>, rpc::ServeDone) {
         let mut events = Vec::new();

@@ -57,16 +57,21 @@ impl Stage {
 
     /// An outcome that one of the lab's connector keys signed.
     fn verified(&self, outcome: &SignedStatement) -> OutcomeClaim {
-        let world = self.broker.world.lock().unwrap();
-        let pinned = world.pinned();
-        let agency = *pinned.agencies.values().next().unwrap();
-        let dossier = VerifiedDossier::verify(&world.dossier, &Pins { lab: pinned.lab, agency }).unwrap();
-        dossier.verify_outcome(outcome).unwrap()
+        verified(&self.broker, outcome)
     }
 
     async fn model_is_left(&self) -> Counts {
         soon(self.model.counts_reach(|counts| counts.cut_streams == 1 && counts.open_streams == 0)).await
     }
+}
+
+/// An outcome that one of the lab's connector keys signed.
+pub(super) fn verified(broker: &Broker, outcome: &SignedStatement) -> OutcomeClaim {
+    let world = broker.world.lock().unwrap();
+    let pinned = world.pinned();
+    let agency = *pinned.agencies.values().next().unwrap();
+    let dossier = VerifiedDossier::verify(&world.dossier, &Pins { lab: pinned.lab, agency }).unwrap();
+    dossier.verify_outcome(outcome).unwrap()
 }
 
 const ONE: Slots = Slots { idle_min: 1, max: 1 };
@@ -96,7 +101,7 @@ fn beside(broker: &Broker, upstream: Upstream, dir: &Path, slots: Slots, kept: O
     Connector::start_with(config, kept).unwrap()
 }
 
-fn chain(events: &[bytes::Bytes]) -> (u64, Vec<u8>) {
+pub(super) fn chain(events: &[bytes::Bytes]) -> (u64, Vec<u8>) {
     let mut chain = ResponseChain::new(&BODY_KEY);
     for event in events {
         chain.push(event);
@@ -104,11 +109,11 @@ fn chain(events: &[bytes::Bytes]) -> (u64, Vec<u8>) {
     (chain.count(), chain.value().to_vec())
 }
 
-fn released(outcome: &OutcomeClaim) -> (u64, Vec<u8>) {
+pub(super) fn released(outcome: &OutcomeClaim) -> (u64, Vec<u8>) {
     (outcome.released_events, outcome.released_chain.clone())
 }
 
-fn received(outcome: &OutcomeClaim) -> (u64, Vec<u8>) {
+pub(super) fn received(outcome: &OutcomeClaim) -> (u64, Vec<u8>) {
     (outcome.received_events, outcome.received_chain.clone())
 }
 

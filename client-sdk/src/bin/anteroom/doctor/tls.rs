@@ -1,7 +1,7 @@
 //! Who answers in the broker's place, and which certificate is to blame.
 
 use anteroom_sdk::{
-    channel::{Presented, look},
+    channel::{Presented, Proxy, look},
     credentials::CredentialsError,
     error::Error,
     home::{Home, HomeError},
@@ -11,7 +11,7 @@ use super::Findings;
 use crate::output::clean;
 
 /// The broker could not be asked who we are: who answers in its place, or which certificate is to blame.
-pub(super) async fn secure(home: &Home, error: &HomeError, findings: &mut Findings) {
+pub(super) async fn secure(home: &Home, proxy: Option<&Proxy>, error: &HomeError, findings: &mut Findings) {
     let text = error.to_string();
     if let HomeError::Sdk(Error::Credentials(CredentialsError::Ended { .. })) = error {
         return findings.wrong(
@@ -22,6 +22,12 @@ pub(super) async fn secure(home: &Home, error: &HomeError, findings: &mut Findin
     }
     let Ok(address) = home.address() else { return };
     let authority = address.authority();
+    if let Some(proxy) = proxy.filter(|_| text.to_lowercase().contains("invalid peer certificate")) {
+        let found = format!("{authority}: {text}; {} ({}) seems to open TLS", proxy.authority(), proxy.named_by());
+        let next = "ask the proxy's operator to pass the broker's host through without opening TLS, which cannot work here: both \
+                    sides prove who they are inside; never trust the proxy's certificate for it";
+        return findings.wrong("TLS", found, next);
+    }
     let presented = match text.to_lowercase().contains("certificate") {
         true => look(&address).await.ok().flatten(),
         false => None,
