@@ -10,6 +10,7 @@ mod grant;
 mod org;
 mod retention;
 mod rules;
+mod succession;
 
 pub use call::{Asked, CLAIM_CLOCK_MS, No, check};
 pub use grant::{CREDENTIALS_MAX, GRANTS_MAX};

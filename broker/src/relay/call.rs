@@ -186,7 +186,7 @@ impl Job {
             admitted: Some(self.admitted.prove(Audience::LAB)),
             body: self.plan.body.clone(),
             body_key: self.plan.body_key.to_vec(),
-            deadline_ms: about.end.min(about.patience).ms(),
+            deadline_ms: about.limit().ms(),
             output_tokens_max: self.output_max(),
         };
         let lost = (End::Stopped(Refusal::ConnectorLost), false);

@@ -84,6 +84,8 @@ pub struct Config {
     pub clock: Clock,
     /// A folder of this connector alone, for what must survive a restart.
     pub dir: PathBuf,
+    /// The folder of the lab's own switch; connectors of one line share it.
+    pub switch: PathBuf,
 }
 
 /// Why a connector cannot start.
@@ -155,7 +157,7 @@ impl Connector {
             heads,
             windows: Windows::open(&config.dir)?,
             seen: Seen::open(&config.dir, config.clock.now())?,
-            stops: Stops::open(&config.dir),
+            stops: Stops::open(&config.switch),
             spool: Spool::open(&config.dir)?,
             serving: serving(config.channel.clone()),
             audit: AuditClient::new(config.channel),

@@ -163,6 +163,7 @@ impl World {
             scanner_locks: scans,
             hold,
             slot: deed.slot,
+            build: deed.build,
         };
         Step { command: Command::Call(Box::new(command)), deed: Deed::Call(Box::new(deed)) }
     }

@@ -6,19 +6,21 @@ use anteroom_proto::{
     names::{Digest, GrantId, LockId},
     statement::{acts::StopKind, key_set::KeyRole, terms::Terms},
 };
-use anteroom_sdk::{home::Use, lab::Lab};
+use anteroom_sdk::{home::Use, lab::Lab, system};
 use clap::Subcommand;
 use serde::Serialize;
 
 use crate::{
     accept::accept,
     act,
+    builds::Builds,
     confirm::{Question, confirm, somebody},
     context::Ctx,
     explain::explain,
     fail::Fail,
     narrow::{Narrow, narrow},
     page, statement,
+    succeed::{Countersign, countersign},
     summary::GrantRow,
     terms::{TemplateArgs, template},
 };
@@ -38,6 +40,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom grant relinquish GRANT --reason 'work done'         # the agency, alone and at once
   anteroom grant pause GRANT --reason 'incident'
   anteroom grant resume GRANT --reason 'incident closed'
+  anteroom grant countersign GRANT                             # the agency takes the newer build that the lab offers
   anteroom grant narrow GRANT more.cedar --reason 'weekdays only'   # either side, at once
 
 Repeating an end succeeds.";
@@ -97,6 +100,8 @@ pub(crate) enum Grant {
     Pause(Why),
     /// Add rules to a grant that stands; open streams are judged by them at once
     Narrow(Narrow),
+    /// Countersign the newer build that the lab offers under a grant, after showing what differs
+    Countersign(Countersign),
     /// End this side's pause
     Resume {
         #[command(flatten)]
@@ -126,6 +131,8 @@ struct Shown {
     verified: &'static str,
     /// Digest of the terms' bytes.
     terms_digest: String,
+    /// The builds that answer, verified; absent before the acceptance.
+    builds: Option<Builds>,
     /// The terms.
     terms: Terms,
 }
@@ -154,6 +161,7 @@ pub(crate) async fn run(ctx: &Ctx, verb: Grant) -> Result<(), Fail> {
         Grant::Pause(Why { grant, reason }) => act::stop(ctx, StopKind::Pause, grant, reason).await,
         Grant::Resume { why, pause } => resume(ctx, why, pause).await,
         Grant::Narrow(args) => narrow(ctx, args).await,
+        Grant::Countersign(args) => countersign(ctx, args).await,
     }
 }
 
@@ -185,10 +193,11 @@ async fn show(ctx: &Ctx, grant: GrantId, raw: bool) -> Result<(), Fail> {
     let home = ctx.home()?;
     let channel = home.channel(Use::Act).await?;
     let dossier = home.fetch_dossier(&channel, grant).await?;
-    let (verified, digest) = if dossier.acceptance.is_some() {
-        ("dossier", home.take_dossier(&dossier)?.terms_digest())
+    let (verified, digest, builds) = if dossier.acceptance.is_some() {
+        let held = home.take_dossier(&dossier)?;
+        ("dossier", held.terms_digest(), Some(Builds::of(&held, system::now())))
     } else {
-        ("offer", home.take_offer(&dossier)?.terms_digest())
+        ("offer", home.take_offer(&dossier)?.terms_digest(), None)
     };
     if raw {
         return ctx.out.raw(&dossier.terms);
@@ -211,8 +220,9 @@ async fn show(ctx: &Ctx, grant: GrantId, raw: bool) -> Result<(), Fail> {
         ("terms".to_owned(), digest.to_string()),
         ("rules in force".to_owned(), act::hex(&summary.rules_digest)),
     ];
+    pairs.extend(builds.iter().flat_map(Builds::lines));
     pairs.extend(explain(&terms));
-    ctx.out.told(&pairs, &Shown { standing, verified, terms_digest: digest.to_string(), terms })
+    ctx.out.told(&pairs, &Shown { standing, verified, terms_digest: digest.to_string(), builds, terms })
 }
 
 async fn resume(ctx: &Ctx, why: Why, pause: Option<LockId>) -> Result<(), Fail> {

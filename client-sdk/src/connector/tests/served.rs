@@ -61,7 +61,7 @@ impl Stage {
         let pinned = world.pinned();
         let agency = *pinned.agencies.values().next().unwrap();
         let dossier = VerifiedDossier::verify(&world.dossier, &Pins { lab: pinned.lab, agency }).unwrap();
-        dossier.verify_outcome(outcome).unwrap()
+        dossier.verify_outcome(outcome, system::now()).unwrap()
     }
 
     async fn model_is_left(&self) -> Counts {
@@ -87,6 +87,7 @@ fn keeping(broker: &Broker, model: &Running, dir: &Path, slots: Slots, kept: Opt
         slots,
         clock: world.clock(),
         dir: dir.to_owned(),
+        switch: dir.to_owned(),
     };
     Connector::start_with(config, kept).unwrap()
 }

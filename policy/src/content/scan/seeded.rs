@@ -222,7 +222,8 @@ fn holds_another(hit: &str, text: &str) -> bool {
         of_hit.map(|format| format.literal.to_ascii_lowercase())
     };
     let behind = literals(true).filter_map(|literal| Some(text.split_once(&literal)?.1)).min_by_key(|rest| rest.len());
-    behind.is_some_and(|rest| literals(false).filter(|literal| literal.len() > 2).any(|literal| rest.contains(&literal)))
+    behind
+        .is_some_and(|rest| literals(false).filter(|literal| literal.len() > 2).any(|literal| rest.contains(&literal)))
 }
 
 fn any_form(hit: &str, dice: &mut Dice) -> String {
