@@ -322,7 +322,8 @@ impl Job {
         let standing = self.relay.journal().standing();
         let org = standing.orgs.get(&link.served().lab)?;
         org.key_set.demand(&statement, KeyRole::Connector).ok()?;
-        let own = claim.call == about.call.as_bytes() && claim.grant == about.grant.as_bytes();
+        let build = claim.manifest_digest == link.served().manifest.as_bytes();
+        let own = build && claim.call == about.call.as_bytes() && claim.grant == about.grant.as_bytes();
         own.then_some((statement, claim))
     }
 

@@ -147,6 +147,7 @@ impl World {
             clock,
             hold,
             slot: odd != 10,
+            build: self.slot_build(&grant, now),
             allow: judgement.verdict == Verdict::Allow,
             scans,
             honest,

@@ -25,6 +25,7 @@ const SHELL_ONLY: &[Refusal] = &[
     Refusal::ConnectorRefused,
     Refusal::ConnectorLost,
     Refusal::UpstreamFailed,
+    Refusal::BuildSucceeded,
     Refusal::OutputCut,
     Refusal::ContentStopped,
     Refusal::StreamUnknownEvent,
@@ -90,6 +91,8 @@ const EVENTS: &[&str] = &[
     "LineBudgetHit",
     "ScannerLocked",
     "PromptsAlike",
+    "SuccessionOffered",
+    "SuccessionCountersigned",
 ];
 
 /// Ways a batch can fail to be acknowledged.

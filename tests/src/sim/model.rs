@@ -7,6 +7,7 @@
 pub mod added;
 mod locks;
 pub mod retention;
+pub mod succession;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +29,7 @@ use anteroom_proto::{
 use self::{
     added::{Bound, MAdded, Narrow, Watch},
     retention::MGone,
+    succession::{Counter, MBuilds, Succeed},
 };
 
 const HOUR: i64 = 3_600_000;
@@ -140,6 +142,10 @@ pub enum What {
     Watch(Watch),
     /// Bounds a line.
     Bound(Bound),
+    /// Offers a build in place of another.
+    Succeed(Box<Succeed>),
+    /// Takes it.
+    Countersign(Counter),
     /// Nothing that anybody could accept.
     Junk,
 }
@@ -163,6 +169,8 @@ pub struct CallDeed {
     pub hold: u64,
     /// A slot is reserved.
     pub slot: bool,
+    /// The build behind it.
+    pub build: Option<Digest>,
     /// The rules allow it.
     pub allow: bool,
     /// The scanner found what locks in it.
@@ -237,6 +245,8 @@ pub struct MGrant {
     pub name: Digest,
     /// What was added since.
     pub added: MAdded,
+    /// Builds that take each other's place.
+    pub builds: MBuilds,
     /// Digest of the offer.
     pub offer: Digest,
     /// Digest of the acceptance.
@@ -541,6 +551,8 @@ impl Model {
             What::Narrow(narrow) => self.expect_narrow(narrow),
             What::Watch(watch) => self.expect_watch(watch),
             What::Bound(bound) => self.expect_bound(bound),
+            What::Succeed(succeed) => self.expect_succeed(succeed, now),
+            What::Countersign(counter) => self.expect_counter(counter, now, clock.trusted),
             What::Junk => Answer::Refuse,
         }
     }
@@ -660,7 +672,8 @@ impl Model {
             return Answer::Refuse;
         }
         let age = at - call.call.at_ms();
-        let stale = self.judged_by(&call.grant) != Some(call.judged_by);
+        let gone = call.build.is_some_and(|build| !self.builds_at(&call.grant, at).contains(&build));
+        let stale = gone || self.judged_by(&call.grant) != Some(call.judged_by);
         if let Some(known) = self.call(&call.call) {
             let own = known.grant == call.grant;
             return match known.progress {
@@ -883,6 +896,7 @@ impl Model {
                     terms: Arc::clone(terms),
                     name: *name,
                     added: MAdded::default(),
+                    builds: MBuilds::default(),
                     offer: *offer,
                     acceptance: None,
                     stage: Stage::Offered,
@@ -942,6 +956,8 @@ impl Model {
             What::Narrow(narrow) => self.narrow(narrow),
             What::Watch(watch) => self.watch(watch),
             What::Bound(bound) => self.bound(bound),
+            What::Succeed(succeed) => self.succeed(succeed),
+            What::Countersign(counter) => self.counter(counter),
             What::Junk => {}
         }
     }
@@ -955,6 +971,7 @@ impl Model {
                 Stage::Offered => instants.push(grant.terms.window.accept_by_ms.ms()),
                 Stage::Accepted | Stage::Active => {
                     instants.extend(grant.window.iter().flat_map(|(start, end)| [*start, *end]));
+                    instants.extend(grant.builds.taken.iter().map(|taken| taken.at));
                     instants.extend(grant.pauses.values().filter_map(|(_, until)| *until));
                     instants.extend(grant.credentials.values().map(|held| held.end_ms.ms()));
                     instants.extend(grant.terms.window.partner_release_ms.map(|at| at.ms()));

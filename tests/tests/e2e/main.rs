@@ -14,5 +14,6 @@ mod mirror;
 mod retention;
 mod rules;
 mod story;
+mod succession;
 mod trace;
 mod witness;

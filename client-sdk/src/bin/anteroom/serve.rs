@@ -114,7 +114,11 @@ pub(crate) async fn serve(ctx: &Ctx, args: Serve) -> Result<(), Fail> {
     let (config, _renewal) = config(ctx, &home, &args)?;
     let (dir, build) = (config.dir.clone(), config.served.manifest.to_string());
     if dir != config.switch {
-        ctx.out.note(&format!("another build of `{}` is served from this folder first; this one keeps what it saw in {}", args.line, dir.display()));
+        ctx.out.note(&format!(
+            "another build of `{}` is served from this folder first; this one keeps what it saw in {}",
+            args.line,
+            dir.display()
+        ));
     }
     let fingerprints = fingerprints(&dir, &args);
     let absent = fingerprints.as_ref().err().cloned().unwrap_or_default();

@@ -100,7 +100,9 @@ pub(crate) async fn succeed(ctx: &Ctx, args: Succeed) -> Result<(), Fail> {
     act::know(&home, &mut organisation, args.grant).await;
     let recorded = organisation.submit(signed, Vec::new()).await?;
     let grant = args.grant;
-    ctx.out.note(&format!("nothing changes until the agency runs `anteroom grant countersign {grant}`; serve both builds until then"));
+    ctx.out.note(&format!(
+        "nothing changes until the agency runs `anteroom grant countersign {grant}`; serve both builds until then"
+    ));
     act::show(ctx, &home, "succeed", &grant.to_string(), &recorded)
 }
 

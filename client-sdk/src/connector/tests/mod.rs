@@ -4,4 +4,5 @@
 mod broker;
 mod forged;
 mod served;
+mod succession;
 mod world;

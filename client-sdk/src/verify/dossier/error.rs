@@ -62,9 +62,7 @@ pub enum DossierError {
     #[error("the offer's `{0}` is not what the terms say")]
     OfferMismatch(&'static str),
     /// One person signed what takes two.
-    #[error(
-        "the terms lend lowered safeguards or a tool that reaches the internet, and one person of the lab signed"
-    )]
+    #[error("the terms lend lowered safeguards or a tool that reaches the internet, and one person of the lab signed")]
     TwoPeople,
     /// Rules that were added since do not hold.
     #[error("rules that were added do not hold: {0}")]
