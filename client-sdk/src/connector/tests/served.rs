@@ -61,7 +61,7 @@ impl Stage {
         let pinned = world.pinned();
         let agency = *pinned.agencies.values().next().unwrap();
         let dossier = VerifiedDossier::verify(&world.dossier, &Pins { lab: pinned.lab, agency }).unwrap();
-        dossier.verify_outcome(outcome, system::now()).unwrap()
+        dossier.verify_outcome(outcome, super::world::at(super::world::NOW)).unwrap()
     }
 
     async fn model_is_left(&self) -> Counts {
