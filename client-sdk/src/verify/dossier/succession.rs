@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_takes_anothers_place_by_both_signatures_at_their_instant() {
+    fn a_build_takes_the_place_of_another_by_both_signatures_at_their_instant() {
         let world = succeeded(|_| {}, (|_| {}, seed::LAB_SIGNER), (|_| {}, seed::AGENCY_SIGNER));
         let dossier = verified(&world).unwrap();
         let next = dossier.successions().first().unwrap().succession.to;
