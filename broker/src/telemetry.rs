@@ -164,6 +164,8 @@ impl Counts {
             | Event::HoldReleased { .. }
             | Event::RulesAdded { .. }
             | Event::WatchListSet { .. }
+            | Event::SuccessionOffered(_)
+            | Event::SuccessionCountersigned(_)
             | Event::LineBudgetSet { .. }
             | Event::LineBudgetHit { .. }
             | Event::Presence(_)

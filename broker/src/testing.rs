@@ -599,6 +599,7 @@ pub(crate) async fn called(world: &World, access: &Access, ended: bool) -> CallI
         scanner_locks: false,
         hold: 100,
         slot: true,
+        build: None,
     };
     let committed = world.journal.submit(Command::Call(Box::new(command))).await.unwrap();
     assert!(matches!(committed.reply, Reply::Admitted { .. }), "{:?}", committed.reply);

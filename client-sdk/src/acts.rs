@@ -12,8 +12,8 @@ use anteroom_proto::{
         GrantResumed, GrantSummary, GrantWithdrawn, HoldReleased, HoldSet, KeySetChanged, LineBudgetSet,
         ListGrantsRequest, LockLifted, LockSet, MembershipStated, ModelRegistered, OrganisationEnrolled,
         ReaderAppointed, RosterPublished, RulesAdded, RunCredentialIssued, SignedStatement, SubmitRequest,
-        WatchListSet, WhoAmIReply, WhoAmIRequest, acts_client::ActsClient, audit_client::AuditClient,
-        directory_client::DirectoryClient,
+        SuccessionCountersigned, SuccessionOffered, WatchListSet, WhoAmIReply, WhoAmIRequest, acts_client::ActsClient,
+        audit_client::AuditClient, directory_client::DirectoryClient,
     },
     statement::{
         acts::{Appointment, Decline, Lift, Lock, LockTarget, Membership, Resume, Stop, StopKind},
@@ -402,6 +402,8 @@ pub(crate) fn carried(record: &VerifiedRecord) -> Result<Vec<SignedStatement>, E
         32 => event!(LockLifted, statement),
         33 => event!(RulesAdded, statement),
         34 => event!(WatchListSet, statement),
+        38 => event!(SuccessionOffered, statement),
+        39 => event!(SuccessionCountersigned, statement),
         _ => Vec::new(),
     };
     Ok(statements.into_iter().flatten().collect())

@@ -36,8 +36,8 @@ use crate::{
     store::{KeptReceipt, ReceiptKeeper},
     system,
     verify::{
-        dossier::{Pins, VerifiedDossier},
-        receipt::{OwnCall, VerifiedCall, verify_own_call},
+        dossier::{ClaimError, Pins, VerifiedDossier},
+        receipt::{CallFault, OwnCall, VerifiedCall, verify_own_call},
     },
     witness::{Party, Running},
 };
@@ -356,7 +356,15 @@ impl Evaluator {
     ) -> Result<VerifiedCall, Error> {
         let dossier = self.dossier();
         let trust = self.log.trust();
-        let verified = verify_own_call(receipt, outcome, &dossier, trust, &prepared.own(), chain)?;
+        let verified = match verify_own_call(receipt, outcome, &dossier, trust, &prepared.own(), chain) {
+            // Both sides may have signed since that another build answers; only their signatures say so.
+            Err(fault @ CallFault::Outcome(ClaimError::Build(_))) => {
+                let fresh = Arc::new(fetch(&mut self.directory.clone(), &self.config).await.map_err(|_| fault)?);
+                *self.dossier.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
+                verify_own_call(receipt, outcome, &fresh, trust, &prepared.own(), chain)?
+            }
+            verified => verified?,
+        };
         let (finished, _) = verified.receipt().finished().ok_or(ReceiptError::Missing("end"))?;
         let checkpoints = [verified.receipt().admitted().checkpoint(), finished.checkpoint()];
         // Waiting is fine here: the checkpoint stays in line, and every later call asks for its proof too.

@@ -192,6 +192,8 @@ pub struct CallCommand {
     pub hold: u64,
     /// Whether a slot is reserved.
     pub slot: bool,
+    /// The build behind that slot.
+    pub build: Option<Digest>,
 }
 
 /// A refusal that needs only recording.

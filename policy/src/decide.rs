@@ -11,6 +11,7 @@ mod org;
 mod presence;
 mod retention;
 mod rules;
+mod succession;
 
 pub use call::{Asked, CLAIM_CLOCK_MS, No, check};
 pub(crate) use call::{LINE_VALUES, line_values};

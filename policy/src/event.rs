@@ -24,7 +24,7 @@ use anteroom_proto::{
 
 pub use self::{
     call::{Admitted, Finished, Refused},
-    parts::{Alike, ClockKey, Disposed, Presence, ScopeHead},
+    parts::{Alike, ClockKey, Disposed, Presence, ScopeHead, SuccessionCountersigned, SuccessionOffered},
 };
 
 /// A decision with its place in the log.
@@ -383,6 +383,10 @@ pub enum Event {
         /// What was compared, as `name=value` lines.
         values: String,
     },
+    /// A lab offered that a newer build take the place of one.
+    SuccessionOffered(Box<SuccessionOffered>),
+    /// The agency countersigned that.
+    SuccessionCountersigned(Box<SuccessionCountersigned>),
     /// A call may pass.
     CallAdmitted(Box<Admitted>),
     /// A call may not pass.
@@ -474,6 +478,8 @@ impl Event {
             | Self::LineBudgetSet { .. }
             | Self::ScannerLocked { .. }
             | Self::Presence(_)
+            | Self::SuccessionOffered(_)
+            | Self::SuccessionCountersigned(_)
             | Self::Disposed(_) => true,
             Self::BrokerStarted { .. }
             | Self::Snapshotted { .. }

@@ -24,6 +24,7 @@ use anteroom_proto::{
         model::Registration,
         roster::{Person, Roster, Tri},
         rules::{LineBudget, Narrowing, WatchList, Watched},
+        succession::{Countersignature, OpenCalls, Succession},
         terms::{
             Budget, CallLimits, Endpoint, Features, MarkingTerms, ModelTerms, Party, PolicyTerms, RunTerms,
             ScannerLocks, Terms, WindowTerms,
@@ -33,7 +34,10 @@ use anteroom_proto::{
 };
 
 use crate::{
-    event::{Admitted, Alike, ClockKey, ClockTrust, Dep, Disposed, Event, Finished, Presence, Refused},
+    event::{
+        Admitted, Alike, ClockKey, ClockTrust, Dep, Disposed, Event, Finished, Presence, Refused, SuccessionCountersigned,
+        SuccessionOffered,
+    },
     record::{self, Place},
 };
 
@@ -372,6 +376,7 @@ fn samples() -> Vec<(Scope, Event)> {
     ]
     .into_iter()
     .chain(added(grant, call))
+    .chain(successions(grant))
     .collect()
 }
 
@@ -411,6 +416,29 @@ fn added(grant: GrantId, call: CallId) -> Vec<(Scope, Event)> {
         (in_lab, Event::LineBudgetHit { grant, call, line, values: "line_held=1".to_owned() }),
         (in_grant.clone(), Event::Presence(Presence::Away { since: at(3), down_since: Some(at(2)) })),
         (in_grant, Event::Presence(Presence::Back { since: at(4) })),
+    ]
+}
+
+/// A build takes another's place.
+fn successions(grant: GrantId) -> Vec<(Scope, Event)> {
+    let succession = Succession {
+        grant,
+        by: org("lab-a"),
+        from: digest(0x15),
+        to: digest(0x40),
+        at_ms: Some(at(700)),
+        open_calls: OpenCalls::Cut,
+        previous: None,
+        reason: "mends the tokenizer".to_owned(),
+    };
+    let statement = signed(&succession);
+    let countersignature =
+        Countersignature { grant, by: org("agency-a"), succession: Digest::of(&statement.payload), at_ms: at(700) };
+    let offered = SuccessionOffered { succession, statement };
+    let taken = SuccessionCountersigned { statement: signed(&countersignature), countersignature };
+    vec![
+        (Scope::Grant(grant), Event::SuccessionOffered(Box::new(offered))),
+        (Scope::Grant(grant), Event::SuccessionCountersigned(Box::new(taken))),
     ]
 }
 

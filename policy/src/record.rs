@@ -6,6 +6,7 @@ mod call;
 mod read;
 mod retention;
 mod rules;
+mod succession;
 
 use std::sync::Arc;
 
@@ -234,6 +235,7 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
         | Event::PromptsAlike(_)
         | Event::Presence(_)
         | Event::LineBudgetHit { .. } => rules::out(&header, event),
+        Event::SuccessionOffered(_) | Event::SuccessionCountersigned(_) => succession::out(&header, event),
         Event::CallAdmitted(call) => record!(40, admitted_out(call)),
         Event::CallRefused(refused) => record!(41, refused_out(refused)),
         Event::RefusalsCounted { code, caller, count, first, last } => record!(
@@ -521,6 +523,8 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
         33 => rules::added_in(record.event()?)?,
         34 => rules::watch_in(record.event()?, record.is_part())?,
         35 => rules::locked_in(record.event()?)?,
+        38 => succession::offered_in(record.event()?)?,
+        39 => succession::countersigned_in(record.event()?)?,
         40 => Event::CallAdmitted(Box::new(admitted_in(record.event()?, record.is_part())?)),
         41 => Event::CallRefused(Box::new(refused_in(record.event()?)?)),
         42 => {

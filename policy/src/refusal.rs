@@ -128,6 +128,11 @@ refusals! {
     WatchListInvalid "watch_list_invalid" Invalid "the list for the scanner cannot be used; see the detail";
     WatchListChanged "watch_list_changed" Conflict "another list is in force by now than the statement takes the place of; sign again";
     LineBudgetChanged "line_budget_changed" Conflict "another bound on this line is in force by now than the statement takes the place of; sign again";
+    SuccessionUnknown "succession_unknown" Unknown "no such succession is offered under this grant; `anteroom grant show` says what is";
+    SuccessionChanged "succession_changed" Conflict "another build has taken the place since the statement was written; read `anteroom grant show` and sign again";
+    SuccessionInstant "succession_instant" Invalid "the instant of the change has passed or is not inside the grant's window; the detail says what is expected";
+    BuildNotLent "build_not_lent" Denied "the succession starts from a build that does not answer under this grant, or leads to one that does";
+    VariantsMissing "variants_missing" Denied "the new build does not serve every variant that the terms lend; the detail names them";
     WindowOver "window_over" Invalid "the window named in the terms is over already";
     CapReached "cap_reached" Denied "the 720 hours of this model line with this sponsor are used up";
     LineNotDisclaimed "line_not_disclaimed" Denied "another line of this lab has a running clock; both sides have to state in the terms that the lines are unrelated";
@@ -161,6 +166,7 @@ refusals! {
     RouteNotServed "route_not_served" Denied "the lab's model server does not answer this route; ask the lab which routes it serves";
     ConnectorLost "connector_lost" Unavailable "the lab's connector went away in mid-call; its report will settle the budget";
     UpstreamFailed "upstream_failed" Unavailable "the model server failed or timed out";
+    BuildSucceeded "build_succeeded" Later "another build took the place of the one that answered, and both sides agreed to cut its calls; make the call anew";
     OutputCut "output_cut" Denied "the answer reached its token bound and was cut there";
     ContentStopped "content_stopped" Denied "the answer held a string that this grant stops; the rest was withheld";
     StreamUnknownEvent "stream_unknown_event" Denied "the model server sent an event that the broker cannot read; the rest was withheld";

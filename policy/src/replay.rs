@@ -14,9 +14,9 @@ use std::{
 
 use anteroom_proto::{
     ledger::scope::Scope,
-    names::{Digest, GrantId, OrgId},
-    rpc::{Facts, SignedStatement},
-    statement::{StatementError, acts::LockTarget, roster::Roster},
+    names::{CallId, Digest, GrantId, OrgId},
+    rpc::{Facts, OutcomeClaim, SignedStatement},
+    statement::{StatementError, acts::LockTarget, envelope, roster::Roster},
     time::Window,
 };
 use prost::Message as _;
@@ -120,6 +120,10 @@ impl Replay {
             }
         } else if let Event::LogOpened { .. } = &entered.event {
             self.follows_system = true;
+        } else if let Event::CallFinished(end) = &entered.event {
+            self.answered(entered.index, &end.call, end.outcome.as_ref());
+        } else if let Event::CallSettled { call, outcome, charged: _ } = &entered.event {
+            self.answered(entered.index, call, outcome.as_ref());
         } else if let Event::GrantOpened { grant, lab, .. } = &entered.event {
             self.opened.insert((lab.clone(), *grant));
         }
@@ -194,6 +198,25 @@ impl Replay {
             Some(Err(no)) => self.differs(entered.index, refused.code.clone(), no.refusal.code().to_owned()),
             Some(Ok(_)) => self.differs(entered.index, refused.code.clone(), "admitted".to_owned()),
             None => self.assert_only(),
+        }
+    }
+
+    /// Whether the build that a connector says answered is one that answered calls when this one was admitted. Which build it was is
+    /// the lab's word; that it was to be another one is not.
+    fn answered(&mut self, index: u64, call: &CallId, outcome: Option<&SignedStatement>) {
+        let open = self.state.open_call(call).or_else(|| self.state.abandoned_call(call));
+        let grant = open.and_then(|open| Some((open.at, self.state.standing().grants.get(&open.grant)?)));
+        let claim = outcome.and_then(|outcome| envelope::read_claim::<OutcomeClaim>(outcome).ok());
+        let build = claim.and_then(|claim| Digest::from_slice(&claim.manifest_digest).ok());
+        let (Some((at, grant)), Some(build)) = (grant, build) else { return };
+        let builds = grant.builds_at(at);
+        if !builds.contains(&build) {
+            let names: Vec<String> = builds.iter().map(ToString::to_string).collect();
+            self.differs(
+                index,
+                format!("answered by build {build}"),
+                format!("to be answered by {}", names.join(" or ")),
+            );
         }
     }
 

@@ -3,6 +3,8 @@
 //! It changes with acts, not with calls, so the shell publishes one shared snapshot of it after each act and every task reads
 //! that without asking the writer. Budgets and calls are not here: only the writer knows them exactly.
 
+mod succession;
+
 use std::sync::Arc;
 
 use anteroom_proto::{
@@ -20,6 +22,7 @@ use anteroom_proto::{
 };
 use imbl::{OrdMap, OrdSet};
 
+pub use self::succession::{OfferedSuccession, StandingSuccession, Successions};
 use crate::{
     event::{ClockKey, ClockTrust},
     grant::Phase,
@@ -273,6 +276,8 @@ pub struct Grant {
     pub watch: Option<Arc<StandingWatch>>,
     /// Names everything that calls are judged with: terms, added rules, list. A judgement under another one is stale.
     pub judged_by: Digest,
+    /// Builds that take each other's place.
+    pub successions: Successions,
 }
 
 /// A pause.

@@ -9,6 +9,7 @@ mod lost;
 mod opened;
 mod part;
 mod rules;
+mod succession;
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use crate::{
     grant::Phase,
     standing::{
         Grant, IssuedCredential, Model, Org, Pause, PublishedRoster, Reader, Standing, StandingHold, StandingLock,
-        Stated,
+        Stated, Successions,
     },
 };
 
@@ -312,6 +313,7 @@ impl State {
                     added: Vec::new(),
                     watch: None,
                     judged_by: Digest::of(terms_bytes),
+                    successions: Successions::default(),
                 };
                 let accounts = Accounts {
                     grant: Account::new(terms.budget),
@@ -387,6 +389,7 @@ impl State {
             | Event::WatchListSet { .. }
             | Event::LineBudgetSet { .. }
             | Event::ScannerLocked { .. } => self.apply_rules(entered),
+            Event::SuccessionOffered(_) | Event::SuccessionCountersigned(_) => self.apply_succession(entered),
             Event::CallAdmitted(call) => self.admit(entered, call),
             Event::CallFinished(end) => {
                 if let Some(open) = self.open.remove(&end.call) {

@@ -487,8 +487,8 @@ impl Cast {
     /// It cannot start.
     pub async fn connector(&self, line: &str, upstream: &str, slots: Slots) -> Result<Connector, CastError> {
         let upstream = upstream::Upstream::new(upstream, None, upstream::UpstreamLimits::default())?;
-        let line = ModelLine::parse(line)?;
-        let config = ConnectorConfig {
+        let (line, manifest) = (ModelLine::parse(line)?, self.manifest(line)?);
+        Ok(Connector::start(ConnectorConfig {
             channel: self.lab.channel(Use::Serve).await?,
             name: "connector-1".to_owned(),
             signer: self.lab.signer("connector")?,
@@ -496,7 +496,7 @@ impl Cast {
                 trust: self.lab.log_trust()?,
                 lab: OrgId::parse(LAB)?,
                 line: line.clone(),
-                manifest: self.manifest(line.as_str())?,
+                manifest,
                 variants: vec![Variant::parse("standard")?],
                 endpoint: Endpoint::Connector,
             },
@@ -507,9 +507,9 @@ impl Cast {
             upstream,
             slots,
             clock: anteroom_sdk::connector::Clock::system(),
-            dir: self.lab.connector_dir(&line),
-        };
-        Ok(Connector::start(config)?)
+            dir: self.lab.make_build_dir(&line, manifest)?,
+            switch: self.lab.connector_dir(&line),
+        })?)
     }
 
     /// Both parties appoint the independent reader for a grant, and each for its own scope, for `hours`; the lab hands the reader

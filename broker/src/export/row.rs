@@ -139,6 +139,16 @@ fn fill(told: &mut Told, event: &Event) {
             told.target = Some(hold.to_string());
         }
         Event::RulesAdded { narrowing, .. } => told.actor = Some(narrowing.by.to_string()),
+        Event::SuccessionOffered(offered) => {
+            let succession = &offered.succession;
+            told.actor = Some(succession.by.to_string());
+            told.code = Some(succession.open_calls.as_str().to_owned());
+            told.target = Some(format!("{} after {}", succession.to, succession.from));
+        }
+        Event::SuccessionCountersigned(taken) => {
+            told.actor = Some(taken.countersignature.by.to_string());
+            told.target = Some(taken.countersignature.succession.to_string());
+        }
         Event::WatchListSet { watch, .. } => {
             told.actor = Some(watch.by.to_string());
             told.target = Some(watch.list.to_string());

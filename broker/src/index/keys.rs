@@ -239,6 +239,8 @@ pub(super) fn found(event: &Event) -> Found<'_> {
         | Event::HoldReleased { .. }
         | Event::RulesAdded { .. }
         | Event::WatchListSet { .. }
+        | Event::SuccessionOffered(_)
+        | Event::SuccessionCountersigned(_)
         | Event::LineBudgetSet { .. }
         | Event::LineBudgetHit { .. }
         | Event::ScannerLocked { .. }

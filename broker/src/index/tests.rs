@@ -39,6 +39,7 @@ async fn call(world: &World, access: &Access) -> CallId {
         scanner_locks: false,
         hold: 100,
         slot: true,
+        build: None,
     };
     let committed = world.journal.submit(Command::Call(Box::new(command))).await.unwrap();
     assert!(matches!(committed.reply, Reply::Admitted { .. }), "{:?}", committed.reply);

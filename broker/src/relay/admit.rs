@@ -29,7 +29,7 @@ use prost::Message as _;
 
 use super::{
     Relay,
-    about::About,
+    about::{About, Answering},
     alike::Counted,
     call::{Answer, dispatch},
     epochs::Compiled,
@@ -156,7 +156,8 @@ impl Relay {
         let facts = facts(&body, terms, run, person, network, at, verified.marking(), &scan, repeated);
         let judgement = judge(&compiled.epoch, &facts);
         let hold = body.hold_tokens(terms.limits.default_max_tokens, terms.limits.image_tokens).unwrap_or(u64::MAX);
-        let want = Want { terms: Arc::clone(terms), variant: facts.variant.clone() };
+        let builds = grant.builds_at(at).into();
+        let want = Want { terms: Arc::clone(terms), builds, variant: facts.variant.clone() };
         let command = CallCommand {
             caller: asked.caller.clone(),
             claim: verified,
@@ -166,6 +167,7 @@ impl Relay {
             judged_by: compiled.judged_by,
             hold,
             slot: true,
+            build: None,
             scanner_locks: scan.verdict == ScanVerdict::StopAndLock,
         };
         let label = Label {
@@ -216,6 +218,7 @@ impl Relay {
             }
         };
         ready.command.slot = slot.is_some();
+        ready.command.build = slot.as_ref().and_then(Slot::build);
         let ticket = match self.gates.gate(grant).ticket() {
             Ok(ticket) => ticket,
             // The rehearsal refused it and noted it as the first of its kind, so the journal has to write it.
@@ -311,6 +314,7 @@ impl Relay {
             patience,
             facts: Arc::clone(&event.facts),
             marking: banner(&ready.label.marking),
+            answering: Arc::new(Answering::new(ready.command.build, admission.recorded().sealed().entered.at)),
         };
         let flow = self.gates.enter(about, ticket, &plan.body_key, reset);
         Ok(Some(dispatch(self, admission, flow, slot, plan)))

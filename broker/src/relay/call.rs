@@ -184,7 +184,7 @@ impl Job {
             admitted: Some(self.admitted.prove(Audience::LAB)),
             body: self.plan.body.clone(),
             body_key: self.plan.body_key.to_vec(),
-            deadline_ms: about.end.min(about.patience).ms(),
+            deadline_ms: about.limit().ms(),
             output_tokens_max: self.output_max(),
         };
         let lost = (End::Stopped(Refusal::ConnectorLost), false);
@@ -319,7 +319,8 @@ impl Job {
         let standing = self.relay.journal().standing();
         let org = standing.orgs.get(&link.served().lab)?;
         org.key_set.demand(&statement, link.served().endpoint.signer()).ok()?;
-        let own = claim.call == about.call.as_bytes() && claim.grant == about.grant.as_bytes();
+        let build = claim.manifest_digest == link.served().manifest.as_bytes();
+        let own = build && claim.call == about.call.as_bytes() && claim.grant == about.grant.as_bytes();
         own.then_some((statement, claim))
     }
 

@@ -185,16 +185,7 @@ impl Flow {
     }
 
     fn by_clock(&self, now: Now) -> Option<Cut> {
-        let refusal = if now.at >= self.about.end {
-            Refusal::GrantExpired
-        } else if now.at >= self.about.patience {
-            Refusal::CallerGone
-        } else if !now.trusted {
-            Refusal::ClockUntrusted
-        } else {
-            return None;
-        };
-        Some(Cut { refusal, at: now.at })
+        self.about.over(now).map(|refusal| Cut { refusal, at: now.at })
     }
 
     /// Closes this call alone. The first reason stays; it is returned.
@@ -220,8 +211,7 @@ impl Flow {
             if let Err(cut) = self.check() {
                 return cut;
             }
-            let limit = self.about.end.min(self.about.patience);
-            let left = u64::try_from(limit.since(self.journal.now().at)).unwrap_or(0);
+            let left = u64::try_from(self.about.limit().since(self.journal.now().at)).unwrap_or(0);
             tokio::select! {
                 biased;
                 () = self.wake.wait() => {}
@@ -363,10 +353,13 @@ impl Gates {
             judged,
         });
         gate.inside().flows.insert(call, Arc::clone(&flow));
-        // A lock recorded before this line is in the standing read here, one recorded after it finds the call in the table.
-        let at = self.journal.now().at;
-        if let Some(refusal) = flow.hit_by(&self.journal.standing(), at) {
+        // What was recorded before this line is in the standing read here, what is recorded after it finds the call in the table.
+        let (at, standing) = (self.journal.now().at, self.journal.standing());
+        if let Some(refusal) = flow.hit_by(&standing, at) {
             let _ = flow.close(Cut { refusal, at });
+        }
+        if let Some(grant) = standing.grants.get(&flow.about.grant) {
+            flow.about.answering.learn(grant);
         }
         let _ = flow.check();
         flow
@@ -469,6 +462,13 @@ impl Observer for Gates {
             if let Event::RulesAdded { .. } = &entered.event {
                 // What the standing says comes first, so that whoever sees the count sees the rules.
                 self.gate(*grant).rules.fetch_add(1, Ordering::AcqRel);
+                continue;
+            }
+            if let (Event::SuccessionCountersigned(_), Some(standing)) =
+                (&entered.event, state.standing().grants.get(grant))
+            {
+                let flows = self.known(grant).map(|gate| gate.flows()).unwrap_or_default();
+                flows.iter().for_each(|flow| flow.about.answering.learn(standing));
                 continue;
             }
             let (refusal, at, last) = if let Event::GrantWithdrawn { cut, .. } = &entered.event {

@@ -48,13 +48,15 @@ pub struct Served {
 #[derive(Clone, Debug)]
 pub(crate) struct Want {
     pub(crate) terms: Arc<Terms>,
+    /// The builds that new calls go to.
+    pub(crate) builds: Arc<[Digest]>,
     pub(crate) variant: String,
 }
 
 impl Want {
     fn fits(&self, served: &Served) -> bool {
         self.terms.endpoint == served.endpoint
-            && self.terms.model.builds.contains(&served.manifest)
+            && self.builds.contains(&served.manifest)
             && served.variants.iter().any(|variant| variant.as_str() == self.variant)
     }
 
@@ -79,6 +81,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// The build behind it.
+    pub(crate) fn build(&self) -> Option<Digest> {
+        self.link.as_ref().map(|link| link.served.manifest)
+    }
+
     /// Uses the slot up.
     ///
     /// # Errors
@@ -349,7 +356,8 @@ mod tests {
     async fn want(world: &World, variant: &str) -> Want {
         let grant = GrantId::from_bytes(crate::testing::random());
         let terms = Terms::parse(world.terms(grant).to_string().as_bytes()).unwrap();
-        Want { terms: Arc::new(terms), variant: variant.to_owned() }
+        let builds = terms.model.builds.clone().into();
+        Want { terms: Arc::new(terms), builds, variant: variant.to_owned() }
     }
 
     fn served(world: &World) -> Arc<Served> {
@@ -387,6 +395,19 @@ mod tests {
             names.push(came.recv().await.unwrap());
         }
         assert_eq!(names, ["busy", "quiet", "busy", "busy"]);
+    }
+
+    #[tokio::test]
+    async fn new_calls_go_to_the_build_that_answers_and_to_no_other() {
+        let world = World::new().await;
+        let slots = Arc::new(Slots::default());
+        let (old, new) = (slots.add(served(&world)).unwrap(), Digest::of(b"the next build"));
+        old.offer();
+        let want = Want { builds: Arc::from([new]), ..want(&world, "standard").await };
+        assert!(slots.reserve(want.clone()).await.is_none(), "the slot of the build before is not for it");
+        let next = slots.add(Arc::new(Served { manifest: new, ..Served::clone(&served(&world)) })).unwrap();
+        next.offer();
+        assert_eq!(slots.reserve(want).await.unwrap().build(), Some(new));
     }
 
     #[tokio::test]

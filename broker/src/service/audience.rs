@@ -134,6 +134,8 @@ fn of_the_log(state: &State, org: &OrgId, event: &Event) -> Audience {
         | Event::HoldReleased { .. }
         | Event::RulesAdded { .. }
         | Event::WatchListSet { .. }
+        | Event::SuccessionOffered(_)
+        | Event::SuccessionCountersigned(_)
         | Event::LineBudgetSet { .. }
         | Event::ScannerLocked { .. }
         | Event::PromptsAlike(_)

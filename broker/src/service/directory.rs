@@ -10,14 +10,21 @@ mod tests;
 use std::sync::Arc;
 
 use anteroom_policy::{
-    command::Now, decide::entitlement, event::ClockTrust, refusal::Refusal, rules, standing::Grant, state::State,
+    command::Now,
+    decide::entitlement,
+    event::ClockTrust,
+    refusal::Refusal,
+    rules,
+    standing::{Grant, StandingSuccession},
+    state::State,
 };
 use anteroom_proto::{
     ledger::scope::Scope,
     names::{GrantId, ModelLine, OrgId},
     rpc::{
         BudgetLine, Dossier, EnrolReply, GetDossierRequest, GrantSummary, ListGrantsReply, ListGrantsRequest,
-        ListLocksReply, ListLocksRequest, ListModelsReply, ListModelsRequest, LostTime, RenewRequest, WhoAmIReply,
+        ListLocksReply, ListLocksRequest, ListModelsReply, ListModelsRequest, LostTime, RenewRequest, Succeeded,
+        WhoAmIReply,
         WhoAmIRequest, directory_server,
     },
 };
@@ -151,6 +158,8 @@ impl View {
             rules_digest: rules::digest_with(terms, &rules::Added::of(grant)).as_bytes().to_vec(),
             lost: Some(self.lost(&terms.grant)),
             watch_list: grant.watch.as_ref().map(|watch| watch.digest.as_bytes().to_vec()).unwrap_or_default(),
+            builds: grant.builds_at(self.now.at).iter().map(|build| build.as_bytes().to_vec()).collect(),
+            successions: list::successions(self.state.standing(), grant),
         }
     }
 
@@ -190,9 +199,13 @@ impl View {
         let terms = &grant.terms;
         let versions = |org: &OrgId| standing.orgs.get(org).map(|org| org.versions.clone()).unwrap_or_default();
         let in_force = grant.credentials.values().filter(|held| self.now.at < held.credential.end_ms);
-        let manifests = terms.model.builds.iter().filter_map(|build| {
-            standing.models.get(&(terms.lab.org.clone(), *build)).map(|model| model.manifest.to_vec())
+        let manifests = list::builds(grant).into_iter().filter_map(|build| {
+            standing.models.get(&(terms.lab.org.clone(), build)).map(|model| model.manifest.to_vec())
         });
+        let succeeded = |held: &Arc<StandingSuccession>| Succeeded {
+            succession: Some(held.offered.statement.clone()),
+            countersignature: Some(held.countersignature.clone()),
+        };
         Ok(Dossier {
             terms: grant.terms_bytes.to_vec(),
             offer: Some(grant.offer.clone()),
@@ -205,6 +218,8 @@ impl View {
             policy: policy(grant),
             manifests: manifests.collect(),
             added_rules: grant.added.iter().map(|added| added.statement.clone()).collect(),
+            successions: grant.successions.countersigned.iter().map(succeeded).collect(),
+            offered_succession: grant.successions.offered.as_ref().map(|offered| offered.statement.clone()),
         })
     }
 }

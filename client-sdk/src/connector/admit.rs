@@ -28,7 +28,7 @@ pub(super) async fn admit(shared: &Shared, dispatch: Dispatch) -> Result<FreshCa
     if let Some(why) = shared.stops.stopped().why(&claimed.grant) {
         return Err(CheckFailure::Stopped(why.to_owned()));
     }
-    let dossier = timeout(ANSWER_MAX, shared.dossiers.of(&claimed));
+    let dossier = timeout(ANSWER_MAX, shared.dossiers.of(&claimed, &shared.served.manifest));
     let dossier = dossier.await.map_err(|_| CheckFailure::NoDossier("the broker did not answer".to_owned()))??;
     let view = prove_older(shared, &claimed).await?;
     let sponsor = &dossier.terms().sponsor.org;

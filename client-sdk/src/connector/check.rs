@@ -115,6 +115,8 @@ pub struct Claimed {
     pub call: CallId,
     /// The run credential.
     pub credential: Digest,
+    /// When it was admitted.
+    pub at: At,
     /// The checkpoint of its proof, as text.
     pub checkpoint: String,
 }
@@ -137,7 +139,8 @@ pub fn read(dispatch: &Dispatch) -> Result<Claimed, CheckFailure> {
     let event: CallAdmitted = opened.event().map_err(ReceiptError::from)?;
     let call = CallId::from_slice(&event.call).map_err(|_| CheckFailure::Incomplete("call"))?;
     let credential = Digest::from_slice(&event.credential).map_err(|_| CheckFailure::Incomplete("credential"))?;
-    Ok(Claimed { grant, call, credential, checkpoint: proven.checkpoint.clone() })
+    let at = instant(opened.header().at_ms)?;
+    Ok(Claimed { grant, call, credential, at, checkpoint: proven.checkpoint.clone() })
 }
 
 /// A call that may go to the model once it was entered as seen: proven, consented to, signed by its caller, inside its window.
@@ -274,8 +277,8 @@ pub fn check(
     }
     let (record, admission) = verify_admission(proven, &served.trust, &dossier.tag_key(), claimed.grant, claimed.call)?;
     check_log(&record, log)?;
-    check_build(dossier, served, &admission)?;
     let admitted_at = instant(record.header().at_ms)?;
+    check_build(dossier, served, &admission, admitted_at)?;
     let caller = check_claim(dossier, &admission, log, now)?;
     let body_key: [u8; BODY_KEY_BYTES] =
         dispatch.body_key.as_slice().try_into().map_err(|_| CheckFailure::Incomplete("body key"))?;
@@ -289,6 +292,8 @@ pub fn check(
         return Err(CheckFailure::ClockApart(apart));
     }
     let deadline = At::from_ms(dispatch.deadline_ms).map_err(|_| CheckFailure::Incomplete("deadline"))?;
+    let cut = dossier.build_cut_at(&served.manifest, admitted_at);
+    let deadline = cut.map_or(deadline, |cut| cut.min(deadline));
     if now >= deadline {
         return Err(CheckFailure::Deadline(deadline));
     }
@@ -327,7 +332,12 @@ fn check_log(record: &VerifiedRecord, log: &LogView) -> Result<(), CheckFailure>
     }
 }
 
-fn check_build(dossier: &VerifiedDossier, served: &Served, admission: &CallAdmitted) -> Result<(), CheckFailure> {
+fn check_build(
+    dossier: &VerifiedDossier,
+    served: &Served,
+    admission: &CallAdmitted,
+    admitted: At,
+) -> Result<(), CheckFailure> {
     if !dossier.lends(&served.lab, &served.line) {
         return Err(CheckFailure::Build("the line"));
     }
@@ -335,7 +345,8 @@ fn check_build(dossier: &VerifiedDossier, served: &Served, admission: &CallAdmit
     if dossier.terms().endpoint != served.endpoint {
         return Err(CheckFailure::Build("the way to the model"));
     }
-    if !dossier.terms().model.builds.contains(&served.manifest) {
+    // Another build answers only by a succession that both sides signed, and only from its instant on.
+    if !dossier.builds_at(admitted).contains(&served.manifest) {
         return Err(CheckFailure::Build("the build"));
     }
     let facts = Facts::decode(admission.facts.as_slice()).map_err(|_| CheckFailure::Incomplete("facts"))?;

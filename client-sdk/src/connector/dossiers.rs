@@ -54,16 +54,17 @@ impl Dossiers {
         Self { directory, pinned, held: Mutex::default(), asking: Mutex::new(()) }
     }
 
-    /// The verified dossier of a call's grant, fetched if it or the call's credential is not at hand.
+    /// The verified dossier of a call's grant, fetched if it or the call's credential is not at hand, or if `build` does not answer by it:
+    /// a succession may have been countersigned since.
     ///
     /// # Errors
     /// It cannot be fetched, does not hold, or its grant is over.
-    pub async fn of(&self, claimed: &Claimed) -> Result<Arc<VerifiedDossier>, CheckFailure> {
-        if let Some(held) = self.held(claimed).await {
+    pub async fn of(&self, claimed: &Claimed, build: &Digest) -> Result<Arc<VerifiedDossier>, CheckFailure> {
+        if let Some(held) = self.held(claimed, build).await {
             return Ok(held);
         }
         let _asking = self.asking.lock().await;
-        if let Some(held) = self.held(claimed).await {
+        if let Some(held) = self.held(claimed, build).await {
             return Ok(held);
         }
         let fetched = Arc::new(self.fetch(claimed.grant).await?);
@@ -79,10 +80,11 @@ impl Dossiers {
         Ok(fetched)
     }
 
-    async fn held(&self, claimed: &Claimed) -> Option<Arc<VerifiedDossier>> {
+    async fn held(&self, claimed: &Claimed, build: &Digest) -> Option<Arc<VerifiedDossier>> {
         let held = self.held.lock().await;
         let dossier = held.dossiers.get(&claimed.grant)?;
-        dossier.credential(&claimed.credential).is_some().then(|| dossier.clone())
+        let answers = dossier.builds_at(claimed.at).contains(build);
+        (answers && dossier.credential(&claimed.credential).is_some()).then(|| dossier.clone())
     }
 
     async fn fetch(&self, grant: GrantId) -> Result<VerifiedDossier, CheckFailure> {

@@ -25,7 +25,7 @@ pub const POINTS_MAX: usize = 1_024;
 /// How many of them may wait for their proof; beyond that the oldest is let go.
 pub const UNPROVEN_MAX: usize = 256;
 
-const FILE: &str = "log-head";
+pub(crate) const FILE: &str = "log-head";
 
 /// A size of the log and its root.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

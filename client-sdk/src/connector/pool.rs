@@ -90,6 +90,8 @@ pub struct Config {
     pub clock: Clock,
     /// A folder of this connector alone, for what must survive a restart.
     pub dir: PathBuf,
+    /// The folder of the lab's own switch; connectors of one line share it.
+    pub switch: PathBuf,
 }
 
 /// Why a connector cannot start.
@@ -170,7 +172,7 @@ impl Connector {
             heads,
             windows: Windows::open(&config.dir)?,
             seen: Seen::open(&config.dir, config.clock.now())?,
-            stops: Stops::open(&config.dir),
+            stops: Stops::open(&config.switch),
             spool: Spool::open(&config.dir)?,
             calls: CallList::open(&config.dir, &config.served.lab, &config.served.line, config.clock.clone()),
             builds: Builds::open(&config.dir),

@@ -25,7 +25,7 @@ use crate::durable;
 /// Most grants that are remembered. A lab signs each, so it is the lab that would reach this.
 pub const GRANTS_MAX: usize = 65_536;
 
-const FILE: &str = "windows.json";
+pub(crate) const FILE: &str = "windows.json";
 
 /// What is known beforehand about a grant's window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

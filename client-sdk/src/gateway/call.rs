@@ -153,7 +153,15 @@ fn declared(desk: &Desk, asked: &Asked) -> Result<Option<Marking>, Problem> {
 }
 
 fn known(held: &Held, call: CallId) -> Known {
-    Known { call: Some(call), grant: Some(held.grant), end: held.end, left: held.left(), ..Known::default() }
+    Known {
+        call: Some(call),
+        grant: Some(held.grant),
+        end: held.end,
+        left: held.left(),
+        builds: held.builds.clone(),
+        since: held.changed.as_ref().map(|changed| changed.since),
+        ..Known::default()
+    }
 }
 
 async fn whole(caller: &Evaluator, asked: &Asked, options: CallOptions, mut known: Known) -> Tried {

@@ -15,7 +15,7 @@ use std::{
 
 use anteroom_proto::{
     names::{GrantId, RunId},
-    rpc::{GrantSummary, Marking},
+    rpc::{GrantSummary, Marking, SuccessionSummary},
     statement::terms::Terms,
     time::At,
 };
@@ -54,6 +54,27 @@ pub struct Choice {
     pub marking: Option<Marking>,
 }
 
+/// A build that took another's place, on the broker's word; what both sides signed is in the dossier.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Changed {
+    /// The lab's name for it.
+    pub(super) build: String,
+    /// Digest of its manifest.
+    pub(super) manifest: String,
+    /// Since when it answers: behaviour may be another one since.
+    pub(super) since: At,
+}
+
+impl Changed {
+    fn newest(successions: &[SuccessionSummary], now: At) -> Option<Self> {
+        let stands = |one: &&SuccessionSummary| one.countersigned && At::clamped(one.at_ms) <= now;
+        let newest = successions.iter().rev().find(stands)?;
+        let build = newest.build.chars().filter(|c| !c.is_control()).collect();
+        let manifest = data_encoding::HEXLOWER.encode(&newest.to);
+        Some(Self { build, manifest, since: At::clamped(newest.at_ms) })
+    }
+}
+
 /// A grant as it stands.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
@@ -64,6 +85,10 @@ pub(super) struct Held {
     pub(super) end: Option<At>,
     pub(super) budgets: BTreeMap<String, u64>,
     pub(super) terms: Arc<Terms>,
+    /// Builds that new calls go to.
+    pub(super) builds: Vec<String>,
+    /// The newest build that took another's place.
+    pub(super) changed: Option<Changed>,
     /// Whoever calls under it; else why nobody can.
     pub(super) caller: Result<Evaluator, Arc<str>>,
     fetched: Instant,
@@ -80,7 +105,18 @@ impl Held {
     ) -> Self {
         let caller = Err("no run credential of this folder's workload is in force".into());
         let (phase, terms) = (phase.to_owned(), terms.into());
-        Self { grant, phase, start: None, end, budgets, terms, caller, fetched: Instant::now() }
+        Self {
+            grant,
+            phase,
+            start: None,
+            end,
+            budgets,
+            terms,
+            builds: Vec::new(),
+            changed: None,
+            caller,
+            fetched: Instant::now(),
+        }
     }
 
     /// Whether calls may pass now or after a pause, as far as is known.
@@ -237,6 +273,8 @@ impl Grants {
         let budgets = summary.budgets.iter().map(left).collect();
         let mut held = Held::told(grant, &summary.phase, instant(summary.end_ms), budgets, terms);
         held.start = instant(summary.start_ms);
+        held.builds = summary.builds.iter().map(|build| data_encoding::HEXLOWER.encode(build)).collect();
+        held.changed = Changed::newest(&summary.successions, system::now());
         match known {
             // Of a grant that ended the caller stays, so that the broker itself says no, on record.
             Some(known) if !held.in_force() || !known.is_stale(system::now()) => {

@@ -27,6 +27,8 @@ const CALL: HeaderName = HeaderName::from_static("x-anteroom-call");
 const RECEIPT: HeaderName = HeaderName::from_static("x-anteroom-receipt");
 const GRANT: HeaderName = HeaderName::from_static("x-anteroom-grant");
 const GRANT_END: HeaderName = HeaderName::from_static("x-anteroom-grant-end");
+const BUILD: HeaderName = HeaderName::from_static("x-anteroom-build");
+const BUILD_SINCE: HeaderName = HeaderName::from_static("x-anteroom-build-since");
 const BUDGET_LEFT: HeaderName = HeaderName::from_static("x-anteroom-budget-left");
 /// In a request it raises what the call is declared as; in a response it says what the answer has to be handled as.
 pub(super) const MARKING: HeaderName = HeaderName::from_static("x-anteroom-marking");
@@ -48,6 +50,10 @@ pub(super) struct Known {
     pub(super) end: Option<At>,
     /// What was left of its budget when the broker was asked last.
     pub(super) left: Option<(u64, u64)>,
+    /// The builds that new calls go to, by their manifests' digests.
+    pub(super) builds: Vec<String>,
+    /// Since when, if another one answered before: behaviour may have changed.
+    pub(super) since: Option<At>,
     /// How the answer has to be handled.
     pub(super) label: Option<Label>,
 }
@@ -74,6 +80,12 @@ impl Known {
         }
         if let Some((calls, tokens)) = self.left {
             set(headers, BUDGET_LEFT, &format!("calls={calls}, tokens={tokens}"));
+        }
+        if !self.builds.is_empty() {
+            set(headers, BUILD, &self.builds.join(", "));
+        }
+        if let Some(since) = self.since {
+            set(headers, BUILD_SINCE, &since.to_string());
         }
         if let Some(label) = &self.label {
             set(headers, MARKING, &banner(&label.marking));
@@ -149,6 +161,8 @@ mod tests {
             grant: Some(GrantId::from_bytes([1; 16])),
             end: Some(At::clamped(1_795_000_000_000)),
             left: Some((9, 1_000)),
+            builds: vec!["0b".repeat(32)],
+            since: Some(At::clamped(1_794_000_000_000)),
             label: Some(Label {
                 marking: Marking { level: 1, caveats: vec!["PROPIN".to_owned()], rel_to: Vec::new() },
                 assertion: Some("exempt, 5 U.S.C. § 552 (100%)\n".to_owned()),
@@ -165,6 +179,8 @@ mod tests {
                 "x-anteroom-grant: grant-01010101010101010101010101010101",
                 "x-anteroom-grant-end: 2026-11-18T11:06:40.000Z",
                 "x-anteroom-budget-left: calls=9, tokens=1000",
+                "x-anteroom-build: 0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b",
+                "x-anteroom-build-since: 2026-11-06T21:20:00.000Z",
                 "x-anteroom-marking: CUI//PROPIN",
                 "x-anteroom-assertion: exempt, 5 U.S.C. %C2%A7 552 (100%25)%0A",
             ]

@@ -139,6 +139,12 @@ pub(super) fn entry(id: &str, held: &Held, dialect: Dialect) -> Value {
             "grant_end": held.end.map(|at| at.to_string()),
             "calls_left": left.map(|(calls, _)| calls),
             "tokens_left": left.map(|(_, tokens)| tokens),
+            "builds": held.builds,
+            "behaviour_may_have_changed": held.changed.as_ref().map(|changed| json!({
+                "build": changed.build,
+                "manifest": changed.manifest,
+                "since": changed.since.to_string(),
+            })),
             "variants": terms.model.variants,
             "features": terms.features,
             "limits": terms.limits,

@@ -82,7 +82,7 @@ const fn row(refusal: Refusal) -> Row {
     } else if matches!(refusal, R::GrantNotStarted | R::GrantNotAccepted | R::GrantLive | R::TooEarly) {
         // The window may be days away, and some tools wait for a 503 as long as it takes.
         (StatusCode::FORBIDDEN, Again::Never)
-    } else if matches!(refusal, R::ConnectorLost | R::StreamUnknownEvent) {
+    } else if matches!(refusal, R::ConnectorLost | R::StreamUnknownEvent | R::BuildSucceeded) {
         // The call was made and counts; whether it is made again is not for a client's retry loop to decide.
         (StatusCode::BAD_GATEWAY, Again::Never)
     } else if matches!(refusal, R::UpstreamFailed) {

@@ -28,6 +28,10 @@ use crate::{
 
 /// Most processes that keep receipts in one folder at once.
 pub const RECEIPT_STORES_MAX: u32 = 64;
+/// Folders of builds that were not the first of their line, within the line's.
+const BUILDS: &str = "builds";
+/// What a connector's folder remembers of the log and of windows.
+pub(crate) const SEEN: [&str; 2] = ["log-head", "windows.json"];
 
 /// A stop signed here.
 #[derive(Clone, Debug)]
@@ -244,6 +248,50 @@ impl Home {
         let dir = self.connector_dir(line);
         files::folder(&dir)?;
         Ok(dir)
+    }
+
+    /// The folder of a lab's connector for one build of a line, made if there is none: the line's own for the build that was served
+    /// first, one within it for each other, so that two can serve side by side. A new one begins with what the line's connectors saw of
+    /// the log and of windows: a build joins a running clock.
+    ///
+    /// # Errors
+    /// It cannot be made or read.
+    pub fn make_build_dir(
+        &self,
+        line: &anteroom_proto::names::ModelLine,
+        manifest: Digest,
+    ) -> Result<PathBuf, HomeError> {
+        let of_line = self.make_connector_dir(line)?;
+        let (named, own) = (of_line.join("build"), manifest.to_string());
+        match files::read(&named)? {
+            None => {
+                files::replace(&named, own.as_bytes())?;
+                return Ok(of_line);
+            }
+            Some(first) if first.trim() == own => return Ok(of_line),
+            Some(_) => {}
+        }
+        let dir = of_line.join(BUILDS).join(own);
+        files::folder(&dir)?;
+        for seen in SEEN {
+            if files::read_bytes(&dir.join(seen))?.is_none()
+                && let Some(bytes) = files::read_bytes(&of_line.join(seen))?
+            {
+                files::replace(&dir.join(seen), &bytes)?;
+            }
+        }
+        Ok(dir)
+    }
+
+    /// The folders of a lab's connectors for one line, whichever build they serve; the line's own first.
+    #[must_use]
+    pub fn connector_dirs(&self, line: &anteroom_proto::names::ModelLine) -> Vec<PathBuf> {
+        let of_line = self.connector_dir(line);
+        let builds = std::fs::read_dir(of_line.join(BUILDS)).into_iter().flatten();
+        let mut dirs: Vec<PathBuf> = builds.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        dirs.sort();
+        dirs.insert(0, of_line);
+        dirs
     }
 
     /// The folder of a lab's connector for one line.

@@ -171,3 +171,29 @@ fn commands_that_run_side_by_side_all_keep_their_receipts() {
     assert_eq!(elsewhere, 0);
     assert_eq!(open.iter().map(ReceiptStore::len).sum::<usize>(), 2);
 }
+
+#[test]
+fn a_second_build_of_a_line_begins_with_what_the_first_ones_connector_saw() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::open_or_create(folder.path()).unwrap();
+    let line: anteroom_proto::names::ModelLine = "aurora".parse().unwrap();
+    let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+    let first = home.make_build_dir(&line, one).unwrap();
+    assert_eq!(first, home.connector_dir(&line));
+    for name in super::kept::SEEN {
+        std::fs::write(first.join(name), name).unwrap();
+    }
+    let second = home.make_build_dir(&line, two).unwrap();
+    assert_ne!(second, first);
+    for name in super::kept::SEEN {
+        assert_eq!(std::fs::read_to_string(second.join(name)).unwrap(), name);
+        // What it saw itself since is not taken back.
+        std::fs::write(second.join(name), "newer").unwrap();
+    }
+    assert_eq!(home.make_build_dir(&line, two).unwrap(), second);
+    assert_eq!(std::fs::read_to_string(second.join(super::kept::SEEN[1])).unwrap(), "newer");
+    assert_eq!(home.make_build_dir(&line, one).unwrap(), first, "the first keeps its place");
+    assert_eq!(home.connector_dirs(&line), [first, second]);
+    #[cfg(feature = "connector")]
+    assert_eq!(super::kept::SEEN, [crate::connector::heads::FILE, crate::connector::windows::FILE]);
+}

@@ -20,7 +20,7 @@ use anteroom_proto::{
     names::{Digest, GrantId, OrgId},
     rpc::{
         Dossier, GrantAccepted, GrantOffered, KeySetChanged, OrganisationEnrolled, RosterPublished,
-        RunCredentialIssued, SignedStatement,
+        RunCredentialIssued, SignedStatement, SuccessionCountersigned, SuccessionOffered,
     },
     statement::{key_set, terms::Terms},
 };
@@ -200,7 +200,9 @@ impl Kept {
     fn met(&self, statement: &SignedStatement) -> Result<(), MirrorError> {
         let dossier = &self.dossier;
         let all = dossier.lab_key_sets.iter().chain(&dossier.agency_key_sets).chain(&dossier.roster);
-        for own in all.chain(&dossier.credentials).filter(|own| own.payload == statement.payload) {
+        let taken = dossier.successions.iter().flat_map(|taken| taken.succession.iter().chain(&taken.countersignature));
+        let all = all.chain(&dossier.credentials).chain(taken).chain(&dossier.offered_succession);
+        for own in all.filter(|own| own.payload == statement.payload) {
             self.same_statement("statement", own, statement)?;
         }
         Ok(())
@@ -251,6 +253,8 @@ impl Dossiers {
                 }
             }
             "RunCredentialIssued" => self.met(event::<RunCredentialIssued>(record)?.statement)?,
+            "SuccessionOffered" => self.met(event::<SuccessionOffered>(record)?.statement)?,
+            "SuccessionCountersigned" => self.met(event::<SuccessionCountersigned>(record)?.statement)?,
             "RosterPublished" => self.met(event::<RosterPublished>(record)?.statement)?,
             "OrganisationEnrolled" => self.met(event::<OrganisationEnrolled>(record)?.key_set)?,
             "KeySetChanged" => self.met(event::<KeySetChanged>(record)?.key_set)?,

@@ -8,6 +8,7 @@
 
 mod added;
 mod error;
+mod succession;
 
 use anteroom_policy::rules::Added;
 use anteroom_proto::{
@@ -23,14 +24,16 @@ use anteroom_proto::{
         envelope,
         key::Algorithm,
         key_set::{self, KeyRole, KeySet, OrgKind},
-        model::Manifest,
         roster::{Person, Roster},
         terms::{Party, Terms},
     },
     time::{At, Window},
 };
 
-pub use error::{ClaimError, CredentialFault, DossierError, Side};
+pub use self::{
+    error::{ClaimError, CredentialFault, DossierError, Side},
+    succession::HeldSuccession,
+};
 
 /// Most key-set versions that are followed.
 pub const VERSIONS_MAX: usize = 256;
@@ -195,7 +198,7 @@ pub struct VerifiedDossier {
     offer: VerifiedOffer,
     roster: Roster,
     credentials: Vec<HeldCredential>,
-    manifests: Vec<(Digest, Manifest)>,
+    builds: succession::Builds,
     window: Option<Window>,
     added: Vec<Added>,
 }
@@ -215,13 +218,13 @@ impl VerifiedDossier {
         let credentials =
             dossier.credentials.iter().map(|statement| verify_credential(statement, &offer.terms, &roster));
         let credentials = credentials.collect::<Result<_, _>>()?;
-        let manifests = verify_manifests(dossier, &offer.terms)?;
+        let builds = succession::verify(dossier, &offer)?;
         let window = match &dossier.summary {
             Some(summary) => stated_window(summary, &offer.terms)?,
             None => None,
         };
         let added = added::verify(dossier, &offer)?;
-        Ok(Self { offer, roster, credentials, manifests, window, added })
+        Ok(Self { offer, roster, credentials, builds, window, added })
     }
 
     /// The grant.
@@ -271,12 +274,6 @@ impl VerifiedDossier {
     pub fn credential(&self, digest: &Digest) -> Option<&RunCredential> {
         let found = self.credentials.iter().find(|held| held.digest == *digest)?;
         Some(&found.credential)
-    }
-
-    /// The manifests at hand, with their digests; each of a build that the terms name.
-    #[must_use]
-    pub fn manifests(&self) -> &[(Digest, Manifest)] {
-        &self.manifests
     }
 
     /// The window as the broker states it, held against the terms; `None` while it is not fixed.
@@ -335,25 +332,34 @@ impl VerifiedDossier {
         Ok(VerifiedClaim { claim, credential: credential.clone(), person: person.clone() })
     }
 
-    /// Verifies a connector's outcome: this grant, a build that the terms name, one of the lab's connector keys, or of its direct
-    /// keys where the terms say that the operator answers. A key counts if
-    /// any version from the one that the terms name on has it: an outcome does not show whether it was signed before a later
-    /// version dropped its key.
+    /// Verifies a connector's outcome of a call admitted at `admitted`: this grant, a build that answered calls then by terms and
+    /// successions, one of the lab's connector keys, or of its direct keys where the terms say that the operator answers. A key
+    /// counts if any version from the one that the terms name on has it: an outcome does not show whether it was signed before a
+    /// later version dropped its key.
     ///
     /// # Errors
     /// A step does not hold.
-    pub fn verify_outcome(&self, statement: &SignedStatement) -> Result<OutcomeClaim, ClaimError> {
-        let outcome: OutcomeClaim = envelope::read_claim(statement)?;
-        if outcome.grant != self.grant().as_bytes() {
-            return Err(ClaimError::OtherGrant);
-        }
-        self.lab_keys().demand_since(statement, self.terms().endpoint.signer())?;
-        let builds = &self.terms().model.builds;
+    pub fn verify_outcome(&self, statement: &SignedStatement, admitted: At) -> Result<OutcomeClaim, ClaimError> {
+        let outcome = self.verify_outcome_signature(statement)?;
+        let builds = self.builds_at(admitted);
         if builds.iter().any(|build| build.as_bytes().as_slice() == outcome.manifest_digest) {
             Ok(outcome)
         } else {
             Err(ClaimError::Build(data_encoding::HEXLOWER.encode(&outcome.manifest_digest)))
         }
+    }
+
+    /// Verifies a connector's outcome as [`VerifiedDossier::verify_outcome`] does, whichever build it names.
+    ///
+    /// # Errors
+    /// It is of another grant, or no connector key signed it.
+    pub fn verify_outcome_signature(&self, statement: &SignedStatement) -> Result<OutcomeClaim, ClaimError> {
+        let outcome: OutcomeClaim = envelope::read_claim(statement)?;
+        if outcome.grant != self.grant().as_bytes() {
+            return Err(ClaimError::OtherGrant);
+        }
+        self.lab_keys().demand_since(statement, self.terms().endpoint.signer())?;
+        Ok(outcome)
     }
 
     /// Whether the lab's line is the one lent.
@@ -458,23 +464,6 @@ fn read_credential(
         return Err(CredentialFault::Key);
     }
     Ok(credential)
-}
-
-fn verify_manifests(dossier: &Dossier, terms: &Terms) -> Result<Vec<(Digest, Manifest)>, DossierError> {
-    let mut manifests = Vec::with_capacity(terms.model.builds.len());
-    for bytes in &dossier.manifests {
-        let digest = Digest::of(bytes);
-        let seen = manifests.iter().any(|(held, _)| *held == digest);
-        if seen || !terms.model.builds.contains(&digest) {
-            return Err(DossierError::Manifest);
-        }
-        let manifest = Manifest::parse(bytes).map_err(|_| DossierError::Manifest)?;
-        if manifest.lab != terms.lab.org || manifest.line != terms.model.line {
-            return Err(DossierError::Manifest);
-        }
-        manifests.push((digest, manifest));
-    }
-    Ok(manifests)
 }
 
 fn stated_window(summary: &GrantSummary, terms: &Terms) -> Result<Option<Window>, DossierError> {

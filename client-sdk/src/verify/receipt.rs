@@ -125,7 +125,7 @@ pub fn verify_call(
     let outcome = match recorded {
         None => None,
         Some(statement) => {
-            let read = dossier.verify_outcome(statement).map_err(CallFault::Outcome)?;
+            let read = dossier.verify_outcome(statement, at).map_err(CallFault::Outcome)?;
             if read.call != call.as_bytes() {
                 return Err(CallFault::Outcome(ClaimError::OtherCall));
             }

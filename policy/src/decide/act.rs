@@ -15,10 +15,11 @@ use anteroom_proto::{
         model::Registration,
         roster::Roster,
         rules::{LineBudget, Narrowing, WatchList},
+        succession::{Countersignature, Succession},
     },
 };
 
-use super::{Reply, grant, org, org_scope, refused, retention, rules};
+use super::{Reply, grant, org, org_scope, refused, retention, rules, succession};
 use crate::{
     command::{Act, Decision, Now},
     event::{CallerId, Event},
@@ -104,6 +105,8 @@ fn dispatch(state: &State, act: &Act, now: Now) -> Result<Outcome, No> {
         Narrowing::TYPE => rules::narrow(state, act, read_json(statement)?),
         WatchList::TYPE => rules::watch(state, act, read_json(statement)?),
         LineBudget::TYPE => rules::line_budget(state, act, read_json(statement)?),
+        Succession::TYPE => succession::offer(state, act, read_json(statement)?, now),
+        Countersignature::TYPE => succession::countersign(state, act, read_json(statement)?, now),
         Stop::TYPE => grant::stop(state, act, &read_json(statement)?, now),
         Resume::TYPE => grant::resume(state, act, &read_json(statement)?),
         RunCredential::TYPE => grant::credential(state, act, read_json(statement)?, now),

@@ -66,7 +66,9 @@ pub(super) fn admit(state: &State, call: &CallCommand, now: Now) -> Decision {
         Some(reply) => return nothing(reply),
         None => {}
     }
-    if call.judged_by != grant.judged_by {
+    // A slot may have been reserved just before another build took the place of the one behind it.
+    let gone = |build: Digest| !grant.builds_at(now.at).contains(&build);
+    if call.judged_by != grant.judged_by || call.build.is_some_and(gone) {
         return nothing(Reply::Stale);
     }
     let asked = Asked { claim, verdict: call.judgement.verdict, hold: call.hold, slot: call.slot };

@@ -7,7 +7,10 @@ use anteroom_proto::{
     },
     names::{ModelLine, OrgId},
     rpc::SignedStatement,
-    statement::acts::DispositionAction,
+    statement::{
+        acts::DispositionAction,
+        succession::{Countersignature, Succession},
+    },
     time::At,
 };
 
@@ -67,6 +70,24 @@ pub struct Disposed {
     pub last_index: u64,
     /// That one's entry.
     pub last_entry: Entry,
+    /// As signed.
+    pub statement: SignedStatement,
+}
+
+/// A succession that a lab offered.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SuccessionOffered {
+    /// What was signed.
+    pub succession: Succession,
+    /// As signed.
+    pub statement: SignedStatement,
+}
+
+/// A succession that an agency took.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SuccessionCountersigned {
+    /// What was signed.
+    pub countersignature: Countersignature,
     /// As signed.
     pub statement: SignedStatement,
 }

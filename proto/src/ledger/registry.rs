@@ -500,6 +500,34 @@ pub const KINDS: &[KindSpec] = &[
         ],
     },
     KindSpec {
+        kind: 38,
+        name: "SuccessionOffered",
+        fields: &[
+            FieldSpec { number: 1, name: "kind", owner: Owner::Scope },
+            FieldSpec { number: 2, name: "index", owner: Owner::Scope },
+            FieldSpec { number: 3, name: "at_ms", owner: Owner::Scope },
+            FieldSpec { number: 4, name: "scope", owner: Owner::Scope },
+            FieldSpec { number: 5, name: "seq", owner: Owner::Scope },
+            FieldSpec { number: 6, name: "prev", owner: Owner::Scope },
+            FieldSpec { number: 16, name: "lab", owner: Owner::Scope },
+            FieldSpec { number: 17, name: "statement", owner: Owner::Scope },
+        ],
+    },
+    KindSpec {
+        kind: 39,
+        name: "SuccessionCountersigned",
+        fields: &[
+            FieldSpec { number: 1, name: "kind", owner: Owner::Scope },
+            FieldSpec { number: 2, name: "index", owner: Owner::Scope },
+            FieldSpec { number: 3, name: "at_ms", owner: Owner::Scope },
+            FieldSpec { number: 4, name: "scope", owner: Owner::Scope },
+            FieldSpec { number: 5, name: "seq", owner: Owner::Scope },
+            FieldSpec { number: 6, name: "prev", owner: Owner::Scope },
+            FieldSpec { number: 16, name: "agency", owner: Owner::Scope },
+            FieldSpec { number: 17, name: "statement", owner: Owner::Scope },
+        ],
+    },
+    KindSpec {
         kind: 40,
         name: "CallAdmitted",
         fields: &[

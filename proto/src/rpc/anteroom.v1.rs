@@ -501,6 +501,26 @@ pub struct ScannerLocked {
     #[prost(string, tag = "18")]
     pub target: ::prost::alloc::string::String,
 }
+/// The lab offered that a newer build take the place of one that the grant lends. Nothing changes before the agency countersigns.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SuccessionOffered {
+    /// The lab.
+    #[prost(string, tag = "16")]
+    pub lab: ::prost::alloc::string::String,
+    /// Signed by the lab's signers.
+    #[prost(message, optional, tag = "17")]
+    pub statement: ::core::option::Option<SignedStatement>,
+}
+/// The agency countersigned a succession: from the instant that it names on, new calls go to the new build.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SuccessionCountersigned {
+    /// The agency.
+    #[prost(string, tag = "16")]
+    pub agency: ::prost::alloc::string::String,
+    /// Signed by the agency's signers; names the lab's statement by its digest.
+    #[prost(message, optional, tag = "17")]
+    pub statement: ::core::option::Option<SignedStatement>,
+}
 /// A call may pass. Durable before the model's side sees a byte.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CallAdmitted {
@@ -1178,6 +1198,12 @@ pub struct GrantSummary {
     /// What of the window was lost up to now; absent from brokers that do not count it.
     #[prost(message, optional, tag = "14")]
     pub lost: ::core::option::Option<LostTime>,
+    /// Digests of the manifests of the builds that new calls go to at this moment.
+    #[prost(bytes = "vec", repeated, tag = "15")]
+    pub builds: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Builds that took another's place, oldest first, and at the end one that is offered.
+    #[prost(message, repeated, tag = "16")]
+    pub successions: ::prost::alloc::vec::Vec<SuccessionSummary>,
 }
 /// Time of a grant's window in which no call could be answered. It is shown and extends nothing. Each millisecond counts once: as
 /// paused, else as the broker's, else as the lab's.
@@ -1195,6 +1221,34 @@ pub struct LostTime {
     /// Whether the lab is offline by the newest record.
     #[prost(bool, tag = "4")]
     pub lab_away: bool,
+}
+/// A build that takes another's place under a grant.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SuccessionSummary {
+    /// Digest of the lab's statement.
+    #[prost(bytes = "vec", tag = "1")]
+    pub succession: ::prost::alloc::vec::Vec<u8>,
+    /// Digest of the manifest of the build before.
+    #[prost(bytes = "vec", tag = "2")]
+    pub from: ::prost::alloc::vec::Vec<u8>,
+    /// Digest of the manifest of the build that takes its place.
+    #[prost(bytes = "vec", tag = "3")]
+    pub to: ::prost::alloc::vec::Vec<u8>,
+    /// From when on new calls go to the new build; 0 while that is left to the agency.
+    #[prost(int64, tag = "4")]
+    pub at_ms: i64,
+    /// What becomes of calls that are open then: `drain` or `cut`.
+    #[prost(string, tag = "5")]
+    pub open_calls: ::prost::alloc::string::String,
+    /// Whether the agency countersigned it.
+    #[prost(bool, tag = "6")]
+    pub countersigned: bool,
+    /// The lab's name for the new build.
+    #[prost(string, tag = "7")]
+    pub build: ::prost::alloc::string::String,
+    /// The lab's reason.
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
 }
 /// One budget.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1262,12 +1316,28 @@ pub struct Dossier {
     /// The rules' text.
     #[prost(string, tag = "9")]
     pub policy: ::prost::alloc::string::String,
-    /// Manifests of the builds that the terms name.
+    /// Manifests of the builds that the terms or a succession name.
     #[prost(bytes = "vec", repeated, tag = "10")]
     pub manifests: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
     /// Statements that added rules since, oldest first.
     #[prost(message, repeated, tag = "11")]
     pub added_rules: ::prost::alloc::vec::Vec<SignedStatement>,
+    /// Builds that took another's place since, oldest first.
+    #[prost(message, repeated, tag = "12")]
+    pub successions: ::prost::alloc::vec::Vec<Succeeded>,
+    /// A succession that the lab offered and the agency has not countersigned.
+    #[prost(message, optional, tag = "13")]
+    pub offered_succession: ::core::option::Option<SignedStatement>,
+}
+/// A succession with both signatures.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Succeeded {
+    /// The lab's statement.
+    #[prost(message, optional, tag = "1")]
+    pub succession: ::core::option::Option<SignedStatement>,
+    /// The agency's countersignature.
+    #[prost(message, optional, tag = "2")]
+    pub countersignature: ::core::option::Option<SignedStatement>,
 }
 /// Asks for models.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -14,6 +14,7 @@ pub mod key_set;
 pub mod model;
 pub mod roster;
 pub mod rules;
+pub mod succession;
 pub mod terms;
 pub mod witness;
 

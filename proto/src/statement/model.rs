@@ -55,6 +55,12 @@ impl Manifest {
         }
         Ok(manifest)
     }
+
+    /// Those of `variants` that the build does not serve.
+    #[must_use]
+    pub fn without<'v>(&self, variants: &'v [Variant]) -> Vec<&'v Variant> {
+        variants.iter().filter(|variant| !self.variants.contains(variant)).collect()
+    }
 }
 
 /// Registers a build under a line; signed by the lab's signers.

@@ -242,6 +242,7 @@ impl World {
             scanner_locks: false,
             hold: body.hold_tokens(limits.default_max_tokens, limits.image_tokens).ok_or("no hold")?,
             slot: true,
+            build: None,
         };
         Ok((call, Command::Call(Box::new(command))))
     }

@@ -216,6 +216,7 @@ impl World {
             scanner_locks: false,
             hold,
             slot: !rng.chance(2),
+            build: None,
         };
         Ok(Call { id, command: Command::Call(Box::new(command)), epoch: Arc::clone(&grant.epoch) })
     }

@@ -205,15 +205,22 @@ impl World {
     }
 
     fn manifest(&mut self, lab: usize, line: &str) -> Vec<u8> {
+        // What grants lend is `standard`; now and then a build serves only something else.
+        let odd = self.rng.chance(25);
+        let variant = if odd { "helpful" } else { "standard" };
         let manifest = Manifest {
             lab: self.cast[lab].name.clone(),
             line: ModelLine::parse(line).expect("a name"),
             build: format!("build-{:08x}", self.rng.below(1 << 32)),
             digests: vec![NamedDigest { name: "weights".to_owned(), sha256: Digest::from_bytes(self.rng.bytes()) }],
-            variants: vec!["standard".parse().expect("a name")],
+            variants: vec![variant.parse().expect("a name")],
             features: Features { chat: true, ..Features::default() },
         };
-        serde_json::to_vec(&manifest).expect("JSON")
+        let bytes = serde_json::to_vec(&manifest).expect("JSON");
+        if odd {
+            self.odd_builds.insert(Digest::of(&bytes));
+        }
+        bytes
     }
 
     fn first_build(&mut self, lab: usize, line: &str) -> Step {

@@ -1,4 +1,4 @@
-//! What is added to grants after signing: rules, the scanner's lists, bounds on lines; also by the wrong side, after what is no longer
+//! What is added to grants after signing: rules, the scanner's lists, bounds on lines, newer builds; also by the wrong side, after what is no longer
 //! in force, and such as nobody can use.
 
 use std::{
@@ -40,7 +40,8 @@ const EPOCHS_MAX: usize = 256;
 impl World {
     /// Something is added, or what the broker noticed is put on record.
     pub fn added(&mut self) -> Step {
-        match self.rng.below(22) {
+        match self.rng.below(34) {
+            22..34 => self.succession(),
             0..7 => self.narrow(),
             7..11 => self.watch(),
             11..18 => self.bound(),

@@ -3,6 +3,7 @@
 //! It knows no accounts, no phases and no rules; it recomputes entries, chains and roots by the formats' definitions.
 
 mod added;
+mod succession;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -67,6 +68,8 @@ struct Party {
     judged: Digest,
     /// The scanner's list.
     watch: Option<Digest>,
+    /// Builds by both sides' signatures.
+    builds: succession::Builds,
 }
 
 /// What the auditor noted so far.
@@ -80,6 +83,8 @@ pub struct Auditor {
     fingerprints: BTreeMap<OrgId, Digest>,
     grants: BTreeMap<GrantId, Party>,
     noted: Noted,
+    /// Registered builds.
+    models: BTreeMap<(OrgId, Digest), anteroom_proto::statement::model::Manifest>,
     calls: BTreeMap<CallId, u64>,
     holds: BTreeMap<LockId, Hold>,
     /// Scopes that a record says were destroyed.
@@ -206,6 +211,7 @@ impl Auditor {
                     rules: Vec::new(),
                     judged: added::rules_digest(terms, &[]),
                     watch: None,
+                    builds: succession::Builds::of(terms),
                 };
                 ensure(signed, || "an offer without the lab's signatures".to_owned())?;
                 self.grants.insert(terms.grant, party);
@@ -255,6 +261,7 @@ impl Auditor {
             Event::CallSettled { call, charged, .. } => self.settled(&entered.scope, call, *charged)?,
             _ => {}
         }
+        self.judge_succession(entered)?;
         self.judge_added(entered)
     }
 

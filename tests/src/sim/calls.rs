@@ -147,6 +147,7 @@ impl World {
             clock,
             hold,
             slot: odd != 10,
+            build: self.slot_build(&grant, now),
             allow: judgement.verdict == Verdict::Allow,
             scans,
             honest,
@@ -163,6 +164,7 @@ impl World {
             scanner_locks: scans,
             hold,
             slot: deed.slot,
+            build: deed.build,
         };
         Step { command: Command::Call(Box::new(command)), deed: Deed::Call(Box::new(deed)) }
     }

@@ -77,6 +77,17 @@ fn grant(model: &Model, state: &State, id: &anteroom_proto::names::GrantId, now:
     ensure(added == wanted, || format!("to {id} was added {added:?}, not {wanted:?}"))?;
     let list = grant.watch.as_ref().map(|watch| (watch.digest, watch.statement));
     ensure(list == expected.added.watch, || format!("the list of {id} is {list:?}, not {:?}", expected.added.watch))?;
+    let offered = grant.successions.offered.as_ref().map(|held| held.digest);
+    let wanted = expected.builds.offered.as_ref().map(|(held, _)| held.statement);
+    ensure(offered == wanted, || format!("under {id} is offered {offered:?}, not {wanted:?}"))?;
+    let taken: Vec<_> = grant.successions.countersigned.iter().map(|held| held.offered.digest).collect();
+    let wanted: Vec<_> = expected.builds.taken.iter().map(|taken| taken.succession).collect();
+    ensure(taken == wanted, || format!("under {id} was countersigned {taken:?}, not {wanted:?}"))?;
+    let instants = expected.builds.taken.iter().flat_map(|taken| [taken.at - 1, taken.at]);
+    for at in instants.chain([now.ms(), i64::MAX]) {
+        let (builds, wanted) = (grant.builds_at(At::clamped(at)), model.builds_at(id, at));
+        ensure(builds == wanted, || format!("{id} is answered by {builds:?} at {at}, not {wanted:?}"))?;
+    }
     ensure(Some(grant.judged_by) == model.judged_by(id), || format!("{id} is judged by something else"))?;
     let clock = standing.clock_of(&grant.terms);
     let (_, end) = expected.window.unwrap_or((0, 0));

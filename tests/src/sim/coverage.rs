@@ -26,6 +26,7 @@ const SHELL_ONLY: &[Refusal] = &[
     Refusal::RouteNotServed,
     Refusal::ConnectorLost,
     Refusal::UpstreamFailed,
+    Refusal::BuildSucceeded,
     Refusal::OutputCut,
     Refusal::ContentStopped,
     Refusal::StreamUnknownEvent,
@@ -93,6 +94,8 @@ const EVENTS: &[&str] = &[
     "PromptsAlike",
     "LabAway",
     "LabBack",
+    "SuccessionOffered",
+    "SuccessionCountersigned",
 ];
 
 /// Ways a batch can fail to be acknowledged.

@@ -21,6 +21,7 @@ mod retention;
 pub mod rng;
 pub mod rules;
 mod snapshot;
+mod succession;
 pub mod world;
 
 use std::{

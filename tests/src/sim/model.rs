@@ -8,6 +8,7 @@ pub mod added;
 mod locks;
 pub mod lost;
 pub mod retention;
+pub mod succession;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +31,7 @@ use self::{
     added::{Bound, MAdded, Narrow, Watch},
     lost::{Fact, MLost},
     retention::MGone,
+    succession::{Counter, MBuilds, Succeed},
 };
 
 const HOUR: i64 = 3_600_000;
@@ -144,6 +146,10 @@ pub enum What {
     Watch(Watch),
     /// Bounds a line.
     Bound(Bound),
+    /// Offers a build in place of another.
+    Succeed(Box<Succeed>),
+    /// Takes it.
+    Countersign(Counter),
     /// Nothing that anybody could accept.
     Junk,
 }
@@ -167,6 +173,8 @@ pub struct CallDeed {
     pub hold: u64,
     /// A slot is reserved.
     pub slot: bool,
+    /// The build behind it.
+    pub build: Option<Digest>,
     /// The rules allow it.
     pub allow: bool,
     /// The scanner found what locks in it.
@@ -243,6 +251,8 @@ pub struct MGrant {
     pub added: MAdded,
     /// When nobody could answer.
     pub lost: MLost,
+    /// Builds that take each other's place.
+    pub builds: MBuilds,
     /// Digest of the offer.
     pub offer: Digest,
     /// Digest of the acceptance.
@@ -548,6 +558,8 @@ impl Model {
             What::Narrow(narrow) => self.expect_narrow(narrow),
             What::Watch(watch) => self.expect_watch(watch),
             What::Bound(bound) => self.expect_bound(bound),
+            What::Succeed(succeed) => self.expect_succeed(succeed, now),
+            What::Countersign(counter) => self.expect_counter(counter, now, clock.trusted),
             What::Junk => Answer::Refuse,
         }
     }
@@ -667,7 +679,8 @@ impl Model {
             return Answer::Refuse;
         }
         let age = at - call.call.at_ms();
-        let stale = self.judged_by(&call.grant) != Some(call.judged_by);
+        let gone = call.build.is_some_and(|build| !self.builds_at(&call.grant, at).contains(&build));
+        let stale = gone || self.judged_by(&call.grant) != Some(call.judged_by);
         if let Some(known) = self.call(&call.call) {
             let own = known.grant == call.grant;
             return match known.progress {
@@ -895,6 +908,7 @@ impl Model {
                     name: *name,
                     added: MAdded::default(),
                     lost: MLost::default(),
+                    builds: MBuilds::default(),
                     offer: *offer,
                     acceptance: None,
                     stage: Stage::Offered,
@@ -956,6 +970,8 @@ impl Model {
             What::Narrow(narrow) => self.narrow(narrow),
             What::Watch(watch) => self.watch(watch),
             What::Bound(bound) => self.bound(bound),
+            What::Succeed(succeed) => self.succeed(succeed),
+            What::Countersign(counter) => self.counter(counter),
             What::Junk => {}
         }
     }
@@ -969,6 +985,7 @@ impl Model {
                 Stage::Offered => instants.push(grant.terms.window.accept_by_ms.ms()),
                 Stage::Accepted | Stage::Active => {
                     instants.extend(grant.window.iter().flat_map(|(start, end)| [*start, *end]));
+                    instants.extend(grant.builds.taken.iter().map(|taken| taken.at));
                     instants.extend(grant.pauses.values().filter_map(|(_, until)| *until));
                     instants.extend(grant.credentials.values().map(|held| held.end_ms.ms()));
                     instants.extend(grant.terms.window.partner_release_ms.map(|at| at.ms()));

@@ -21,7 +21,7 @@ use anteroom_proto::{
         scope::Scope,
         tree::{Tree, leaf_hash},
     },
-    names::{CallId, GrantId},
+    names::{CallId, Digest, GrantId},
     statement::acts::LockTarget,
     time::At,
 };
@@ -82,6 +82,8 @@ pub struct World {
     pub outsider: Human,
     /// Calls in which the scanner found something, also such as were refused and may be made again.
     pub scanned: Vec<CallId>,
+    /// Registered or not, builds that do not serve what grants lend.
+    pub odd_builds: BTreeSet<Digest>,
     pub plans: Vec<Plan>,
     pub credentials: Vec<Credential>,
     pub history: Vec<Step>,
@@ -610,5 +612,7 @@ fn name_of(event: &Event) -> (&'static str, Option<Move>) {
         Event::Presence(Presence::Away { .. }) => ("LabAway", None),
         Event::Presence(Presence::Back { .. }) => ("LabBack", None),
         Event::LineBudgetHit { .. } => ("LineBudgetHit", None),
+        Event::SuccessionOffered(_) => ("SuccessionOffered", None),
+        Event::SuccessionCountersigned(_) => ("SuccessionCountersigned", None),
     }
 }

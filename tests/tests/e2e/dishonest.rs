@@ -121,6 +121,7 @@ impl Stage {
             slots: Slots { idle_min: 1, max: 1 },
             clock: Clock::system(),
             dir: folder.path().join("connector"),
+            switch: folder.path().join("connector"),
         };
         Ok((Connector::start(config)?, folder))
     }

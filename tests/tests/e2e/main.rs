@@ -23,5 +23,6 @@ mod retention;
 mod rules;
 mod search;
 mod story;
+mod succession;
 mod trace;
 mod witness;

@@ -169,6 +169,7 @@ impl Stage {
             slots: SLOTS,
             clock: Clock::new(|| system::now().ms() + LATER_MS),
             dir: lab.connector_dir(&line),
+            switch: lab.connector_dir(&line),
         };
         Connector::start(config).unwrap()
     }

@@ -6,3 +6,4 @@ mod passing;
 mod refusals;
 mod rig;
 mod rules;
+mod succession;

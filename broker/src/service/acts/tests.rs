@@ -3,6 +3,7 @@
 
 mod inputs;
 mod rules;
+mod succession;
 
 use std::sync::Mutex;
 

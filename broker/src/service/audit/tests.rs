@@ -65,6 +65,7 @@ async fn admit(world: &World, access: &Access) {
         scanner_locks: false,
         hold: 100,
         slot: true,
+        build: None,
     };
     let committed = world.journal.submit(Command::Call(Box::new(command))).await.unwrap();
     assert!(matches!(committed.reply, Reply::Admitted { .. }), "{:?}", committed.reply);

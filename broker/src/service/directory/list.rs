@@ -3,13 +3,14 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use anteroom_policy::{
-    standing::{Grant, Model, Standing, StandingLock},
+    standing::{Grant, Model, OfferedSuccession, Standing, StandingLock},
     state::State,
 };
 use anteroom_proto::{
     names::{Digest, OrgId},
-    rpc::{BudgetLine, LineBudgetSummary, LockSummary, ModelSummary},
-    statement::{acts::LockTarget, key_set::OrgKind, terms::Terms},
+    rpc::{BudgetLine, LineBudgetSummary, LockSummary, ModelSummary, SuccessionSummary},
+    statement::{acts::LockTarget, key_set::OrgKind, model::Manifest, terms::Terms},
+    time::At,
 };
 
 use super::{REPLY_BYTES, is_party};
@@ -21,7 +22,7 @@ pub(super) fn models(standing: &Standing, org: &OrgId) -> Vec<ModelSummary> {
         .grants
         .values()
         .filter(|grant| grant.terms.agency.org == *org)
-        .flat_map(|grant| grant.terms.model.builds.iter().map(|build| (&grant.terms.lab.org, *build)))
+        .flat_map(|grant| builds(grant).into_iter().map(|build| (&grant.terms.lab.org, build)))
         .collect();
     let mut own: Vec<(&(OrgId, Digest), &Arc<Model>)> =
         standing.models.iter().filter(|((lab, digest), _)| lab == org || lent.contains(&(lab, *digest))).collect();
@@ -38,6 +39,41 @@ pub(super) fn models(standing: &Standing, org: &OrgId) -> Vec<ModelSummary> {
         }
     };
     own.into_iter().map(summary).collect()
+}
+
+/// Every build that a grant's terms or a succession under it name, each once.
+pub(super) fn builds(grant: &Grant) -> Vec<Digest> {
+    let mut builds = grant.terms.model.builds.clone();
+    let successions = &grant.successions;
+    let offered = successions.offered.iter().map(|offered| offered.succession.to);
+    for build in successions.changes().map(|change| change.to).chain(offered) {
+        if !builds.contains(&build) {
+            builds.push(build);
+        }
+    }
+    builds
+}
+
+/// Builds that took each other's place under a grant, oldest first, and at the end what is offered.
+pub(super) fn successions(standing: &Standing, grant: &Grant) -> Vec<SuccessionSummary> {
+    let told = |offered: &OfferedSuccession, at: Option<At>, countersigned: bool| {
+        let succession = &offered.succession;
+        let model = standing.models.get(&(succession.by.clone(), succession.to));
+        let manifest = model.and_then(|model| Manifest::parse(&model.manifest).ok());
+        SuccessionSummary {
+            succession: offered.digest.as_bytes().to_vec(),
+            from: succession.from.as_bytes().to_vec(),
+            to: succession.to.as_bytes().to_vec(),
+            at_ms: at.map_or(0, At::ms),
+            open_calls: succession.open_calls.as_str().to_owned(),
+            countersigned,
+            build: manifest.map(|manifest| manifest.build).unwrap_or_default(),
+            reason: succession.reason.clone(),
+        }
+    };
+    let successions = &grant.successions;
+    let taken = successions.countersigned.iter().map(|held| told(&held.offered, Some(held.change.at), true));
+    taken.chain(successions.offered.iter().map(|held| told(held, held.succession.at_ms, false))).collect()
 }
 
 /// What a lab lets all grants of each of its lines use together; nobody else's business.

@@ -162,6 +162,10 @@ async fn make(evaluator: &Evaluator, request: Request, call: CallId, begun: bool
         if over {
             return Made::Over(Box::new(refused));
         }
+        if code == Some(Refusal::BuildSucceeded) {
+            // It was made, and cut when another build took the place of the one that answered.
+            return Made::Settled(Box::new(Line::lost(&request, call, &refused.code)));
+        }
         if code == Some(Refusal::CallIdOld) {
             return Made::Settled(Box::new(Line::lost(&request, call, "begun more than a day ago")));
         }

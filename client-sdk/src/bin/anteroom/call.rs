@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 
 use anteroom_proto::names::{GrantId, RunId};
-use anteroom_sdk::evaluator::{Route, StreamItem};
+use anteroom_sdk::{
+    evaluator::{Route, StreamItem},
+    system,
+};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 
 use crate::{
+    builds::note,
     chat::{ended, shown},
     content::Keep,
     context::Ctx,
@@ -75,6 +79,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Call) -> Result<(), Fail> {
     if asked.get("stream").and_then(serde_json::Value::as_bool) != Some(true) {
         let answer = evaluator.complete(args.route.route(), body).await?;
         shown(ctx, Some(&answer.label));
+        note(ctx, &evaluator.dossier(), system::now());
         if let Some(keep) = &mut keep {
             keep.body(&answer.body);
             keep.write(answer.call.receipt().call())?;
@@ -95,7 +100,10 @@ pub(crate) async fn run(ctx: &Ctx, args: Call) -> Result<(), Fail> {
             }
         };
         match item {
-            StreamItem::Admitted(_) => shown(ctx, stream.label()),
+            StreamItem::Admitted(_) => {
+                shown(ctx, stream.label());
+                note(ctx, &evaluator.dossier(), system::now());
+            }
             StreamItem::Data(data) => {
                 if let Some(keep) = &mut keep {
                     keep.event(&data);

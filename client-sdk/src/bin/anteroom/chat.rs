@@ -24,7 +24,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::{content::Keep, context::Ctx, fail::Fail, receipt::checked};
+use crate::{builds::note, content::Keep, context::Ctx, fail::Fail, receipt::checked};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom chat GRANT Which of these functions can overflow?
@@ -94,6 +94,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
     if args.no_stream {
         let answer = evaluator.complete(Route::Chat, body).await?;
         shown(ctx, Some(&answer.label));
+        note(ctx, &evaluator.dossier(), system::now());
         if let Some(keep) = &mut keep {
             keep.body(&answer.body);
             keep.write(answer.call.receipt().call())?;
@@ -105,7 +106,10 @@ pub(crate) async fn run(ctx: &Ctx, args: Chat) -> Result<(), Fail> {
     let mut begun = false;
     loop {
         match stream.next().await {
-            Ok(Some(StreamItem::Admitted(_))) => shown(ctx, stream.label()),
+            Ok(Some(StreamItem::Admitted(_))) => {
+                shown(ctx, stream.label());
+                note(ctx, &evaluator.dossier(), system::now());
+            }
             Ok(Some(StreamItem::Data(data))) => {
                 if let Some(keep) = &mut keep {
                     keep.event(&data);

@@ -74,6 +74,16 @@ pub(crate) fn describe(event: &Event) -> String {
         Event::HoldSet { hold, .. } => format!("{} holds {}: {}", hold.by, hold.scope, hold.reason),
         Event::HoldReleased { hold, by, .. } => format!("{by} released hold {hold}"),
         Event::RulesAdded { narrowing, .. } => format!("{} added rules: {}", narrowing.by, narrowing.reason),
+        Event::SuccessionOffered(offered) => {
+            let told = &offered.succession;
+            let when = told.at_ms.map_or_else(|| "when the agency says".to_owned(), |at| format!("from {at}"));
+            let (to, from, calls) = (told.to, told.from, told.open_calls.as_str());
+            format!("{} offered build {to} after {from}, {when}, open calls: {calls}: {}", told.by, told.reason)
+        }
+        Event::SuccessionCountersigned(taken) => {
+            let told = &taken.countersignature;
+            format!("{} countersigned {}: another build from {}", told.by, told.succession, told.at_ms)
+        }
         Event::WatchListSet { watch, .. } => format!("{} gave the scanner its list {}", watch.by, watch.list),
         Event::LineBudgetSet { budget, .. } => {
             format!("{} bounded {}: {} calls, {} tokens", budget.by, budget.line, budget.calls, budget.tokens)

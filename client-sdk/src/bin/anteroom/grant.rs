@@ -9,17 +9,19 @@ use anteroom_proto::{
     names::{Digest, GrantId, LockId},
     statement::{acts::StopKind, key_set::KeyRole, terms::Terms},
 };
-use anteroom_sdk::{home::Use, lab::Lab};
+use anteroom_sdk::{home::Use, lab::Lab, system};
 use clap::Subcommand;
 
 use crate::{
     accept::accept,
     act,
+    builds::Builds,
     confirm::{Question, confirm, somebody},
     context::Ctx,
     fail::Fail,
     narrow::{Narrow, narrow},
     page, statement,
+    succeed::{Countersign, countersign},
     summary::GrantRow,
     terms::{TemplateArgs, template},
 };
@@ -41,6 +43,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom grant relinquish GRANT --reason 'work done'         # the agency, alone and at once
   anteroom grant pause GRANT --reason 'incident'
   anteroom grant resume GRANT --reason 'incident closed'
+  anteroom grant countersign GRANT                             # the agency takes the newer build that the lab offers
   anteroom grant narrow GRANT more.cedar --reason 'weekdays only'   # either side, at once
 
 Repeating an end succeeds.";
@@ -102,6 +105,8 @@ pub(crate) enum Grant {
     Pause(Why),
     /// Add rules to a grant that stands; open streams are judged by them at once
     Narrow(Narrow),
+    /// Countersign the newer build that the lab offers under a grant, after showing what differs
+    Countersign(Countersign),
     /// End this side's pause
     Resume {
         #[command(flatten)]
@@ -147,6 +152,7 @@ pub(crate) async fn run(ctx: &Ctx, verb: Grant) -> Result<(), Fail> {
         Grant::Pause(Why { grant, reason }) => act::stop(ctx, StopKind::Pause, grant, reason).await,
         Grant::Resume { why, pause } => resume(ctx, why, pause).await,
         Grant::Narrow(args) => narrow(ctx, args).await,
+        Grant::Countersign(args) => countersign(ctx, args).await,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** the switch needs no broker, no key and no running connector.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anteroom_proto::names::ModelLine;
 use anteroom_sdk::{
@@ -85,6 +85,8 @@ view! {
         acts_waiting: usize,
         /// When the connector last wrote how it stands.
         told: Option<String>,
+        /// Digest of the manifest of the build that it serves.
+        build: Option<String>,
         /// Slots that it said were open.
         open: Option<u64>,
         /// Slots that it said were in a call.
@@ -119,26 +121,29 @@ pub(crate) fn status(ctx: &Ctx, home: &Home, line: Option<ModelLine>) -> Result<
     let mut rows = Vec::new();
     for line in lines(home, line)? {
         let stopped = Stops::open(&home.connector_dir(&line)).stopped();
-        let told: Value = std::fs::read(status_path(home, &line))
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
-        let number = |name: &str| told.get(name).and_then(Value::as_u64);
-        let text = |name: &str| told.get(name).and_then(Value::as_str).map(str::to_owned);
-        rows.push(SwitchRow {
-            line: line.to_string(),
-            stopped: stopped.all,
-            grants: stopped.grants.iter().map(|(grant, reason)| format!("{grant} ({reason})")).collect(),
-            acts_waiting: WaitingActs::at(&home.connector_dir(&line)).len().unwrap_or(0),
-            told: text("at"),
-            open: number("open"),
-            busy: number("busy"),
-            calls: number("calls"),
-            list: text("list"),
-            behaviour_changed: number("behaviour_changed"),
-            last_change: text("last_change"),
-            fingerprints: text("fingerprints"),
-        });
+        for dir in home.connector_dirs(&line) {
+            let told: Value = std::fs::read(status_path(&dir))
+                .ok()
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+                .unwrap_or_default();
+            let number = |name: &str| told.get(name).and_then(Value::as_u64);
+            let text = |name: &str| told.get(name).and_then(Value::as_str).map(str::to_owned);
+            rows.push(SwitchRow {
+                line: line.to_string(),
+                stopped: stopped.all.clone(),
+                grants: stopped.grants.iter().map(|(grant, reason)| format!("{grant} ({reason})")).collect(),
+                acts_waiting: WaitingActs::at(&home.connector_dir(&line)).len().unwrap_or(0),
+                told: text("at"),
+                build: text("build"),
+                open: number("open"),
+                busy: number("busy"),
+                calls: number("calls"),
+                list: text("list"),
+                behaviour_changed: number("behaviour_changed"),
+                last_change: text("last_change"),
+                fingerprints: text("fingerprints"),
+            });
+        }
     }
     ctx.out.rows(&rows)
 }
@@ -162,6 +167,6 @@ pub(crate) fn lines(home: &Home, line: Option<ModelLine>) -> Result<Vec<ModelLin
 }
 
 /// Where a connector writes how it stands.
-pub(crate) fn status_path(home: &Home, line: &ModelLine) -> PathBuf {
-    home.connector_dir(line).join("status.json")
+pub(crate) fn status_path(connector: &Path) -> PathBuf {
+    connector.join("status.json")
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anteroom_proto::{
-    names::{Digest, ModelLine, Variant},
-    rpc::{ListModelsRequest, ModelSummary, directory_client::DirectoryClient},
+    names::{Digest, GrantId, ModelLine, Variant},
+    rpc::{GrantSummary, ListModelsRequest, ModelSummary, directory_client::DirectoryClient},
     statement::{
         key_set::KeyRole,
         model::{Manifest, NamedDigest},
@@ -23,6 +23,7 @@ use crate::{
     context::Ctx,
     fail::Fail,
     output::{When, view},
+    succeed::{Succeed, succeed},
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -30,6 +31,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom model register manifest.json
   anteroom model list
   anteroom model show DIGEST > manifest.json
+  anteroom model succeed GRANT --manifest new.json --reason 'mends the tokenizer'         # from when the agency countersigns
+  anteroom model succeed GRANT --manifest new.json --at 2026-12-01T08:00:00Z --reason 'mends a safeguard'   # cuts open calls
+  anteroom lab serve --line reading-room --manifest new.json --upstream URL               # beside the one before
 
 A new build joins its line and the line's running clock.";
 
@@ -44,6 +48,8 @@ pub(crate) enum Model {
         #[arg(long, value_name = "DIGEST")]
         supersedes: Option<Digest>,
     },
+    /// Offer that a newer build take the place of one that a grant lends
+    Succeed(Succeed),
     /// List builds of this organisation and of its grants
     List,
     /// Print a registered build's manifest, byte for byte
@@ -86,6 +92,8 @@ view! {
         lab: String,
         /// When it was registered.
         registered: When,
+        /// Grants in force whose new calls go to it at this moment, on the broker's word.
+        answers: Vec<String>,
     }
 }
 
@@ -104,9 +112,11 @@ pub(crate) async fn run(ctx: &Ctx, verb: Model) -> Result<(), Fail> {
             let recorded = home.lab().await?.register_model(bytes, supersedes, &signers).await?;
             act::show(ctx, &home, "register", &digest.to_string(), &recorded)
         }
+        Model::Succeed(args) => succeed(ctx, args).await,
         Model::List => {
             let home = ctx.home()?;
-            let rows = list(&home).await?.iter().map(row).collect::<Vec<_>>();
+            let grants = home.grants(&home.channel(Use::Act).await?).await?;
+            let rows = list(&home).await?.iter().map(|model| row(model, &grants)).collect::<Vec<_>>();
             ctx.out.rows(&rows)
         }
         Model::Show { digest } => {
@@ -149,7 +159,7 @@ pub(crate) fn newest<'m>(models: &'m [ModelSummary], lab: &str, line: &ModelLine
 }
 
 /// The build that this one follows: the newest other one, unless this one is registered already, which then repeats.
-fn before(models: &[ModelSummary], manifest: &Manifest, digest: Digest) -> Option<Digest> {
+pub(crate) fn before(models: &[ModelSummary], manifest: &Manifest, digest: Digest) -> Option<Digest> {
     let mut of_line: Vec<_> = models
         .iter()
         .filter(|model| model.lab == manifest.lab.as_str() && model.line == manifest.line.as_str())
@@ -160,9 +170,12 @@ fn before(models: &[ModelSummary], manifest: &Manifest, digest: Digest) -> Optio
     before.and_then(|model| Digest::from_slice(&model.manifest_digest).ok())
 }
 
-fn row(model: &ModelSummary) -> ModelRow {
+fn row(model: &ModelSummary, grants: &[GrantSummary]) -> ModelRow {
     let manifest = Manifest::parse(&model.manifest).ok();
     let variants = manifest.iter().flat_map(|manifest| manifest.variants.iter().map(ToString::to_string));
+    let in_force = |grant: &&GrantSummary| matches!(grant.phase.as_str(), "accepted" | "active" | "paused");
+    let of_build = grants.iter().filter(in_force).filter(|grant| grant.builds.contains(&model.manifest_digest));
+    let answers = of_build.map(|grant| GrantId::from_slice(&grant.grant));
     ModelRow {
         line: model.line.clone(),
         build: manifest.as_ref().map(|manifest| manifest.build.clone()).unwrap_or_default(),
@@ -170,6 +183,7 @@ fn row(model: &ModelSummary) -> ModelRow {
         variants: variants.collect(),
         lab: model.lab.clone(),
         registered: At::clamped(model.registered_ms).into(),
+        answers: answers.map(|id| id.map_or_else(|error| error.to_string(), |id| id.to_string())).collect(),
     }
 }
 

@@ -232,7 +232,8 @@ pub(crate) fn checked(home: &Home, kept: &KeptReceipt, call: CallId) -> Result<R
     let trust = home.log_trust()?;
     let failed = |why: &dyn std::fmt::Display| Fail::Verification(format!("`{call}`: {why}"));
     if let Some(dossier) = home.kept_dossier(grant)? {
-        // A dossier kept before a later credential was issued does not hold it; the log's part is verified all the same.
+        // A dossier kept before a later credential was issued, or before a build took another's place, does not know of it; the log's
+        // part is verified all the same. `anteroom grant show` fetches what is newer.
         match verify_call(receipt, kept.outcome.as_ref(), &dossier, &trust, call) {
             Ok(verified) => {
                 let witnessed = match &kept.witnessed {
@@ -245,6 +246,9 @@ pub(crate) fn checked(home: &Home, kept: &KeptReceipt, call: CallId) -> Result<R
             }
             Err(anteroom_sdk::verify::receipt::CallFault::Claim(
                 anteroom_sdk::verify::dossier::ClaimError::NoCredential(_),
+            )) => {}
+            Err(anteroom_sdk::verify::receipt::CallFault::Outcome(
+                anteroom_sdk::verify::dossier::ClaimError::Build(_),
             )) => {}
             Err(error) => return Err(failed(&error)),
         }

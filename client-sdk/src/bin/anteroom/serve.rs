@@ -1,6 +1,11 @@
 //! `anteroom lab serve`: the connector beside a model, until it is told to end.
 
-use std::{collections::BTreeMap, future::Future, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anteroom_proto::{
     names::{Digest, ModelLine, Variant},
@@ -88,6 +93,8 @@ view! {
     StatusRow {
         /// The model line.
         line: String,
+        /// Digest of the manifest of the build that answers.
+        build: String,
         /// When this was written.
         at: When,
         /// Slots that the broker holds open.
@@ -131,7 +138,15 @@ pub(crate) async fn serve(ctx: &Ctx, args: Serve) -> Result<(), Fail> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
     let home = ctx.home()?;
     let (config, _renewal) = config(ctx, &home, &args)?;
-    let fingerprints = fingerprints(&home, &args);
+    let (dir, build) = (config.dir.clone(), config.served.manifest.to_string());
+    if dir != config.switch {
+        ctx.out.note(&format!(
+            "another build of `{}` is served from this folder first; this one keeps what it saw in {}",
+            args.line,
+            dir.display()
+        ));
+    }
+    let fingerprints = fingerprints(&dir, &args);
     let absent = fingerprints.as_ref().err().cloned().unwrap_or_default();
     if let Err(why) = &fingerprints {
         ctx.out.note(why);
@@ -159,7 +174,7 @@ pub(crate) async fn serve(ctx: &Ctx, args: Serve) -> Result<(), Fail> {
     let mut first = Box::pin(signal()?);
     let status = connector.status();
     tokio::select! {
-        told = tell(ctx, &home, &args.line, status, &absent) => told?,
+        told = tell(ctx, &dir, (&args.line, &build), status, &absent) => told?,
         () = present(ctx, &home, &args.line) => {}
         () = &mut first => {}
     }
@@ -173,12 +188,12 @@ pub(crate) async fn serve(ctx: &Ctx, args: Serve) -> Result<(), Fail> {
 }
 
 /// The store of fingerprints; calls go on without it, so an error is only told.
-fn fingerprints(home: &Home, args: &Serve) -> Result<Keeper, String> {
+fn fingerprints(dir: &Path, args: &Serve) -> Result<Keeper, String> {
     if args.no_fingerprints {
         return Err("no fingerprints of answers are kept, as asked".to_owned());
     }
     let limits = Limits { days: args.fingerprint_days, ..Limits::default() };
-    let store = FingerprintStore::open(&store_dir(home, &args.line), limits).map_err(|error| error.to_string());
+    let store = FingerprintStore::open(&store_dir(dir), limits).map_err(|error| error.to_string());
     let keeper = store.and_then(|store| Keeper::new(store).map_err(|error| error.to_string()));
     keeper.map_err(|why| format!("no fingerprints of answers are kept: {why}"))
 }
@@ -223,7 +238,8 @@ fn config(ctx: &Ctx, home: &Home, args: &Serve) -> Result<(Config, Option<antero
         upstream,
         slots: Slots { idle_min: IDLE_SLOTS.min(max), max },
         clock: Clock::system(),
-        dir: home.make_connector_dir(&args.line)?,
+        dir: home.make_build_dir(&args.line, Digest::of(&bytes))?,
+        switch: home.make_connector_dir(&args.line)?,
     };
     Ok((config, renewal))
 }
@@ -231,15 +247,15 @@ fn config(ctx: &Ctx, home: &Home, args: &Serve) -> Result<(Config, Option<antero
 /// Tells every change of the status on standard error and in a file that `anteroom lab status` reads. Ends with the connector.
 async fn tell(
     ctx: &Ctx,
-    home: &Home,
-    line: &ModelLine,
+    dir: &Path,
+    (line, build): (&ModelLine, &str),
     mut status: tokio::sync::watch::Receiver<Status>,
     absent: &str,
 ) -> Result<(), Fail> {
     loop {
-        let row = row(line, &status.borrow_and_update(), absent);
+        let row = row(line, build, &status.borrow_and_update(), absent);
         ctx.out.note(&words(&row));
-        write(home, line, &row)?;
+        write(dir, &row)?;
         // A busy connector changes all the time; what is told is the newest state after a pause.
         tokio::time::sleep(TELL_EVERY).await;
         if status.changed().await.is_err() {
@@ -248,10 +264,11 @@ async fn tell(
     }
 }
 
-fn row(line: &ModelLine, status: &Status, absent: &str) -> StatusRow {
+fn row(line: &ModelLine, build: &str, status: &Status, absent: &str) -> StatusRow {
     let health = status.fingerprints.as_ref();
     StatusRow {
         line: line.to_string(),
+        build: build.to_owned(),
         at: system::now().into(),
         open: status.open,
         busy: status.busy,
@@ -307,8 +324,8 @@ fn words(row: &StatusRow) -> String {
     text
 }
 
-fn write(home: &Home, line: &ModelLine, row: &StatusRow) -> Result<(), Fail> {
-    let path = status_path(home, line);
+fn write(dir: &Path, row: &StatusRow) -> Result<(), Fail> {
+    let path = status_path(dir);
     let fresh = path.with_extension("new");
     let text = serde_json::to_vec_pretty(row).map_err(|error| Fail::Local(error.to_string()))?;
     Ok(std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &path))?)

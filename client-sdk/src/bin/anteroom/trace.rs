@@ -119,8 +119,9 @@ pub(crate) async fn run(ctx: &Ctx, args: Trace) -> Result<(), Fail> {
 fn search(ctx: &Ctx, home: &Home, args: &Trace, question: &Question) -> Result<Vec<Found>, Fail> {
     let local = |error: StoreError| Fail::Local(error.to_string());
     let (mut found, mut stores, mut prints) = (Vec::new(), 0, 0);
-    for line in lines(home, args.line.as_ref()) {
-        let Some(library) = Library::open(&store_dir(home, &line)).map_err(local)? else { continue };
+    let dirs = lines(home, args.line.as_ref()).into_iter().flat_map(|line| home.connector_dirs(&line));
+    for dir in dirs {
+        let Some(library) = Library::open(&store_dir(&dir)).map_err(local)? else { continue };
         stores += 1;
         prints = prints.max(library.prints(question));
         found.extend(library.find(question, args.grant).map_err(local)?);
@@ -144,9 +145,9 @@ fn search(ctx: &Ctx, home: &Home, args: &Trace, question: &Question) -> Result<V
     Ok(found)
 }
 
-/// Where a line's connector keeps fingerprints.
-pub(crate) fn store_dir(home: &Home, line: &ModelLine) -> PathBuf {
-    home.connector_dir(line).join("fingerprints")
+/// Where a connector keeps fingerprints.
+pub(crate) fn store_dir(connector: &Path) -> PathBuf {
+    connector.join("fingerprints")
 }
 
 fn lines(home: &Home, line: Option<&ModelLine>) -> Vec<ModelLine> {
@@ -267,7 +268,7 @@ pub(crate) fn outcome(
     grant: GrantId,
 ) -> Result<OutcomeClaim, String> {
     let claim = match dossier {
-        Some(dossier) => dossier.verify_outcome(statement).map_err(|error| error.to_string())?,
+        Some(dossier) => dossier.verify_outcome_signature(statement).map_err(|error| error.to_string())?,
         None => {
             let set = home.key_set().map_err(|error| error.to_string())?;
             let mut keys = set.keys.iter().filter(|key| key.role == KeyRole::Connector);

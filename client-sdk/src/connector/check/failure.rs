@@ -80,8 +80,8 @@ pub enum CheckFailure {
     /// The grant is over.
     #[error("the grant is `{0}`")]
     Phase(String),
-    /// The terms lend something else.
-    #[error("the terms do not lend {0} that is served here")]
+    /// Terms and successions lend something else.
+    #[error("{0} that is served here is not lent at the instant of the admission")]
     Build(&'static str),
     /// The claim does not hold.
     #[error(transparent)]

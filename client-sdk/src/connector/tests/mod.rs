@@ -6,4 +6,5 @@ mod forged;
 mod kept;
 mod misbehaving;
 mod served;
+mod succession;
 mod world;

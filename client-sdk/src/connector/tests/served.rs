@@ -97,6 +97,7 @@ fn beside(broker: &Broker, upstream: Upstream, dir: &Path, slots: Slots, kept: O
         slots,
         clock: world.clock(),
         dir: dir.to_owned(),
+        switch: dir.to_owned(),
     };
     Connector::start_with(config, kept).unwrap()
 }

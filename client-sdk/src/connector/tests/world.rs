@@ -57,9 +57,9 @@ pub(super) fn at(ms: i64) -> At {
     At::from_ms(ms).unwrap()
 }
 
-const LAB_SIGNER: u8 = 2;
+pub(super) const LAB_SIGNER: u8 = 2;
 pub(super) const LAB_CONNECTOR: u8 = 3;
-const AGENCY_SIGNER: u8 = 12;
+pub(super) const AGENCY_SIGNER: u8 = 12;
 const AGENCY_ROSTER: u8 = 13;
 const PERSON: u8 = 21;
 const WORKLOAD: u8 = 31;

@@ -49,6 +49,7 @@ fn calls_get_the_replies_that_are_promised() {
         "connector_refused",
         "route_not_served",
         "connector_lost",
+        "build_succeeded",
         "upstream_failed",
         "content_stopped",
         "output_cut",
@@ -97,6 +98,7 @@ claim_clock: 400 claim_clock never
 connector_refused: 403 connector_refused never
 route_not_served: 403 route_not_served never
 connector_lost: 502 connector_lost never
+build_succeeded: 502 build_succeeded never
 upstream_failed: 502 upstream_failed -
 content_stopped: 422 content_stopped never
 output_cut: 422 output_cut never

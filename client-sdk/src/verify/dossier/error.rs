@@ -62,9 +62,7 @@ pub enum DossierError {
     #[error("the offer's `{0}` is not what the terms say")]
     OfferMismatch(&'static str),
     /// One person signed what takes two.
-    #[error(
-        "the terms lend lowered safeguards or a tool that reaches the internet, and one person of the lab signed the offer"
-    )]
+    #[error("the terms lend lowered safeguards or a tool that reaches the internet, and one person of the lab signed")]
     TwoPeople,
     /// Rules that were added since do not hold.
     #[error("rules that were added do not hold: {0}")]
@@ -72,6 +70,12 @@ pub enum DossierError {
     /// Rules that were added are for another grant, or by neither side.
     #[error("rules that were added are for another grant, or by neither side of it")]
     AddedByOther,
+    /// A succession of builds does not hold.
+    #[error("a succession of builds does not hold: {0}")]
+    Succession(StatementError),
+    /// A succession of builds names something else than its grant or the one before it.
+    #[error("the `{0}` of a succession of builds is not what its grant, or the succession before it, says")]
+    SuccessionMismatch(&'static str),
     /// The agency has not accepted.
     #[error("the agency has not accepted the offer")]
     NotAccepted,
@@ -98,8 +102,8 @@ pub enum DossierError {
         /// What is wrong.
         why: CredentialFault,
     },
-    /// A manifest is of no build that the terms name, or cannot be read.
-    #[error("a manifest is of no build that the terms name, or cannot be read")]
+    /// A manifest is of no build that the terms or a succession name, cannot be read, or is not at hand.
+    #[error("a manifest is of no build that the terms or a succession name, cannot be read, or is not at hand")]
     Manifest,
     /// The window the broker states is not one that the terms allow.
     #[error("the window that the broker states is not one that the terms allow")]
@@ -153,7 +157,7 @@ pub enum ClaimError {
     /// The person's engagement or training does not cover the instant.
     #[error("the person's engagement or training does not cover `{0}`")]
     Person(At),
-    /// The build that answered is not one that the terms name.
-    #[error("build `{0}` is none that the terms name")]
+    /// The build that answered is not one that was to answer then.
+    #[error("build `{0}` is none that terms and successions name for the instant of the admission")]
     Build(String),
 }

@@ -295,7 +295,9 @@ fn an_outcome_needs_a_connector_key_and_a_named_build() {
     let world = World::new();
     let verified = verify(&world).unwrap();
     let call = Call::new(&world);
-    let sign = |outcome: &OutcomeClaim, signer| verified.verify_outcome(&sign_claim(outcome, &key(signer)).unwrap());
+    let sign = |outcome: &OutcomeClaim, signer| {
+        verified.verify_outcome(&sign_claim(outcome, &key(signer)).unwrap(), At::clamped(NOW))
+    };
     assert!(sign(&call.outcome, seed::CONNECTOR).is_ok());
     for other in [seed::OPERATOR, seed::LAB_SIGNER, seed::WORKLOAD] {
         assert!(matches!(sign(&call.outcome, other), Err(ClaimError::Statement(_))));
