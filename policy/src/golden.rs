@@ -35,8 +35,8 @@ use anteroom_proto::{
 
 use crate::{
     event::{
-        Admitted, Alike, ClockKey, ClockTrust, Dep, Disposed, Event, Finished, Presence, Refused, SuccessionCountersigned,
-        SuccessionOffered,
+        Admitted, Alike, ClockKey, ClockTrust, Dep, Disposed, Event, Finished, Presence, Refused,
+        SuccessionCountersigned, SuccessionOffered,
     },
     record::{self, Place},
 };

@@ -24,8 +24,7 @@ use anteroom_proto::{
     rpc::{
         BudgetLine, Dossier, EnrolReply, GetDossierRequest, GrantSummary, ListGrantsReply, ListGrantsRequest,
         ListLocksReply, ListLocksRequest, ListModelsReply, ListModelsRequest, LostTime, RenewRequest, Succeeded,
-        WhoAmIReply,
-        WhoAmIRequest, directory_server,
+        WhoAmIReply, WhoAmIRequest, directory_server,
     },
 };
 use tonic::{Request, Response, Status};

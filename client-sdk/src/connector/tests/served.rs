@@ -71,7 +71,7 @@ pub(super) fn verified(broker: &Broker, outcome: &SignedStatement) -> OutcomeCla
     let pinned = world.pinned();
     let agency = *pinned.agencies.values().next().unwrap();
     let dossier = VerifiedDossier::verify(&world.dossier, &Pins { lab: pinned.lab, agency }).unwrap();
-    dossier.verify_outcome(outcome).unwrap()
+    dossier.verify_outcome(outcome, super::world::at(super::world::NOW)).unwrap()
 }
 
 const ONE: Slots = Slots { idle_min: 1, max: 1 };
