@@ -199,11 +199,10 @@ mod tests {
     }
 
     fn said(model: &str, fingerprint: Option<&str>) -> Reported {
-        Reported {
-            model: Some(model.to_owned()),
-            system_fingerprint: fingerprint.map(str::to_owned),
-            ..Reported::default()
-        }
+        let mut reported = Reported::default();
+        reported.model = Some(model.to_owned());
+        reported.system_fingerprint = fingerprint.map(str::to_owned);
+        reported
     }
 
     #[test]

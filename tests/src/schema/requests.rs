@@ -125,6 +125,7 @@ pub fn features(lends: Lends) -> Features {
         completions: true,
         embeddings: true,
         responses: true,
+        messages: false,
         streaming: true,
         tools: vec!["function".to_owned()],
         images: 4,

@@ -128,6 +128,8 @@ async fn the_operator_answers_in_the_labs_name_where_the_terms_say_so_and_nowher
     };
     assert_eq!(said_by(direct.grant), ["operator-asserted"]);
     assert_eq!(said_by(ordinary.grant), ["lab-asserted"]);
+    let shown = json(&agency, &["grant", "show", &direct.grant.to_string()]).await;
+    assert_eq!(shown["answers_are"], "operator-asserted");
     let page = said(&agency, &["grant", "page", path(&scene.dir().join("terms.json"))]).await;
     assert!(page.contains("operator-asserted"), "{page}");
     serving.kill().await.unwrap();

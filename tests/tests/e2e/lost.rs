@@ -36,7 +36,7 @@ async fn time_without_a_connector_or_a_broker_or_paused_is_counted_and_extends_n
     let before = shown(&agency, &name).await;
     let lost = |shown: &Value, which: &str| shown["standing"]["lost"][which].as_i64().unwrap();
     assert_eq!(lost(&before, "total_ms"), 0, "{before}");
-    assert!(before["people"][0]["pseudonym"].is_string() && before["builds"][0]["name"].is_string(), "{before}");
+    assert!(before["people"][0]["pseudonym"].is_string() && before["named_builds"][0]["name"].is_string(), "{before}");
     assert_eq!(before["budgets"][0]["name"], "calls");
 
     scene.connector.take().unwrap().drain().await;

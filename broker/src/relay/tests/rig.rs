@@ -96,14 +96,14 @@ impl Rig {
     pub(super) async fn direct_slot(&self) -> Connector {
         let key = &self.world.lab.direct;
         let hello = ServeHello { clock: Some(self.world.clock_by(key, &[])), ..self.hello() };
-        self.slot_of(hello, key).await.unwrap()
+        self.slot_by(hello, key).await.unwrap()
     }
 
     pub(super) async fn slot_with(&self, hello: ServeHello) -> Result<Connector, Status> {
-        self.slot_of(hello, &self.world.lab.connector).await
+        self.slot_by(hello, &self.world.lab.connector).await
     }
 
-    async fn slot_of(&self, hello: ServeHello, key: &Key) -> Result<Connector, Status> {
+    async fn slot_by(&self, hello: ServeHello, key: &Key) -> Result<Connector, Status> {
         let (up, queue) = mpsc::channel(8);
         up.send(up_message(serve_up::Message::Hello(hello))).await.unwrap();
         let mut serving = self.serving.clone();

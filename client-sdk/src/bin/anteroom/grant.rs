@@ -9,13 +9,12 @@ use anteroom_proto::{
     names::{Digest, GrantId, LockId},
     statement::{acts::StopKind, key_set::KeyRole, terms::Terms},
 };
-use anteroom_sdk::{home::Use, lab::Lab, system};
+use anteroom_sdk::{home::Use, lab::Lab};
 use clap::Subcommand;
 
 use crate::{
     accept::accept,
     act,
-    builds::Builds,
     confirm::{Question, confirm, somebody},
     context::Ctx,
     fail::Fail,

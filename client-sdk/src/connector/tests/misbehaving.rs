@@ -177,6 +177,7 @@ pub(super) fn config(broker: &Broker, upstream: &str, limits: UpstreamLimits, di
         slots: Slots { idle_min: 1, max: 1 },
         clock: world.clock(),
         dir: dir.to_owned(),
+        switch: dir.to_owned(),
     }
 }
 

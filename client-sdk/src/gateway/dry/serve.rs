@@ -22,6 +22,7 @@ use super::{
     super::{
         Listener,
         answer::{Answer, AnyBody, Holding},
+        dialect::Dialect,
         door,
         headers::{self, Known},
         limits::{BODY_BYTES_MAX, Limits},
@@ -48,11 +49,12 @@ const IN_BODY: &str = "anteroom_dry_run";
 /// Where the report can be looked at while tools run.
 const REPORT: &str = "/v1/dry-run";
 const MODELS: &str = "/v1/models";
-const POSTED: [(&str, Route); 4] = [
+const POSTED: [(&str, Route); 5] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
     ("/v1/responses", Route::Responses),
+    ("/v1/messages", Route::Messages),
 ];
 
 /// A dry run that does not listen yet.
@@ -139,6 +141,7 @@ impl Answers for Desk {
         let (head, body) = request.into_parts();
         let own = system::random::<16>().map(|id| data_encoding::HEXLOWER.encode(&id)).unwrap_or_default();
         let last = head.headers.contains_key(TRANSFER_ENCODING);
+        let dialect = Dialect::of(&head);
         let mut room = None;
         let answer = match self.door.check(&head) {
             Ok(()) => self.route(&head, body, &mut room).await,
@@ -146,8 +149,9 @@ impl Answers for Desk {
         };
         // A body that was not read is no request.
         let answer = answer.unwrap_or_else(|problem| Answer::problem(&problem, Known::default()).and_close());
-        let Answer { mut response, known } = if last { answer.and_close() } else { answer };
-        known.write(&format!("dry-run-{own}"), response.headers_mut());
+        let answer = if last { answer.and_close() } else { answer };
+        let Answer { mut response, known, .. } = answer.in_dialect(dialect);
+        known.write(&format!("dry-run-{own}"), dialect, response.headers_mut());
         response.headers_mut().insert(HeaderName::from_static(DRY_RUN), HeaderValue::from_static("true"));
         response.map(|body| Holding::new(body, room))
     }

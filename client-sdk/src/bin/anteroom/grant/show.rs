@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::{
     act,
+    builds::Builds,
     context::Ctx,
     explain::{explain, lasting},
     fail::Fail,
@@ -36,8 +37,12 @@ struct Shown {
     budgets: Vec<Budget>,
     /// Who is on the roster that the terms name.
     people: Vec<Rostered>,
-    /// What answers, by the lab's manifests.
-    builds: Vec<Build>,
+    /// Builds that the terms name, by the lab's manifests.
+    named_builds: Vec<Build>,
+    /// The builds that answer and what changed, verified; absent before the acceptance.
+    builds: Option<Builds>,
+    /// Whose word stands behind an answer: `lab-asserted` or `operator-asserted`.
+    answers_are: &'static str,
     /// What was verified: `offer` (terms and the lab's signatures) or `dossier` (everything both sides signed).
     verified: &'static str,
     /// Digest of the terms' bytes.
@@ -176,24 +181,27 @@ pub(super) async fn run(ctx: &Ctx, grant: GrantId, raw: bool) -> Result<(), Fail
     let home = ctx.home()?;
     let channel = home.channel(Use::Act).await?;
     let dossier = home.fetch_dossier(&channel, grant).await?;
-    let (verified, digest) = if dossier.acceptance.is_some() {
-        ("dossier", home.take_dossier(&dossier)?.terms_digest())
+    let now = system::now();
+    let (verified, digest, answering) = if dossier.acceptance.is_some() {
+        let held = home.take_dossier(&dossier)?;
+        ("dossier", held.terms_digest(), Some(Builds::of(&held, now)))
     } else {
-        ("offer", home.take_offer(&dossier)?.terms_digest())
+        ("offer", home.take_offer(&dossier)?.terms_digest(), None)
     };
     if raw {
         return ctx.out.raw(&dossier.terms);
     }
     let terms = Terms::parse(&dossier.terms)?;
-    let (people, builds) = (people(&terms, &dossier)?, builds(&terms, &dossier.manifests));
+    let (people, named_builds) = (people(&terms, &dossier)?, builds(&terms, &dossier.manifests));
     let summary = dossier.summary.unwrap_or_default();
-    let now = system::now();
     let shown = Shown {
         standing: GrantRow::new(&summary),
         time: TimeLeft::of(&summary, now),
         budgets: summary.budgets.iter().map(Budget::of).collect(),
         people,
-        builds,
+        named_builds,
+        builds: answering,
+        answers_are: terms.endpoint.asserted_by(),
         verified,
         terms_digest: digest.to_string(),
         terms,
@@ -220,14 +228,21 @@ fn pairs(shown: &Shown, summary: &GrantSummary, now: At) -> Vec<(String, String)
     for person in &shown.people {
         say(&format!("person {}", person.pseudonym), person.words(now));
     }
-    for build in &shown.builds {
+    for build in &shown.named_builds {
         let name = build.name.as_ref().map_or_else(|| "its manifest was not shown".to_owned(), |name| clean(name));
-        say("answers", format!("{name}; variants {}; manifest {}", build.variants.join(", "), build.manifest));
+        say(
+            "build in the terms",
+            format!("{name}; variants {}; manifest {}", build.variants.join(", "), build.manifest),
+        );
     }
     let verified = format!(
         "the {}, under the pinned fingerprints; what stands above the people is the broker's word",
         shown.verified
     );
+    for (name, value) in shown.builds.iter().flat_map(Builds::lines) {
+        say(&name, value);
+    }
+    say("answers are", shown.answers_are.to_owned());
     say("verified", verified);
     say("terms", shown.terms_digest.clone());
     say("rules in force", act::hex(&summary.rules_digest));

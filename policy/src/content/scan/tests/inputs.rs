@@ -184,10 +184,11 @@ fn a_scanner_that_panics_stops_an_answer_and_lets_nothing_go() {
 /// Of two credentials in one, the one that is whole first is named; the text is stopped by either.
 #[test]
 fn a_token_that_begins_within_another_stops_the_text() {
-    let words = "Why does fo1_hf_lzDFDT9JT7pS89q5bJZBGl2MgNonhaFPcfUsS get a 403?";
-    let found = knowing(Profile::General).scan_prompt(&[text(words)]);
+    let within = concat!("f", "o1_hf_");
+    let words = format!("Why does {within}lzDFDT9JT7pS89q5bJZBGl2MgNonhaFPcfUsS get a 403?");
+    let found = knowing(Profile::General).scan_prompt(&[text(&words)]);
     assert_eq!((found.verdict, found.hits), (ScanVerdict::Stop, vec!["secret_huggingface_token".to_owned()]));
-    assert!(seeded::planted(541_211_659_620_821_746, 1).iter().all(|planted| !planted.text.contains("fo1_hf_")));
+    assert!(seeded::planted(541_211_659_620_821_746, 1).iter().all(|planted| !planted.text.contains(within)));
 }
 
 proptest! {
