@@ -22,7 +22,7 @@ use anteroom_proto::{
         Dossier, GrantAccepted, GrantOffered, KeySetChanged, OrganisationEnrolled, RosterPublished,
         RunCredentialIssued, SignedStatement, SuccessionCountersigned, SuccessionOffered,
     },
-    statement::{key_set, terms::Terms},
+    statement::{envelope, key_set, rules::Narrowing, terms::Terms},
 };
 use prost::Message;
 
@@ -117,20 +117,24 @@ fn anchor(sets: &[SignedStatement], pinned: Option<&Digest>, named: Digest) -> D
     }
 }
 
-/// The text must end with the terms' own additions and begin with the baseline that they name. The text of a baseline that is not the
-/// one at hand can only be compared to the digest in the first line.
+/// The text must begin with the baseline that the terms name, and go on with the terms' own additions and the rules that were added
+/// since. The text of a baseline that is not the one at hand can only be compared to the digest in the first line.
 fn policy_holds(dossier: &Dossier, terms: &Terms) -> Result<(), String> {
-    let (text, additions) = (&dossier.policy, &terms.policy.additions);
+    let text = &dossier.policy;
     if text.is_empty() {
         return Ok(());
     }
-    let baseline = if additions.is_empty() {
-        Some(text.as_str())
-    } else {
-        text.strip_suffix(additions.as_str()).and_then(|rest| rest.strip_suffix('\n'))
-    };
+    let mut parts = vec![terms.policy.additions.clone()];
+    for statement in &dossier.added_rules {
+        let added: Narrowing = envelope::read_json(statement).map_err(|why| why.to_string())?;
+        parts.push(added.rules);
+    }
+    let mut baseline = Some(text.as_str());
+    for part in parts.iter().rev().filter(|part| !part.is_empty()) {
+        baseline = baseline.and_then(|text| text.strip_suffix(part.as_str())?.strip_suffix('\n'));
+    }
     let Some(baseline) = baseline else {
-        return Err("the rules' text does not end with the terms' additions".to_owned());
+        return Err("the rules' text does not end with the terms' additions and the rules added since".to_owned());
     };
     if terms.policy.baseline == rules::baseline_digest() && baseline != rules::BASELINE {
         return Err("the rules' text is not the baseline that the terms name".to_owned());

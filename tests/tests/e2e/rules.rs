@@ -6,7 +6,7 @@ use std::time::Duration;
 use anteroom_proto::names::GrantId;
 use anteroom_tests::e2e::{
     caller::{chat, chat_whole, rest},
-    command::{fails, json, said},
+    command::{fails, json, published, said},
     scene::{LONG, SLOW, Scene, plan},
     wait::until,
 };
@@ -63,6 +63,14 @@ async fn rules_added_by_either_side_reach_open_streams_and_replay_the_same() {
     let file = rules(&scene, "allows.cedar", "@id(\"x\") permit (principal, action, resource);");
     let said_no = fails(&lab, &["grant", "narrow", &grant, &file, "--reason", "wrong"], 2).await;
     assert!(said_no.contains("can only forbid"), "{said_no}");
+    // What was added is part of what a mirror keeps and checks.
+    published(&scene.cast.agency).await;
+    for home in [&lab, &agency] {
+        let copy = home.join("copy").display().to_string();
+        said(home, &["audit", "mirror", &copy, "--own"]).await;
+        let held = json(home, &["audit", "verify", "--mirror", &copy]).await;
+        assert_eq!(held.pointer("/dossiers/0").and_then(Value::as_str), Some(grant.as_str()), "{held}");
+    }
     let reports = replayed(&scene, caller.grant).await;
     assert!(reports.iter().all(|report| report.get("verdicts").and_then(Value::as_u64) >= Some(3)), "{reports:?}");
 }
