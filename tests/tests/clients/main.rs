@@ -1,5 +1,6 @@
 //! Programs that others wrote, in the chain. One target, so that all of it is linked once.
 
+mod bundle_verify;
 mod foreign_verify;
 mod garak;
 mod inspect;

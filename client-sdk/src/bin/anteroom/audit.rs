@@ -29,6 +29,7 @@ use crate::{
     disclose,
     event::describe,
     fail::Fail,
+    inspect::{self, Match},
     mirror::{self, Take, Trust},
     output::{Format, When, clean, view},
     replay,
@@ -58,6 +59,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom audit report --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z --offline
   anteroom audit bundle GRANT --out closing # all that is left of a grant, for whoever may read it
   anteroom audit verify --bundle closing --log-key VKEY
+  anteroom audit match --inspect log.json --grant GRANT # an evaluation's log beside the ledger
   anteroom audit trace leak.txt        # in a lab's folder: the calls whose answers share text with it
   anteroom audit trace leak.txt --grant GRANT --mirror copy
   anteroom audit prove-content request.json CALL          # in the caller's folder
@@ -124,6 +126,8 @@ pub(crate) enum Audit {
     Report(Box<Report>),
     /// Put everything that is left of a grant into a folder that verifies without the broker
     Bundle(Bundle),
+    /// Hold an Inspect log against the ledger, call by call
+    Match(Box<Match>),
     /// Prove a call under a mirror's checkpoint, or show that it was dropped
     Prove {
         /// The call
@@ -251,6 +255,7 @@ pub(crate) async fn run(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
         Audit::Search(args) => search(ctx, *args).await,
         Audit::Export(args) => export(ctx, *args).await,
         Audit::Report(args) => report::run(ctx, *args).await,
+        Audit::Match(args) => inspect::run(ctx, *args).await,
         Audit::Bundle(args) => bundle::run(ctx, args).await,
         Audit::Verify { bundle: Some(dir), trust, .. } => bundle::verify(ctx, &dir, &trust),
         Audit::Verify { set: Some(set), mirror, trust, .. } => mirror::verify_set(ctx, &set, mirror.as_deref(), &trust),

@@ -23,6 +23,7 @@ mod export;
 mod fail;
 mod gateway;
 mod grant;
+mod inspect;
 mod key;
 mod lab;
 mod line_budget;

@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anteroom_proto::rpc::{BrokerStarted, CallRefused, GrantWithdrawn};
+use anteroom_proto::rpc::{BrokerStarted, CallRefused, GrantAccepted, GrantOffered, GrantWithdrawn};
 
 use super::{
-    dossiers::{granted, pinned, told},
+    dossiers::{pinned, told},
     *,
 };
 use crate::{
@@ -17,6 +17,8 @@ use crate::{
 };
 
 const STARTED: u32 = 2;
+const OFFERED: u32 = 20;
+const ACCEPTED: u32 = 21;
 const WITHDRAWN: u32 = 27;
 const REFUSED: u32 = 41;
 
@@ -27,6 +29,17 @@ fn page(report: &Report) -> String {
 fn system() -> (Scope, TagKey) {
     let key = Scope::System.tag_key(&Digest::of(b"system"));
     (Scope::System, key)
+}
+
+/// A log with a grant that both sides signed.
+fn granted(world: &World) -> MiniLog {
+    let mut log = MiniLog::new();
+    fill(&mut log, 2);
+    let (scope, key, dossier) = (world.scope(), world.tag_key(), &world.dossier);
+    let offered = GrantOffered { terms: dossier.terms.clone(), offer: dossier.offer.clone() };
+    log.append(&scope, &key, OFFERED, &offered);
+    log.append(&scope, &key, ACCEPTED, &GrantAccepted { acceptance: dossier.acceptance.clone() });
+    log
 }
 
 /// A mirror of a grant that was used and withdrawn, with its dossier.

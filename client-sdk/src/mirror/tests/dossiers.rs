@@ -26,7 +26,7 @@ pub(super) fn told() -> World {
 }
 
 /// A log with the records of the world's grant.
-pub(super) fn granted(world: &World) -> MiniLog {
+fn granted(world: &World) -> MiniLog {
     let mut log = MiniLog::new();
     fill(&mut log, 2);
     let (scope, key, dossier) = (world.scope(), world.tag_key(), &world.dossier);
