@@ -3,8 +3,8 @@
     python3 verify.py [--key VKEY] [--witness VKEY] [FOLDER]
 
 Checked are: every file against manifest.json, and no file beside them; the signature under the log's checkpoint; the root of the
-log's tree from its entries, and each tile; that each record here opens to the entry at its place in that tree, follows the one
-before it, and that the tree holds no further record of the same scope; and that report.json is of this log, grant and number of
+log's tree from its entries, and each tile; that each record here opens to the entry at its place in that tree, with its own path and
+checkpoint, follows the one before it, and that the tree holds no further record of the same scope; and that report.json is of this log, grant and number of
 calls. Not checked are the parties' signatures under terms and statements, and the report's other figures: `anteroom audit verify
 --bundle` does. It prints what it checked; on any fault it names the file and ends with exit code 1.
 """
@@ -127,6 +127,19 @@ def tiles(count):
     return [(number, min(256, count - number * 256)) for number in range((count + 255) // 256)]
 
 
+def included(index, size, leaf, path, root):
+    """Follows an inclusion proof by its definition, from the top of the list down."""
+    path = list(path)
+
+    def walk(index, size):
+        if size < 2:
+            return leaf
+        sibling, at = path.pop(), 1 << (size - 1).bit_length() - 1
+        return node(walk(index, at), sibling) if index < at else node(sibling, walk(index - at, size - at))
+
+    return index < size and walk(index, size) == root and not path
+
+
 def check_tree(folder, size, root):
     entries = []
     for index, width in tiles(size):
@@ -148,7 +161,7 @@ def check_tree(folder, size, root):
             count += 1
         hashes = [root_of(hashes[n * 256 : n * 256 + 256]) for n in range(len(hashes) // 256)]
         level += 1
-    return entries, count
+    return entries, leaves, count
 
 
 # Records: protobuf of varints and bytes, read by hand.
@@ -165,9 +178,11 @@ def varint(message, at):
             return value, at
 
 
-def fields(message):
+def spans(message):
+    """Each field's number, value, and bytes with its tag."""
     at = 0
     while at < len(message):
+        start = at
         tag, at = varint(message, at)
         if tag & 7 == 0:
             value, at = varint(message, at)
@@ -176,53 +191,104 @@ def fields(message):
             value, at = message[at : at + length], at + length
             if tag & 7 != 2 or len(value) != length:
                 raise ValueError("no message of varints and bytes")
-        yield tag >> 3, value
+        yield tag >> 3, value, message[start:at]
+
+
+def fields(message, known):
+    """The values of a message's fields by number, each as often as it is there; others than `known` are none of this version."""
+    found = {}
+    for number, value, _ in spans(message):
+        if number not in known:
+            raise ValueError(f"field {number} is unknown")
+        found.setdefault(number, []).append(value)
+    return found
+
+
+def hmac_sha256(key, message):
+    return hmac.new(key, message, hashlib.sha256).digest()
+
+
+def digest_of(commitments):
+    listed = b"".join(struct.pack(">I", number) + commitments[number] for number in sorted(commitments))
+    return hashlib.sha256(b"\x01" + listed).digest()
 
 
 def opened(opening):
-    """The opened fields by number, and the record's digest."""
-    commitments, found = {}, {}
-    for number, value in fields(opening):
-        part = dict(fields(value)) if number in (2, 3) else {}
-        if number == 2:
-            wire = part.get(3, b"")
-            commitments[part[1]] = hmac.new(part[2], wire, hashlib.sha256).digest()
-            found[part[1]] = dict(fields(wire)).get(part[1])
-        elif number == 3:
-            commitments[part[1]] = part[2]
-    listed = b"".join(struct.pack(">I", number) + commitments[number] for number in sorted(commitments))
-    return found, hashlib.sha256(b"\x01" + listed).digest()
+    """The index it claims, the opened fields by number, the numbers of all, and the record's digest."""
+    parts, commitments, found = fields(opening, (1, 2, 3)), {}, {}
+    for part in parts.get(2, []):
+        one = fields(part, (1, 2, 3))
+        (number,), (salt,), (wire,) = one[1], one[2], one.get(3, [b""])
+        commitments[number] = hmac_sha256(salt, wire)
+        found[number] = [value for at, value, _ in spans(wire) if at == number]
+    for part in parts.get(3, []):
+        one = fields(part, (1, 2))
+        (commitments[one[1][0]],) = one[2]
+    return parts.get(1, [0])[0], found, sorted(commitments), digest_of(commitments)
+
+
+def digest_of_whole(record, seed, numbers):
+    """The digest of a record whose every byte is here, from its seed."""
+    wires = dict.fromkeys(numbers, b"")
+    for number, _, wire in spans(record):
+        wires[number] += wire
+    return digest_of({n: hmac_sha256(hmac_sha256(seed, struct.pack(">I", n)), wires[n]) for n in numbers})
 
 
 def tag(tag_key, position):
-    return hmac.new(tag_key, struct.pack(">Q", position), hashlib.sha256).digest()[:16]
+    return hmac_sha256(tag_key, struct.pack(">Q", position))[:16]
 
 
-def check_slice(folder, scope, destroyed, entries, tags):
+class Log:
+    """The log as its checkpoint and entries have it."""
+
+    def __init__(self, log, entries, leaves):
+        self.log, self.entries, self.leaves, self.seen = log, entries, leaves, {}
+        self.tags = {entry[:16] for entry in entries}
+
+    def checkpoint(self, note, where):
+        """Size and root of a checkpoint that came with a record. One that is no newer must be of this very tree."""
+        if note not in self.seen:
+            size, root, _, _ = checkpoint(note, self.log, where)
+            if size <= len(self.leaves):
+                demand(root_of(self.leaves[:size]) == root, where, f"its checkpoint of {size} entries is of another tree")
+            self.seen[note] = (size, root)
+        return self.seen[note]
+
+
+def check_slice(folder, scope, destroyed, log):
     """How many records of each kind there are. The last `destroyed` ones are told of and not here."""
-    file = f"mirror/anteroom/slices/{scope}.records"
-    words = (folder / f"mirror/anteroom/slices/{scope}.tag").read_text().split(" ")
-    demand(words[1] == scope, f"mirror/anteroom/slices/{scope}.tag", "it is the key of another scope")
+    file, name = f"mirror/anteroom/slices/{scope}.records", f"mirror/anteroom/slices/{scope}.tag"
+    words = (folder / name).read_text().split(" ")
+    demand(words[1] == scope, name, "it is the key of another scope")
     tag_key = bytes.fromhex(words[2])
-    kinds, position, at, previous = {}, 0, 0, b""
+    kinds, position, at, previous = {}, 0, 0, bytes(48)
     slices = (folder / file).read_bytes()
     while at < len(slices):
-        start = at
+        where = f"record {position} at byte {at}"
         length, at = varint(slices, at)
-        reply = dict(fields(slices[at : at + length]))
+        reply = fields(slices[at : at + length], (1, 2, 3, 4))
         at += length
-        found, digest = opened(dict(fields(reply[1]))[1])
-        index, where = found.get(2) or 0, f"record {position} at byte {start}"
-        demand((found.get(5) or 0) == position, file, f"{where} is not the next of its scope")
-        demand(index < len(entries), file, f"{where} stands after the checkpoint")
+        proven = fields(reply[1][0], (1, 2, 3))
+        claimed, found, numbers, digest = opened(proven[1][0])
+        (kind,), (index,), (before,) = found[1], found[2] or [0], found[6] or [bytes(48)]
+        demand((found[5] or [0]) == [position], file, f"{where} is not the next of its scope")
+        demand(claimed == index < len(log.entries), file, f"{where} has no place under the checkpoint")
         entry = tag(tag_key, position) + digest
-        demand(entries[index] == entry, file, f"{where} is not entry {index} of the tree")
-        demand((found.get(6) or bytes(48)) == (previous or bytes(48)), file, f"{where} does not follow the one before it")
-        kinds[found[1]] = kinds.get(found[1], 0) + 1
+        demand(log.entries[index] == entry, file, f"{where} is not entry {index} of the tree")
+        demand(before == previous, file, f"{where} does not follow the one before it")
+        size, root = log.checkpoint(proven[3][0].decode(), file)
+        path = proven.get(2, [])
+        demand(included(index, size, log.leaves[index], path, root), file, f"{where} has a path that leads elsewhere")
+        demand(reply.get(4, [tag_key]) == [tag_key], file, f"{where} names another key of its scope's tags")
+        if 2 in reply or 3 in reply:
+            whole = digest_of_whole(reply[3][0], reply[2][0], numbers)
+            demand(whole == digest, file, f"{where} has a whole record that is not the one opened")
+        kinds[kind] = kinds.get(kind, 0) + 1
         position, previous = position + 1, entry
     demand(at == len(slices), file, "it ends in the middle of a record")
     after = position + destroyed
-    demand(tag(tag_key, after) not in tags, file, f"the tree holds record {after} of `{scope}`, which is not here")
+    demand(tag(tag_key, after) not in log.tags, file, f"the tree holds record {after} of `{scope}`, which is not here")
     return kinds
 
 
@@ -264,7 +330,8 @@ def main(arguments):
         demand(manifest["log_key"] == kept, "manifest.json", "it names another key of the log")
         step = "mirror/checkpoint"
         note = (folder / step).read_text(encoding="utf-8")
-        size, root, text, signatures = checkpoint(note, key(kept, 1, "mirror/anteroom/log.vkey"), step)
+        log = key(kept, 1, "mirror/anteroom/log.vkey")
+        size, root, text, signatures = checkpoint(note, log, step)
         told = (manifest["entries"], manifest["root"], manifest["origin"])
         there = (size, base64.b64encode(root).decode(), text.split("\n")[0])
         demand(told == there, "manifest.json", "it names another checkpoint than the one here")
@@ -278,16 +345,16 @@ def main(arguments):
             signed(public, line[8:], f"cosignature/v1\ntime {time}\n{text}".encode(), step, name)
             print(f"witness: {name} cosigned it")
         step = "mirror/tile"
-        entries, count = check_tree(folder, size, root)
+        entries, leaves, count = check_tree(folder, size, root)
         print(f"tree: {len(entries)} entries lead to the signed root, and {count} tiles follow from them")
-        tags = {entry[:16] for entry in entries}
+        log = Log(log, entries, leaves)
         step, kinds = "report.json", {}
         scopes = json.loads((folder / step).read_text(encoding="utf-8"))["scopes"]
         demand([said["scope"] for said in scopes] == manifest["scopes"], "manifest.json", f"it names other scopes than {step}")
         for said in scopes:
             scope, destroyed = said["scope"], said["destroyed"]
             step = f"mirror/anteroom/slices/{scope}.records"
-            kinds[scope] = check_slice(folder, scope, destroyed, entries, tags)
+            kinds[scope] = check_slice(folder, scope, destroyed, log)
             gone = f", and {destroyed} more are told to be destroyed" if destroyed else ""
             print(f"records of {scope}: {sum(kinds[scope].values())}, each in the tree, and no further one is{gone}")
         step = "report.json"
@@ -300,4 +367,5 @@ def main(arguments):
         sys.exit(f"verify.py: {step}: it cannot be read: {why!r}")
 
 
-main(sys.argv[1:])
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** the page says what the report says, exceptions first and with what is not proven; it adds nothing.
 
+use anteroom_proto::time::At;
 use anteroom_sdk::report::{EndSaid, GrantReport, LockSaid, Part as Share, Report, Sums};
 
 use super::draw::{self, DAYS_MAX};
@@ -69,7 +70,7 @@ fn the_grant(grant: &GrantReport, locks: &[LockSaid]) -> Vec<Part> {
         pairs.push(pair("Window", format!("{start} to {end}, that instant excluded")));
     }
     if let Some(clock) = &grant.clock {
-        let values = clock.values.join(", ");
+        let values = clock.values.iter().map(|value| instants(value)).collect::<Vec<_>>().join(", ");
         pairs.push(pair("Clock that bounds it", format!("{} (record {})", or(&values), clock.index)));
     }
     pairs.push(pair("Model line", or(&grant.line)));
@@ -104,6 +105,15 @@ fn the_grant(grant: &GrantReport, locks: &[LockSaid]) -> Vec<Part> {
         parts.push(Part::Table("Rules added after signing, which only refuse", head, rows.collect()));
     }
     parts
+}
+
+/// A `name=value` line whose value is an instant in milliseconds, as one that people read.
+fn instants(line: &str) -> String {
+    let read = line.split_once('=').and_then(|(name, ms)| Some((name, At::from_ms(ms.parse().ok()?).ok()?)));
+    match read {
+        Some((name @ ("clock_start" | "clock_end"), at)) => format!("{name}={at}"),
+        Some(_) | None => line.to_owned(),
+    }
 }
 
 /// The end and its measured cut, in a sentence.

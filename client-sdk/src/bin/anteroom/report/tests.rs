@@ -7,7 +7,7 @@ use anteroom_proto::{
     time::{At, HOUR_MS},
 };
 use anteroom_sdk::report::{
-    BrokerSaid, Clause, EndSaid, Exception, GrantReport, LockSaid, LogSaid, Part, PauseSaid, RefusalSaid, Report, Side,
+    BrokerSaid, Clause, ClockSaid, EndSaid, Exception, GrantReport, LockSaid, LogSaid, Part, PauseSaid, RefusalSaid, Report, Side,
     Sums, When,
 };
 
@@ -36,7 +36,10 @@ fn sample(evil: &str) -> Report {
         asserted_by: "lab-asserted",
         start: Some(at(0)),
         end: Some(at(720)),
-        clock: None,
+        clock: Some(ClockSaid {
+            index: 5,
+            values: vec!["clock_end=1797592000000".to_owned(), "odd=1".to_owned()],
+        }),
         ended: Some(EndSaid {
             how: "withdrawn",
             index: Some(40),
@@ -118,6 +121,7 @@ fn page_and_text_say_what_the_report_says_exceptions_first() {
         "lab-asserted",
         "not used elsewhere",
         "4 more are not listed",
+        "clock_end=2026-12-18T11:06:40.000Z, odd=1",
         "120",
         "p-1",
         "root",
@@ -127,7 +131,7 @@ fn page_and_text_say_what_the_report_says_exceptions_first() {
     for page in [&html, &text] {
         let place = |what: &str| page.rfind(what).unwrap();
         assert!(place("Out of the ordinary") < place("What none of this proves"));
-        assert!(place("What none of this proves") < place("Parties, as the terms").max(place("organisation")));
+        assert!(place("What none of this proves") < place("fingerprint of its key set"));
     }
 }
 
