@@ -9,6 +9,7 @@
 pub mod acts;
 pub mod agency;
 pub mod auditor;
+pub mod bundle;
 pub mod channel;
 #[cfg(feature = "connector")]
 pub mod connector;
@@ -24,6 +25,7 @@ pub mod home;
 pub mod lab;
 pub mod log;
 pub mod mirror;
+pub mod report;
 pub mod search;
 pub mod signer;
 pub mod store;

@@ -232,7 +232,7 @@ pub(super) fn log_only(trust: &LogTrust) -> LogTrust {
 }
 
 /// The root of the mirrored tree's first `size` entries.
-pub(super) fn root_of(mirror: &Mirror, size: u64, mirrored: u64) -> Option<Hash> {
+pub(crate) fn root_of(mirror: &Mirror, size: u64, mirrored: u64) -> Option<Hash> {
     if size == 0 { Some(EMPTY_ROOT) } else { root_at(&nodes(mirror, mirrored), size).ok() }
 }
 

@@ -66,6 +66,14 @@ impl Mirror {
         file.extend(message);
         self.replace_dossier(&path, &file)
     }
+
+    /// A grant's dossier as it is kept here; whether it holds is for [`super::check::verify`] to say.
+    ///
+    /// # Errors
+    /// There is none, or its file holds none.
+    pub fn dossier(&self, grant: GrantId) -> Result<Dossier, MirrorError> {
+        Kept::read(self.dossier_path(grant), grant, &BTreeMap::new()).map(|kept| kept.dossier)
+    }
 }
 
 /// The first line.

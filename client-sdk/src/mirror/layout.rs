@@ -178,7 +178,7 @@ impl Mirror {
         self.slices_dir().join(format!("{scope}.records"))
     }
 
-    fn tag_path(&self, scope: &Scope) -> PathBuf {
+    pub(super) fn tag_path(&self, scope: &Scope) -> PathBuf {
         self.slices_dir().join(format!("{scope}.tag"))
     }
 
@@ -218,11 +218,11 @@ impl Mirror {
         self.dir.join("anteroom")
     }
 
-    fn witnesses_path(&self) -> PathBuf {
+    pub(super) fn witnesses_path(&self) -> PathBuf {
         self.own_dir().join("witnesses.vkeys")
     }
 
-    fn vkey_path(&self) -> PathBuf {
+    pub(super) fn vkey_path(&self) -> PathBuf {
         self.own_dir().join("log.vkey")
     }
 

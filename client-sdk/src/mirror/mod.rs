@@ -9,6 +9,7 @@
 //! from what is there is refused, both notes kept as evidence.
 
 pub mod check;
+pub(crate) mod copy;
 mod destroyed;
 pub mod disclose;
 pub mod dossier;

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use anteroom_sdk::connector::Slots;
 use anteroom_tests::e2e::{
     book::Book,
     client::{modules, program, run, script, tool},
-    command,
+    command::{self, json, published},
     gateway::Gateway,
     programs,
     scene::{Scene, plan},
@@ -49,11 +49,15 @@ async fn inspect(program: &Path, gateway: &Gateway, scene: &Scene, logs: &str, m
     run(command).await
 }
 
+/// The one log's file in a folder.
+fn log_file(scene: &Scene, logs: &str) -> PathBuf {
+    let mut found = std::fs::read_dir(scene.dir().join(logs)).unwrap().map(|entry| entry.unwrap().path());
+    found.find(|path| path.extension().is_some_and(|kind| kind == "json")).expect("a log")
+}
+
 /// The one log in a folder.
 fn log(scene: &Scene, logs: &str) -> Value {
-    let mut found = std::fs::read_dir(scene.dir().join(logs)).unwrap().map(|entry| entry.unwrap().path());
-    let path = found.find(|path| path.extension().is_some_and(|kind| kind == "json")).expect("a log");
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    serde_json::from_slice(&std::fs::read(log_file(scene, logs)).unwrap()).unwrap()
 }
 
 /// Every text that looks like a call's name.
@@ -90,6 +94,27 @@ async fn an_evaluation_runs_and_its_log_names_the_calls_of_the_ledger() {
         }
     }
     assert_eq!(scene.model.asked().len(), 6);
+
+    // An auditor holds the log against the ledger: its own calls are there, and the other evaluation's are not in it.
+    published(&scene.cast.agency).await;
+    let agency = scene.cast.agency.dir();
+    let file = log_file(&scene, "whole").display().to_string();
+    let words = ["audit", "match", "--inspect", &file, "--grant", &grant.to_string()];
+    let found = json(agency, &words).await;
+    assert_eq!(
+        (&found["matched"], &found["completed"], &found["only_in_log"]),
+        (&3.into(), &3.into(), &0.into()),
+        "{found}"
+    );
+    assert_eq!((&found["generations"], &found["without_id"]), (&3.into(), &0.into()), "{found}");
+    assert_eq!(
+        json(
+            agency,
+            &[&words[..], &["--offline", "--from", "2000-01-01T00:00:00Z", "--to", "2099-01-01T00:00:00Z"]].concat()
+        )
+        .await["only_in_ledger"],
+        3
+    );
 
     let _ = scene.withdraw(grant).await.unwrap();
     let output = inspect(&program, &gateway, &scene, "after", &[]).await;

@@ -1,6 +1,7 @@
 //! Programs that others wrote, in the chain. One target, so that all of it is linked once.
 
 mod anthropic;
+mod bundle_verify;
 mod foreign_verify;
 mod garak;
 mod inspect;

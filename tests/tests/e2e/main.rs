@@ -1,6 +1,7 @@
 //! Stories from end to end, through the programs that people run. One target, so that all of it is linked once.
 
 mod batch;
+mod bundle;
 mod calls;
 mod chat;
 mod clock;

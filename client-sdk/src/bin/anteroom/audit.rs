@@ -23,14 +23,17 @@ use anteroom_sdk::{
 use clap::Subcommand;
 
 use crate::{
+    bundle::{self, Bundle},
     content::{self, ProveContent},
     context::Ctx,
     disclose,
     event::{describe, is_alert},
     fail::Fail,
+    inspect::{self, Match},
     mirror::{self, Take, Trust},
     output::{Format, When, clean, view},
     replay,
+    report::{self, Report},
     search::{Export, Search, export, search},
     trace::{self, Trace},
 };
@@ -53,6 +56,11 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom audit search --by rule --every 24 # refusals and calls, a day a row
   anteroom audit search --call CALL --prove --format json
   anteroom audit export --group refusal --as csv --out refusals.csv
+  anteroom audit report GRANT --html report.html # what became of it, what was out of the ordinary, what is not proven
+  anteroom audit report --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z --offline
+  anteroom audit bundle GRANT --out closing # all that is left of a grant, for whoever may read it
+  anteroom audit verify --bundle closing --log-key VKEY
+  anteroom audit match --inspect log.json --grant GRANT # an evaluation's log beside the ledger
   anteroom audit trace leak.txt        # in a lab's folder: the calls whose answers share text with it
   anteroom audit trace leak.txt --grant GRANT --mirror copy
   anteroom audit prove-content request.json CALL          # in the caller's folder
@@ -82,13 +90,13 @@ pub(crate) enum Audit {
         #[arg(long)]
         follow: bool,
     },
-    /// Show that a scope's records are all there are; with `--mirror` or `--set` offline
+    /// Show that a scope's records are all there are; with `--mirror`, `--set` or `--bundle` offline
     Verify {
         /// The scope; with `--mirror` any number of them [default: all that are in it]
-        #[arg(required_unless_present_any = ["mirror", "set"])]
+        #[arg(required_unless_present_any = ["mirror", "set", "bundle"])]
         scopes: Vec<Scope>,
         /// Its nonce, from the party that appointed this reader, where this folder does not know it
-        #[arg(long, value_name = "HEX", conflicts_with_all = ["mirror", "set"])]
+        #[arg(long, value_name = "HEX", conflicts_with_all = ["mirror", "set", "bundle"])]
         nonce: Option<Digest>,
         /// A mirror, verified without asking anybody
         #[arg(long, value_name = "DIR")]
@@ -96,6 +104,9 @@ pub(crate) enum Audit {
         /// A disclosed set; with `--mirror`, also that it is the whole scope
         #[arg(long, value_name = "FILE", conflicts_with = "scopes")]
         set: Option<PathBuf>,
+        /// A closing bundle: every file, the mirror within, and the report made again and compared
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["scopes", "mirror", "set"])]
+        bundle: Option<PathBuf>,
         #[command(flatten)]
         trust: Trust,
     },
@@ -115,6 +126,12 @@ pub(crate) enum Audit {
     Search(Box<Search>),
     /// Write what a search finds into a file, with each record's place in the log
     Export(Box<Export>),
+    /// Tell what became of a grant, or of all of them in a period, exceptions first
+    Report(Box<Report>),
+    /// Put everything that is left of a grant into a folder that verifies without the broker
+    Bundle(Bundle),
+    /// Hold an Inspect log against the ledger, call by call
+    Match(Box<Match>),
     /// Prove a call under a mirror's checkpoint, or show that it was dropped
     Prove {
         /// The call
@@ -241,6 +258,10 @@ pub(crate) async fn run(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
         Audit::Mirror(args) => mirror::mirror(ctx, args).await,
         Audit::Search(args) => search(ctx, *args).await,
         Audit::Export(args) => export(ctx, *args).await,
+        Audit::Report(args) => report::run(ctx, *args).await,
+        Audit::Match(args) => inspect::run(ctx, *args).await,
+        Audit::Bundle(args) => bundle::run(ctx, args).await,
+        Audit::Verify { bundle: Some(dir), trust, .. } => bundle::verify(ctx, &dir, &trust),
         Audit::Verify { set: Some(set), mirror, trust, .. } => mirror::verify_set(ctx, &set, mirror.as_deref(), &trust),
         Audit::Verify { mirror: Some(dir), scopes, trust, .. } => mirror::verify(ctx, &dir, &scopes, &trust),
         Audit::Replay { grant, mirror: Some(dir), trust } => mirror::replay(ctx, &dir, grant, &trust),

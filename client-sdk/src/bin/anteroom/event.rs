@@ -3,9 +3,10 @@
 use anteroom_policy::event::{Event, Presence};
 use anteroom_proto::{
     rpc::{OutcomeClaim, SignedStatement},
-    statement::{acts::LockTarget, envelope},
+    statement::envelope,
     time::At,
 };
+use anteroom_sdk::report::target;
 
 /// An event in a line; fields that stand closed to the reader are left out or empty.
 pub(crate) fn describe(event: &Event) -> String {
@@ -88,8 +89,8 @@ pub(crate) fn describe(event: &Event) -> String {
         Event::LineBudgetSet { budget, .. } => {
             format!("{} bounded {}: {} calls, {} tokens", budget.by, budget.line, budget.calls, budget.tokens)
         }
-        Event::ScannerLocked { lock, call, target } => {
-            format!("the scanner locked {} in the lab's name after {call} (lock {lock})", self::target(target))
+        Event::ScannerLocked { lock, call, target: hit } => {
+            format!("the scanner locked {} in the lab's name after {call} (lock {lock})", target(hit))
         }
         Event::PromptsAlike(alike) => format!(
             "{} nearly the same prompts since {} from {} runs and {} people",
@@ -140,20 +141,6 @@ fn behaviour(outcome: Option<&SignedStatement>) -> String {
 
 fn upto(until: Option<At>) -> String {
     until.map_or_else(String::new, |at| format!(", until {at} at most"))
-}
-
-fn target(target: &LockTarget) -> String {
-    match target {
-        LockTarget::Grant { grant } => grant.to_string(),
-        LockTarget::Run { grant, run } => format!("{grant}/{run}"),
-        LockTarget::Person { org, pseudonym } => format!("person {org}/{pseudonym}"),
-        LockTarget::Employer { employer } => format!("employer {employer}"),
-        LockTarget::Organisation { org } => format!("organisation {org}"),
-        LockTarget::Line { line } => format!("line {line}"),
-        LockTarget::NotUsPerson {} => "whoever is not known to be a U.S. person".to_owned(),
-        LockTarget::NotUsOnly {} => "whoever is not known to be a citizen of the United States alone".to_owned(),
-        LockTarget::Citizen { country } => format!("whoever is or may be a citizen of {country}"),
-    }
 }
 
 #[cfg(test)]

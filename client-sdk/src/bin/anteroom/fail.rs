@@ -8,6 +8,7 @@ use std::{
 use anteroom_policy::refusal::Refusal;
 use anteroom_proto::statement::StatementError;
 use anteroom_sdk::{
+    bundle::BundleError,
     error::{Error, RefusalClass, Refused},
     home::HomeError,
     mirror::MirrorError,
@@ -180,6 +181,15 @@ impl From<Error> for Fail {
 impl From<MirrorError> for Fail {
     fn from(error: MirrorError) -> Self {
         Error::from(error).into()
+    }
+}
+impl From<BundleError> for Fail {
+    fn from(error: BundleError) -> Self {
+        match error {
+            BundleError::Mirror(error) => error.into(),
+            error if error.is_local() => Self::Local(error.to_string()),
+            error => Self::Verification(error.to_string()),
+        }
     }
 }
 impl From<SearchError> for Fail {

@@ -481,6 +481,6 @@ pub(crate) fn prove(
     ctx.out.rows(&rows)
 }
 
-fn names_of(checkpoint: &anteroom_proto::ledger::checkpoint::VerifiedCheckpoint) -> Vec<String> {
+pub(crate) fn names_of(checkpoint: &anteroom_proto::ledger::checkpoint::VerifiedCheckpoint) -> Vec<String> {
     checkpoint.cosigners().iter().map(|signer| signer.key().name().to_string()).collect()
 }

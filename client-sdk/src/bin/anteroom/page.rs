@@ -3,8 +3,8 @@
 //! **Invariant:** everything on it follows from the terms' bytes and the rules of this program; terms that name other rules make no
 //! page. What was written by others stands there as text and nothing else.
 
-mod html;
-mod text;
+pub(crate) mod html;
+pub(crate) mod text;
 
 use std::path::Path;
 
@@ -29,21 +29,21 @@ use crate::{
 /// A page.
 #[derive(Debug)]
 pub(crate) struct Page {
-    title: String,
-    sections: Vec<Section>,
+    pub(crate) title: String,
+    pub(crate) sections: Vec<Section>,
 }
 
 /// A part of it under a heading.
 #[derive(Debug)]
-struct Section {
-    id: &'static str,
-    title: &'static str,
-    parts: Vec<Part>,
+pub(crate) struct Section {
+    pub(crate) id: String,
+    pub(crate) title: String,
+    pub(crate) parts: Vec<Part>,
 }
 
 /// What stands in a section.
 #[derive(Debug)]
-enum Part {
+pub(crate) enum Part {
     /// A paragraph.
     Words(String),
     /// Points, one line each.
@@ -54,6 +54,8 @@ enum Part {
     Table(&'static str, Vec<&'static str>, Vec<Vec<String>>),
     /// Rules in English beside their Cedar.
     Rules(Vec<Rule>),
+    /// A drawing whose markup this program wrote, and the same in words.
+    Drawing(String, String),
 }
 
 pub(crate) fn run(ctx: &Ctx, terms: &Path, out: Option<&Path>) -> Result<(), Fail> {
@@ -101,7 +103,7 @@ pub(crate) fn checked(terms: &Terms) -> Result<(), Fail> {
 fn of(terms: &Terms, signed: Digest, bytes: usize) -> Result<Page, Fail> {
     let (added, base) = rules(terms)?;
     let pair = |name: &str, value: String| (name.to_owned(), value);
-    let section = |id, title, parts| Section { id, title, parts };
+    let section = |id: &str, title: &str, parts| Section { id: id.to_owned(), title: title.to_owned(), parts };
     let sections = vec![
         section(
             "bytes",

@@ -237,16 +237,9 @@ impl Filters {
 impl Source {
     /// The rows, up to date with the mirror, and whom to believe.
     pub(crate) async fn catalogue(&self, ctx: &Ctx) -> Result<(Catalogue, Demands), Fail> {
-        let (demands, home) = self.trust.demands(ctx)?;
-        let dir = match (&self.mirror, &home) {
-            (Some(dir), _) => dir.clone(),
-            (None, Some(home)) => self.own(ctx, home, &demands).await?,
-            (None, None) => {
-                return Err(Fail::Usage("without a party's folder, name a mirror with `--mirror`".to_owned()));
-            }
-        };
+        let (mirror, demands) = self.mirror(ctx).await?;
         let mut bar = Bar::new();
-        let made = Catalogue::update(&Mirror::at(&dir), &demands, &mut |progress| bar.show(progress));
+        let made = Catalogue::update(&mirror, &demands, &mut |progress| bar.show(progress));
         bar.end();
         let (catalogue, indexed) = made?;
         let size = indexed.verified.checkpoint().checkpoint().size();
@@ -259,8 +252,21 @@ impl Source {
         Ok((catalogue, demands))
     }
 
+    /// The mirror, extended first if it is the folder's own and a broker may be asked, and whom to believe.
+    pub(crate) async fn mirror(&self, ctx: &Ctx) -> Result<(Mirror, Demands), Fail> {
+        let (demands, home) = self.trust.demands(ctx)?;
+        let dir = match (&self.mirror, &home) {
+            (Some(dir), _) => dir.clone(),
+            (None, Some(home)) => self.own(ctx, home, &demands).await?,
+            (None, None) => {
+                return Err(Fail::Usage("without a party's folder, name a mirror with `--mirror`".to_owned()));
+            }
+        };
+        Ok((Mirror::at(&dir), demands))
+    }
+
     async fn own(&self, ctx: &Ctx, home: &Home, demands: &Demands) -> Result<PathBuf, Fail> {
-        let dir = home.dir().join(OWN_MIRROR);
+        let dir = own_mirror(home);
         if !self.offline {
             extend_own(ctx, home, &dir, demands).await?;
         }

@@ -12,7 +12,7 @@ const ACCEPTED: u32 = 21;
 const CREDENTIAL: u32 = 30;
 
 /// A world whose dossier says everything that one can say.
-fn told() -> World {
+pub(super) fn told() -> World {
     let mut world = World::new();
     world.dossier.policy = "forbid (principal, action, resource);".to_owned();
     world.dossier.summary = Some(GrantSummary {
@@ -45,7 +45,7 @@ fn granted(world: &World) -> MiniLog {
     log
 }
 
-fn pinned(world: &World, log: &MiniLog) -> Demands {
+pub(super) fn pinned(world: &World, log: &MiniLog) -> Demands {
     let pins = [(&world.terms.lab.org, world.pins.lab), (&world.terms.agency.org, world.pins.agency)];
     let pins = pins.into_iter().map(|(org, fingerprint)| (org.clone(), fingerprint)).collect();
     Demands { pins, ..demands(log) }

@@ -7,6 +7,7 @@
 )]
 
 mod altered;
+mod bundled;
 mod destroyed;
 mod disclosed;
 mod dossiers;

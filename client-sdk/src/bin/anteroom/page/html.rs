@@ -14,7 +14,7 @@ use super::{Page, Part, Section};
 
 const STYLE: &str = include_str!("style.css");
 
-pub(super) fn render(page: &Page) -> String {
+pub(crate) fn render(page: &Page) -> String {
     let style = BASE64.encode(Digest::of(STYLE.as_bytes()).as_bytes());
     let title = escaped(&page.title);
     let mut out = format!(
@@ -26,7 +26,7 @@ pub(super) fn render(page: &Page) -> String {
          <nav aria-label=\"Contents\"><ul>\n"
     );
     for section in &page.sections {
-        out.push_str(&format!("<li><a href=\"#{}\">{}</a></li>\n", section.id, escaped(section.title)));
+        out.push_str(&format!("<li><a href=\"#{}\">{}</a></li>\n", section.id, escaped(&section.title)));
     }
     out.push_str("</ul></nav>\n</header>\n<main>\n");
     page.sections.iter().for_each(|part| section(&mut out, part));
@@ -35,8 +35,8 @@ pub(super) fn render(page: &Page) -> String {
 }
 
 fn section(out: &mut String, section: &Section) {
-    let id = section.id;
-    out.push_str(&format!("<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{}</h2>\n", escaped(section.title)));
+    let id = &section.id;
+    out.push_str(&format!("<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{}</h2>\n", escaped(&section.title)));
     for part in &section.parts {
         match part {
             Part::Words(words) => out.push_str(&format!("<p>{}</p>\n", escaped(words))),
@@ -69,6 +69,9 @@ fn section(out: &mut String, section: &Section) {
                 out.push_str("</tbody>\n</table>\n");
             }
             Part::Rules(rules) => rules.iter().for_each(|part| rule(out, part)),
+            Part::Drawing(svg, words) => {
+                out.push_str(&format!("<figure>\n{svg}<figcaption>{}</figcaption>\n</figure>\n", escaped(words)));
+            }
         }
     }
     out.push_str("</section>\n");
@@ -138,7 +141,7 @@ fn foreign(text: &str) -> String {
     format!("<bdi dir=\"ltr\">{}</bdi>", escaped(text))
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     escape(&visible(text, false))
 }
 

@@ -8,7 +8,7 @@ use crate::policy::shown;
 /// Width of a line of words.
 const WIDTH: usize = 100;
 
-pub(super) fn render(page: &Page) -> String {
+pub(crate) fn render(page: &Page) -> String {
     let mut out = format!("{}\n{}\n", visible(&page.title, false), "=".repeat(page.title.chars().count()));
     for section in &page.sections {
         out.push_str(&format!("\n{}\n{}\n\n", section.title, "-".repeat(section.title.chars().count())));
@@ -35,6 +35,10 @@ pub(super) fn render(page: &Page) -> String {
                             head.iter().zip(row).map(|(name, cell)| format!("{name}: {}", visible(cell, false)));
                         wrapped(&mut out, "- ", &cells.collect::<Vec<_>>().join("; "));
                     }
+                    out.push('\n');
+                }
+                Part::Drawing(_, words) => {
+                    wrapped(&mut out, "", words);
                     out.push('\n');
                 }
                 Part::Rules(rules) => out.push_str(&shown::rules(rules, true)),
