@@ -12,6 +12,8 @@ pub mod auditor;
 pub mod channel;
 #[cfg(feature = "connector")]
 pub mod connector;
+#[cfg(feature = "console")]
+pub mod console;
 pub mod credentials;
 mod durable;
 pub mod error;

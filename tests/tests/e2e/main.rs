@@ -3,6 +3,7 @@
 mod batch;
 mod calls;
 mod clock;
+mod console;
 mod counsel;
 mod direct;
 mod dishonest;
