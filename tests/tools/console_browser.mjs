@@ -38,6 +38,8 @@ const button = (words) => `::-p-xpath(//button[normalize-space()='${words}'])`;
 
 // What axe finds in both themes, with a picture of each.
 async function looked(name) {
+  // A look takes a while on a busy machine; whoever waits hears that it goes on.
+  say({ looking: name });
   const found = [];
   for (const theme of ["light", "dark"]) {
     await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: theme }, { name: "prefers-reduced-motion", value: "reduce" }]);
@@ -114,6 +116,7 @@ const scenes = {
     await new Promise((resolve) => process.stdin.once("data", resolve));
     await page.click("#refresh");
     await has("withdrawn by the lab");
+    await has("Verified and indexed", "#status");
     say({ over: await text("main article"), status: await text("#status") });
   },
 

@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{About, door::Door, facts::Facts, reply::Problem, trouble::Trouble};
+use super::{About, Asked, door::Door, facts::Facts, reply::Problem, trouble::Trouble};
 use crate::{
     mirror::{Mirror, Progress, check::Demands, check::WholeSlice},
     search::{Catalogue, SearchError},
@@ -64,7 +64,8 @@ pub(super) struct Desk {
     told: Arc<Mutex<Told>>,
     wanted: Notify,
     jobs: Arc<Semaphore>,
-    asked: AtomicU64,
+    /// Somebody asked for more than what is known to be new.
+    surely: AtomicBool,
 }
 
 impl Desk {
@@ -78,7 +79,7 @@ impl Desk {
             told: Arc::default(),
             wanted: Notify::new(),
             jobs: Arc::new(Semaphore::new(JOBS_MAX)),
-            asked: AtomicU64::new(0),
+            surely: AtomicBool::new(true),
         }
     }
 
@@ -92,8 +93,10 @@ impl Desk {
     }
 
     /// Has the copy brought up to date. Those who ask during a round get one more.
-    pub(super) fn refresh(&self) {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn refresh(&self, asked: Asked) {
+        if asked == Asked::Surely {
+            self.surely.store(true, Ordering::Relaxed);
+        }
         self.wanted.notify_one();
     }
 
@@ -114,21 +117,24 @@ impl Desk {
     }
 
     /// Goes round and round, never to return: at once, and then whenever somebody asks.
-    pub(super) async fn rounds(&self, mut extend: impl AsyncFnMut() -> Result<(), Trouble>) {
+    pub(super) async fn rounds(&self, mut extend: impl AsyncFnMut(Asked) -> Result<bool, Trouble>) {
         loop {
+            let surely = self.surely.swap(false, Ordering::Relaxed) || self.warning().is_some();
             {
                 let mut told = self.told();
                 (told.busy, told.progress) = (true, None);
             }
-            // Writing waits for those who read, and they for it: the mirror's files change under both.
-            let shown = Arc::clone(&self.shown).write_owned().await;
-            let note = match extend().await {
-                Ok(()) => None,
-                Err(trouble) => Some(Arc::new(trouble)),
-            };
-            let found = match note.as_ref().filter(|note| note.verification) {
-                Some(warning) => Err(Arc::clone(warning)),
-                None => self.verify(shown).await,
+            let (found, note) = {
+                // Writing waits for those who read, and they for it: the mirror's files change under both.
+                let shown = Arc::clone(&self.shown).write_owned().await;
+                let extended = extend(if surely { Asked::Surely } else { Asked::IfNew }).await;
+                let found = match &extended {
+                    Err(trouble) if trouble.verification => Err(Arc::new(trouble.clone())),
+                    // Nothing new, so that what was verified stands as of when it was.
+                    Ok(false) if shown.is_some() && !surely => Ok(None),
+                    Ok(_) | Err(_) => self.verify(shown).await.map(|()| Some(system::now())),
+                };
+                (found, extended.err().map(Arc::new))
             };
             {
                 let mut told = self.told();
@@ -136,7 +142,7 @@ impl Desk {
                 told.rounds = told.rounds.saturating_add(1);
                 told.note = note;
                 match found {
-                    Ok(()) => (told.warning, told.checked) = (None, Some(system::now())),
+                    Ok(checked) => (told.warning, told.checked) = (None, checked.or(told.checked)),
                     Err(trouble) if trouble.verification => told.warning = Some(trouble),
                     Err(trouble) => told.note = Some(trouble),
                 }

@@ -19,7 +19,7 @@ use http::{
 };
 use ring::hmac;
 
-use super::reply::Problem;
+use super::{Asked, reply::Problem};
 use crate::{
     gateway::{framing_is_ambiguous, is_ours},
     system::{self, NoRandomness},
@@ -103,9 +103,13 @@ impl Door {
         Ok(Visit::In)
     }
 
-    /// Whether a request that does something came from the page's own script.
-    pub(super) fn intended(head: &Parts) -> bool {
-        head.headers.contains_key(INTENT)
+    /// How the page's own script asks for a round; `None` if it did not.
+    pub(super) fn intended(head: &Parts) -> Option<Asked> {
+        match head.headers.get(INTENT)?.as_bytes() {
+            b"refresh" => Some(Asked::Surely),
+            b"live" => Some(Asked::IfNew),
+            _ => None,
+        }
     }
 
     fn exchange(&self, token: &str) -> Result<Visit, Problem> {

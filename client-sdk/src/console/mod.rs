@@ -79,6 +79,15 @@ impl Part {
     }
 }
 
+/// How a round is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// Whatever is there is read and verified.
+    Surely,
+    /// The log is read again only if it has grown by more than this reader's own reading, which is on record, too.
+    IfNew,
+}
+
 /// Who looks, and at what.
 #[derive(Clone, Debug)]
 pub struct About {
@@ -133,12 +142,12 @@ impl Console {
         &self.link
     }
 
-    /// Answers until `end` is over. `extend` brings the mirror up to date; it is called first, and whenever the page asks.
-    /// Returns what did not hold when it ended, if anything.
+    /// Answers until `end` is over. `extend` brings the mirror up to date and says whether there was anything to do; it is called first,
+    /// and whenever the page asks. Returns what did not hold when it ended, if anything.
     pub async fn serve(
         self,
         end: impl Future<Output = ()>,
-        extend: impl AsyncFnMut() -> Result<(), Trouble>,
+        extend: impl AsyncFnMut(Asked) -> Result<bool, Trouble>,
     ) -> Option<Trouble> {
         let Self { desk, listener, link: _ } = self;
         let rounds = desk.rounds(extend);

@@ -57,11 +57,11 @@ async fn route(desk: &Arc<Desk>, head: &Parts) -> Result<Answer, Problem> {
         if head.method != Method::POST {
             return Err(not_so());
         }
-        if !Door::intended(head) {
+        let Some(asked) = Door::intended(head) else {
             let text = "only the console's own page may ask for this";
             return Err(Problem::new(StatusCode::FORBIDDEN, "intent_missing", text));
-        }
-        desk.refresh();
+        };
+        desk.refresh(asked);
         return Ok(reply::told(StatusCode::ACCEPTED, &json!({"asked": true})));
     }
     if head.method != Method::GET && head.method != Method::HEAD {

@@ -21,6 +21,9 @@ use crate::{
 
 /// Most characters of a text that came from elsewhere.
 const TEXT_CHARS_MAX: usize = 512;
+/// Fields that are instants, which rows and facts hold in milliseconds.
+const INSTANTS: [&str; 10] =
+    ["at", "end_at", "offered", "accept_by", "scheduled", "start", "end", "ended", "since", "until"];
 /// Most locks and appointments that are told.
 const LISTED_MAX: usize = 500;
 
@@ -182,7 +185,7 @@ pub(super) fn proof(shown: &Shown, desk: &Desk, row: u64) -> Result<Option<Value
     })))
 }
 
-/// Cuts every text to its bound.
+/// Says every instant as people and scripts read it, and cuts every text to its bound.
 fn cut(value: &mut Value) {
     match value {
         Value::String(text) => {
@@ -192,7 +195,14 @@ fn cut(value: &mut Value) {
             }
         }
         Value::Array(values) => values.iter_mut().for_each(cut),
-        Value::Object(fields) => fields.values_mut().for_each(cut),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value.as_i64().filter(|_| INSTANTS.contains(&name.as_str())) {
+                    Some(ms) => *value = At::clamped(ms).to_string().into(),
+                    None => cut(value),
+                }
+            }
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
@@ -200,6 +210,18 @@ fn cut(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instants_are_said_as_such_and_numbers_as_numbers() {
+        let mut value =
+            json!({"rows": [{"at": 0, "end_at": null, "tokens": 7, "paused": [{"since": 1000}]}], "left_ms": 5});
+        cut(&mut value);
+        let said = |at: &str| value.pointer(at).cloned().unwrap_or_default();
+        assert_eq!(said("/rows/0/at"), "1970-01-01T00:00:00.000Z");
+        assert_eq!(said("/rows/0/paused/0/since"), "1970-01-01T00:00:01.000Z");
+        assert_eq!((said("/rows/0/end_at"), said("/rows/0/tokens")), (Value::Null, json!(7)));
+        assert_eq!(said("/left_ms"), json!(5));
+    }
 
     #[test]
     fn texts_from_elsewhere_are_cut_between_characters() {

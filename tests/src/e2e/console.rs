@@ -120,12 +120,18 @@ impl Console {
     }
 
     /// Has it bring its copy up to date, and waits for that.
-    ///
-    /// # Panics
-    /// It refuses.
     pub async fn refresh(&self) -> Value {
+        self.round("refresh").await
+    }
+
+    /// Has it look for what is new, as the page does while it is live.
+    pub async fn live(&self) -> Value {
+        self.round("live").await
+    }
+
+    async fn round(&self, how: &str) -> Value {
         let before = self.json("/api/status").await["rounds"].as_u64().unwrap_or(0);
-        let asked = self.send("POST", "/api/refresh", &[&self.cookie(), "x-anteroom-console: 1"]).await;
+        let asked = self.send("POST", "/api/refresh", &[&self.cookie(), &format!("x-anteroom-console: {how}")]).await;
         assert_eq!(asked.status, 202, "{}", asked.text());
         self.rounds(before + 1).await
     }

@@ -37,6 +37,9 @@ async fn each_party_sees_its_own_question_first_and_every_row_is_proven() {
     assert_eq!((lent["agency"].as_str(), lent["line"].as_str()), (Some("agency-a"), Some("aurora")));
     let left = lent["left_ms"].as_i64().unwrap();
     assert!(left > 719 * 3_600_000 && left < 720 * 3_600_000, "{left}");
+    for instant in [&lent["start"], &lent["end"], &lent["offered"]] {
+        assert!(instant.as_str().unwrap().ends_with('Z'), "{lent}");
+    }
     assert_eq!((&lent["used"]["calls"], &lent["used"]["completed"]), (&2.into(), &2.into()));
     assert_eq!((&lent["calls_max"], &lent["runs"][0]["used"]["calls"]), (&10_000.into(), &2.into()));
     assert!(texts(&known["exceptions"], "name").contains(&"broker_denied".to_owned()), "{known}");
@@ -65,9 +68,21 @@ async fn each_party_sees_its_own_question_first_and_every_row_is_proven() {
     let paused = console.json("/api/overview").await;
     assert_eq!((&paused["grants"][0]["phase"], &paused["grants"][0]["used"]["calls"]), (&"paused".into(), &3.into()));
     assert_eq!(paused["grants"][0]["paused"][0]["by"], "lab-a");
+
+    // While it is live and nothing happens, it does not read on, so that its own reading does not fill the log.
+    let entries = async || console.json("/api/overview").await["log"]["entries"].as_u64().unwrap();
+    console.live().await;
+    published(&scene.cast.lab).await;
+    console.live().await;
+    let rested = entries().await;
+    for _ in 0..3 {
+        published(&scene.cast.lab).await;
+        console.live().await;
+    }
+    assert_eq!(entries().await, rested);
     let _ended = scene.withdraw(caller.grant).await.unwrap();
     published(&scene.cast.lab).await;
-    console.refresh().await;
+    console.live().await;
     let over = console.json("/api/overview").await;
     assert_eq!((&over["grants"][0]["phase"], &over["grants"][0]["left_ms"]), (&"withdrawn".into(), &Value::Null));
     assert_eq!(console.end().await.code(), Some(0));
@@ -118,7 +133,9 @@ async fn nobody_comes_in_but_the_browser_that_used_the_link() {
     assert_eq!(console.send("GET", rows, &[&cookie, &own, "sec-fetch-site: same-origin"]).await.status, 200);
 
     // What is no question, and what only the page's script may do.
-    assert_eq!(asked("POST", "/api/refresh", &[&cookie]).await, (403, "intent_missing".to_owned()));
+    for headers in [vec![cookie.as_str()], vec![&cookie, "x-anteroom-console: 1"]] {
+        assert_eq!(asked("POST", "/api/refresh", &headers).await, (403, "intent_missing".to_owned()));
+    }
     assert_eq!(asked("GET", "/api/refresh", &[&cookie]).await, (405, "method_not_allowed".to_owned()));
     assert_eq!(asked("POST", rows, &[&cookie]).await, (405, "method_not_allowed".to_owned()));
     assert_eq!(asked("GET", "/api/rows?colour=red", &[&cookie]).await, (400, "query_invalid".to_owned()));

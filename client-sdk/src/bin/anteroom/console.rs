@@ -2,11 +2,15 @@
 
 use std::{
     net::Ipv4Addr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use anteroom_sdk::console::{About, Console as Page, Trouble};
+use anteroom_sdk::{
+    console::{About, Asked, Console as Page, Trouble},
+    home::Home,
+    mirror::{Mirror, check::Demands},
+};
 use clap::Args;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -82,10 +86,12 @@ pub(crate) async fn run(ctx: &Ctx, args: Console) -> Result<(), Fail> {
     if !args.no_open && !browse(&started.link) {
         ctx.out.note("no browser could be started; open the link yourself");
     }
+    let mut quiet = 0;
     let found = page
-        .serve(end, async || {
-            let Some(home) = home.as_ref().filter(|_| !offline) else { return Ok(()) };
-            extend_own(ctx, home, &mirror, &demands).await.map_err(|fail| trouble(&fail))
+        .serve(end, async |asked| {
+            let Some(home) = home.as_ref().filter(|_| !offline) else { return Ok(asked == Asked::Surely) };
+            let extended = extend(ctx, home, &mirror, &demands, asked, &mut quiet).await;
+            extended.map_err(|fail| trouble(&fail))
         })
         .await;
     // Whoever waits for the command learns it, too.
@@ -93,6 +99,28 @@ pub(crate) async fn run(ctx: &Ctx, args: Console) -> Result<(), Fail> {
         Some(trouble) => Err(Fail::Verification(trouble.text)),
         None => Ok(()),
     }
+}
+
+/// Brings the folder's own mirror up to date; `quiet` is the log's size up to which nothing but this program's reading happened.
+async fn extend(
+    ctx: &Ctx,
+    home: &Home,
+    dir: &Path,
+    demands: &Demands,
+    asked: Asked,
+    quiet: &mut u64,
+) -> Result<bool, Fail> {
+    let newest = async || Ok::<_, Fail>(home.auditor().await?.checkpoint().await?.checkpoint().size());
+    if asked == Asked::IfNew && newest().await? <= *quiet {
+        return Ok(false);
+    }
+    extend_own(ctx, home, dir, demands).await?;
+    let mirror = Mirror::at(dir);
+    let mirrored = mirror.checkpoint(&demands.trust)?.checkpoint().size();
+    let reads = u64::try_from(mirror.scopes()?.len()).unwrap_or(0);
+    // Not every reading is a record of its own, and others' records come meanwhile.
+    *quiet = mirrored.saturating_add(reads).min(newest().await?);
+    Ok(true)
 }
 
 fn trouble(fail: &Fail) -> Trouble {

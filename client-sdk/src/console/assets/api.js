@@ -35,6 +35,7 @@ export function get(path, parts = {}) {
   return ask(`/api/${path}${text ? `?${text}` : ""}`, {});
 }
 
-export function refresh() {
-  return ask("/api/refresh", { method: "POST", headers: { "x-anteroom-console": "1" } });
+// `refresh` reads on in any case, `live` only if the log has grown.
+export function refresh(how) {
+  return ask("/api/refresh", { method: "POST", headers: { "x-anteroom-console": how } });
 }

@@ -59,7 +59,7 @@ function failed(error) {
     put(main, el("section", null, el("h1", { tabindex: "-1" }, "Verifying…"), el("p", { class: "lead" }, "Every record is proven before anything is shown.")));
     return;
   }
-  if (error.status === undefined) throw error;
+  if (error.status === undefined) console.error(error);
   put(main, el("section", null, el("h1", { tabindex: "-1" }, error.trouble?.title ?? "That could not be shown"), el("p", null, error.message),
     error.trouble ? el("p", null, error.trouble.next) : null));
 }
@@ -105,20 +105,20 @@ async function look() {
   const progress = known.progress ? ` ${number(known.progress.done)}${known.progress.all ? ` of ${number(known.progress.all)}` : ""} ${known.progress.what}` : "";
   if (known.warning && JSON.stringify(known.warning) !== JSON.stringify(warned)) warning(known.warning);
   if (known.warning) tell("Verification failed.");
-  else if (known.busy) tell(rounds < 0 ? `Verifying…${progress}` : "Reading and verifying what is new…");
+  else if (known.busy && !live.checked) tell(rounds < 0 ? `Verifying…${progress}` : "Reading and verifying what is new…");
   if (known.busy || known.rounds === rounds) return;
   const first = rounds < 0;
   rounds = known.rounds;
   if (known.warning) return;
   const before = warned;
   warned = null;
-  put(note, known.note ? el("p", { class: "note" }, el("strong", null, `${known.note.title}. `), name(known.note.text, 300), " ", known.note.next) : null);
+  put(note, known.note ? el("p", { class: "note" }, el("strong", null, `${known.note.title}. `), name(known.note.text, 300), ". ", known.note.next) : null);
   try {
     if (first || before) await show(Boolean(before));
     else await newer?.();
     const facts = await get("overview");
     put(document.getElementById("whose"), facts.org ? [name(facts.org), ` · ${facts.role}`] : facts.role);
-    tell(`Verified ${number(facts.log.entries)} entries of the log, indexed to ${number(facts.log.entries)} of ${number(facts.log.entries)}, at ${instant(known.checked_at ?? facts.now)}${known.offline ? "; no broker was asked" : ""}.`);
+    tell(`Verified and indexed all ${number(facts.log.entries)} entries of the log that are here, at ${instant(known.checked_at ?? facts.now)}${known.offline ? "; no broker was asked" : ""}.`);
   } catch (error) {
     failed(error);
   }
@@ -131,13 +131,13 @@ async function looking() {
 }
 
 async function living() {
-  if (live.checked && !document.hidden) await refresh().catch(() => {});
+  if (live.checked && !document.hidden) await refresh("live").catch(() => {});
   setTimeout(living, LIVE_EVERY);
 }
 
 button.addEventListener("click", async () => {
   button.disabled = true;
-  await refresh().catch((error) => tell(error.message));
+  await refresh("refresh").catch((error) => tell(error.message));
   tell("Reading and verifying what is new…");
 });
 window.addEventListener("hashchange", () => show(true));
