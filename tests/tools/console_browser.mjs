@@ -32,8 +32,12 @@ page.setDefaultTimeout(60000);
 
 const say = (value) => console.log(JSON.stringify(value));
 const text = (selector) => page.$eval(selector, (node) => node.innerText);
-const has = (words, selector = "main") => page.waitForFunction(
-  (words, selector) => document.querySelector(selector)?.innerText.includes(words), {}, words, selector);
+const has = async (words, selector = "main") => {
+  const broken = "That could not be shown";
+  await page.waitForFunction((words, selector, broken) => document.querySelector(selector)?.innerText.includes(words)
+    || document.querySelector("main").innerText.includes(broken), {}, words, selector, broken);
+  if (!(await text(selector)).includes(words)) throw new Error(await text("main"));
+};
 const button = (words) => `::-p-xpath(//button[normalize-space()='${words}'])`;
 
 // What axe finds in both themes, with a picture of each.
@@ -58,15 +62,18 @@ async function looked(name) {
   return found;
 }
 
+// Does something that leads to another view, and waits until that is there with its rows.
+async function leads(act) {
+  await page.$eval("main > div", (node) => { node.dataset.before = ""; });
+  await act();
+  await page.waitForFunction(() => !document.querySelector("main > [data-before]") && document.querySelectorAll("main tbody tr").length > 0);
+}
+
 async function rowsAndProof() {
-  await page.click("nav a[href='#calls']");
-  await has("Found");
-  await page.waitForSelector("main table tbody tr");
+  await leads(() => page.click("nav a[href='#calls']"));
   await page.select("#f-group", "call");
-  await page.click(button("Search"));
-  await page.waitForFunction(() => location.hash === "#calls?group=call");
+  await leads(() => page.click(button("Search")));
   await has("each proven under a checkpoint");
-  await page.waitForFunction(() => document.querySelectorAll("main tbody tr").length > 0);
   const rows = await page.$$eval("main tbody tr", (all) => all.map((row) => row.innerText.replace(/\s+/g, " ")));
   const violations = await looked("calls");
   await page.focus("main tbody tr button");
@@ -151,8 +158,7 @@ const scenes = {
     await has("Exceptions");
     const violations = await looked("overview");
     const headings = await page.$$eval("main h1, main h2", (all) => all.map((one) => one.innerText));
-    await page.click("main table a");
-    await has("Refused");
+    await leads(() => page.click("main table a"));
     const refused = await page.$$eval("main tbody tr", (all) => all.map((row) => row.innerText.replace(/\s+/g, " ")));
     await page.click("nav a[href='#readers']");
     await has("Readers who were appointed");
@@ -183,8 +189,8 @@ const scenes = {
     const violations = await looked("overview");
     const article = await text("main article");
     const wide = [await page.evaluate(() => document.documentElement.scrollWidth)];
-    await page.click("nav a[href='#calls']");
-    await page.waitForFunction(() => document.querySelectorAll("main tbody tr").length > 0);
+    await has("Exceptions");
+    await leads(() => page.click("nav a[href='#calls']"));
     violations.push(...await looked("calls"));
     wide.push(await page.evaluate(() => document.documentElement.scrollWidth));
     const row = await text("main tbody tr");
@@ -199,8 +205,8 @@ const scenes = {
 
   // Rows are there; then the copy is altered; then it is whole again.
   async warning() {
-    await page.click("nav a[href='#calls']");
-    await page.waitForFunction(() => document.querySelectorAll("main tbody tr").length > 0);
+    await has("Exceptions");
+    await leads(() => page.click("nav a[href='#calls']"));
     say({ rows: await page.$$eval("main tbody tr", (all) => all.length) });
     for (;;) {
       const next = await new Promise((resolve) => process.stdin.once("data", (data) => resolve(String(data).trim())));

@@ -108,7 +108,7 @@ export function calls(admitted, refused, hours) {
     marks.push(svg("text", { x: left + slot * width, y: height - 8 }, label(first + slot * step)));
   }
   const legend = el("ul", { class: "legend" }, SORTS.map(([key, words]) => el("li", null,
-    svg("svg", { class: wide === WHOLE ? "whole" : "half", viewBox: "0 0 10 10", "aria-hidden": "true" }, svg("rect", { class: key, width: 10, height: 10 })), words)));
+    svg("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, svg("rect", { class: key, width: 10, height: 10 })), words)));
   const numbers = table("Calls by time", ["From", ...SORTS.map(([, words]) => [words, "number"])], times.slice(-500).map((at) => el("tr", null,
     el("th", { scope: "row", class: "when" }, instant(new Date(at).toISOString())),
     SORTS.map(([key]) => el("td", { class: "number" }, number(bars.get(at)[key]))))));
