@@ -13,6 +13,8 @@ pub mod bundle;
 pub mod channel;
 #[cfg(feature = "connector")]
 pub mod connector;
+#[cfg(feature = "console")]
+pub mod console;
 pub mod credentials;
 mod durable;
 pub mod error;

@@ -28,13 +28,13 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 pub(super) type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A body that lets go of something when it is over or given up.
-pub(super) struct Holding<B, G> {
+pub(crate) struct Holding<B, G> {
     body: B,
     _held: G,
 }
 
 impl<B, G> Holding<B, G> {
-    pub(super) const fn new(body: B, held: G) -> Self {
+    pub(crate) const fn new(body: B, held: G) -> Self {
         Self { body, _held: held }
     }
 }

@@ -89,10 +89,7 @@ impl Door {
     /// Two ways to say where a body ends are one too many. The HTTP layer itself takes a length beside chunks away, and such a
     /// request is the last on its connection; were both ever shown, it would be refused here.
     fn framing(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let ambiguous = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH)
-            || headers.get_all(CONTENT_LENGTH).iter().count() > 1
-            || headers.get_all(HOST).iter().count() > 1;
-        if ambiguous {
+        if framing_is_ambiguous(headers) {
             let message = "the request says in two ways where it ends or whom it is for";
             return Err(Problem::own(StatusCode::BAD_REQUEST, "request_ambiguous", message));
         }
@@ -112,8 +109,15 @@ impl Door {
     }
 }
 
+/// Whether a head says in two ways where its request ends or whom it is for.
+pub(crate) fn framing_is_ambiguous(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH)
+        || headers.get_all(CONTENT_LENGTH).iter().count() > 1
+        || headers.get_all(HOST).iter().count() > 1
+}
+
 /// Whether a `Host` is a loopback name with our port.
-fn is_ours(host: &str, address: SocketAddr) -> bool {
+pub(crate) fn is_ours(host: &str, address: SocketAddr) -> bool {
     let Some((name, port)) = host.rsplit_once(':') else { return false };
     let loopback = ["localhost", "127.0.0.1", "[::1]"].iter().any(|known| known.eq_ignore_ascii_case(name))
         || name.trim_matches(['[', ']']).parse() == Ok(address.ip());

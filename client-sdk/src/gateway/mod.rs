@@ -34,6 +34,14 @@ use std::{
 
 use tokio::sync::{Semaphore, watch};
 
+#[cfg(feature = "console")]
+pub(crate) use {
+    answer::Holding,
+    door::{framing_is_ambiguous, is_ours},
+    seats::{Seat, Seats},
+    stall::Watched,
+};
+
 pub use grants::Choice;
 pub use limits::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Limits};
 pub use listen::Listener;

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 /// Room for connections.
 #[derive(Debug)]
-pub(super) struct Seats {
+pub(crate) struct Seats {
     max: usize,
     state: Mutex<State>,
     freed: Notify,
@@ -28,7 +28,7 @@ struct State {
 
 /// A connection's seat. Dropping it makes room.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     seats: Arc<Seats>,
     leave: Arc<Notify>,
     place: Mutex<Option<u64>>,
@@ -36,10 +36,10 @@ pub(super) struct Seat {
 
 /// A request under way on a connection. Dropping it ends the request.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Seat>);
+pub(crate) struct Busy(Arc<Seat>);
 
 impl Seats {
-    pub(super) fn new(max: usize) -> Arc<Self> {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max: max.max(1), state: Mutex::default(), freed: Notify::new() })
     }
 
@@ -48,7 +48,7 @@ impl Seats {
     }
 
     /// A seat, once there is one. The connection that has said nothing for longest is asked to leave if there is none.
-    pub(super) async fn take(self: &Arc<Self>) -> Arc<Seat> {
+    pub(crate) async fn take(self: &Arc<Self>) -> Arc<Seat> {
         loop {
             let freed = self.freed.notified();
             {
@@ -91,13 +91,13 @@ impl Seat {
     }
 
     /// The connection has a request under way.
-    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+    pub(crate) fn busy(self: &Arc<Self>) -> Busy {
         self.leave_place();
         Busy(Arc::clone(self))
     }
 
     /// Whether the connection, asked to leave, stays after all because a request came meanwhile. Then another is asked.
-    pub(super) fn stays(&self) -> bool {
+    pub(crate) fn stays(&self) -> bool {
         let busy = self.place.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         if busy {
             self.seats.freed.notify_one();
@@ -106,7 +106,7 @@ impl Seat {
     }
 
     /// Returns when the connection has to make room.
-    pub(super) async fn asked_to_leave(&self) {
+    pub(crate) async fn asked_to_leave(&self) {
         self.leave.notified().await;
     }
 }

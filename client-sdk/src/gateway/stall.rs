@@ -16,14 +16,14 @@ use tokio::{
 
 /// A stream with a bound on how long a write may stand still.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(crate) struct Watched<S> {
     stream: S,
     max: Duration,
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
-    pub(super) const fn new(stream: S, max: Duration) -> Self {
+    pub(crate) const fn new(stream: S, max: Duration) -> Self {
         Self { stream, max, alarm: None }
     }
 

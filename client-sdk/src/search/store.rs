@@ -17,11 +17,14 @@ use super::{
     names::Names,
     row::{ROW_BYTES, Raw, features},
 };
-use crate::mirror::{
-    Mirror,
-    check::Demands,
-    layout::{private_dir, replace_private},
-    prove::{self, Proven},
+use crate::{
+    mirror::{
+        Mirror,
+        check::Demands,
+        layout::{private_dir, replace_private},
+        prove::{self, Proven},
+    },
+    verify::scope::SliceRecord,
 };
 
 const VERSION: u32 = 1;
@@ -222,6 +225,14 @@ impl Catalogue {
     /// # Errors
     /// A record does not hold, or the row says something else.
     pub fn prove(&self, row: u64, demands: &Demands) -> Result<Vec<Proven>, SearchError> {
+        Ok(self.records(row, demands)?.into_iter().map(|(_, proven)| proven).collect())
+    }
+
+    /// As [`Catalogue::prove`], with each record as this reader may read it.
+    ///
+    /// # Errors
+    /// As [`Catalogue::prove`].
+    pub fn records(&self, row: u64, demands: &Demands) -> Result<Vec<(SliceRecord, Proven)>, SearchError> {
         let raw = self.read_at(row)?;
         let wrong = |why: &str| SearchError::Row { index: raw.index, why: why.to_owned() };
         let scope: Scope = self.names.name(raw.scope).parse().map_err(|_| wrong("its scope is none"))?;
@@ -239,7 +250,7 @@ impl Catalogue {
             if index == raw.index && record.record.opened().spec().name != self.names.name(raw.kind) {
                 return Err(wrong("the record is of another kind"));
             }
-            proven.push(proof);
+            proven.push((record, proof));
         }
         Ok(proven)
     }

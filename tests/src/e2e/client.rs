@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
+    process::{Child, ChildStdin, ChildStdout, Command},
 };
 
 use super::{gateway::Gateway, programs, wait::soon};
@@ -91,6 +91,15 @@ impl Told {
         command.stderr(Stdio::inherit());
         let mut child = command.spawn().expect("the script can be started");
         Self { lines: BufReader::new(child.stdout.take().expect("a pipe")).lines(), child }
+    }
+
+    /// What it is told on; it has to be started with a pipe there.
+    ///
+    /// # Panics
+    /// There is none, or it was taken already.
+    #[must_use]
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("a pipe")
     }
 
     /// The next that it says.

@@ -10,6 +10,7 @@ pub mod broker;
 pub mod caller;
 pub mod client;
 pub mod command;
+pub mod console;
 pub mod forge;
 pub mod gateway;
 pub mod liar;

@@ -6,6 +6,7 @@ mod calls;
 mod chat;
 mod clock;
 mod connector;
+mod console;
 mod counsel;
 mod direct;
 mod dishonest;

@@ -13,6 +13,7 @@ mod call;
 mod chat;
 mod completion;
 mod confirm;
+mod console;
 mod content;
 mod context;
 mod disclose;
@@ -142,6 +143,9 @@ enum Noun {
     /// Read the log, prove a slice whole, decide again offline.
     #[command(subcommand, after_help = audit::EXAMPLES)]
     Audit(audit::Audit),
+    /// Look at a verified copy of the log in the browser, from this machine.
+    #[command(after_help = console::EXAMPLES)]
+    Console(console::Console),
     /// Cosign checkpoints: a witness that anyone can run, and this party's own.
     #[command(subcommand, after_help = witness::EXAMPLES)]
     Witness(witness::Witness),
@@ -232,6 +236,7 @@ async fn run(ctx: &Ctx, noun: Noun) -> Result<(), Fail> {
         Noun::Receipt(verb) => receipt::run(ctx, verb).await,
         Noun::Statement(verb) => statement::run(ctx, verb).await,
         Noun::Audit(verb) => audit::run(ctx, verb).await,
+        Noun::Console(args) => console::run(ctx, args).await,
         Noun::Witness(verb) => witness::run(ctx, verb).await,
         Noun::Policy(verb) => policy::run(ctx, *verb).await,
         Noun::Completion(args) => completion::run(ctx, &args),
