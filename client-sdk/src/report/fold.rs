@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use anteroom_policy::event::{ClockTrust, Entered, Event};
-use anteroom_proto::{ledger::scope::Scope, names::GrantId, time::At};
+use anteroom_policy::event::{ClockTrust, Entered, Event, Finished, Presence};
+use anteroom_proto::{
+    ledger::scope::Scope, names::GrantId, rpc::OutcomeClaim, statement::envelope::read_claim, time::At,
+};
 
 use super::{
     Asked, BrokerSaid, Exception, FORMAT, GrantReport, LISTED_MAX, LockSaid, LogSaid, Report, ScopeSaid, Start,
@@ -11,11 +13,14 @@ use super::{
 };
 
 /// Kinds of exceptions, the gravest first.
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 14] = [
     "refusals",
     "lock",
     "lock by the scanner",
     "abandoned call",
+    "build changed",
+    "behaviour changed",
+    "lab offline",
     "prompts nearly the same",
     "bound on the line",
     "clock",
@@ -136,6 +141,22 @@ impl Fold {
             Event::CallAbandoned { call, .. } => {
                 self.raise("abandoned call", entered, format!("{call} has no end on record"));
             }
+            Event::SuccessionCountersigned(taken) => {
+                let taken = &taken.countersignature;
+                let what = format!(
+                    "behaviour may have changed at {}: {} took the succession {}",
+                    taken.at_ms, taken.by, taken.succession
+                );
+                self.raise("build changed", entered, what);
+            }
+            Event::CallFinished(finished) => {
+                if let Some(what) = behaviour(finished) {
+                    self.raise("behaviour changed", entered, what);
+                }
+            }
+            Event::Presence(Presence::Away { since, down_since: None }) => {
+                self.raise("lab offline", entered, format!("no connector could answer from {since} on"));
+            }
             Event::PromptsAlike(alike) => {
                 let (count, runs, people) = (alike.count, alike.runs, alike.people);
                 let what = format!(
@@ -173,7 +194,10 @@ impl Fold {
             Event::HoldSet { hold, .. } => {
                 self.raise("hold", entered, format!("{} holds {}: {}", hold.by, hold.scope, hold.reason));
             }
-            Event::BrokerStarted { .. }
+            // The broker's own absence is told by its starts.
+            Event::Presence(_)
+            | Event::SuccessionOffered(_)
+            | Event::BrokerStarted { .. }
             | Event::LogOpened { .. }
             | Event::ClockStarted { .. }
             | Event::Snapshotted { .. }
@@ -202,7 +226,6 @@ impl Fold {
             | Event::CallAdmitted(_)
             | Event::CallRefused(_)
             | Event::RefusalsCounted { .. }
-            | Event::CallFinished(_)
             | Event::CallSettled { .. }
             | Event::ReadOpened { .. } => {}
         }
@@ -263,6 +286,15 @@ impl Fold {
             not_proven,
         }
     }
+}
+
+/// That the model server reported another build than before, on the lab's word.
+fn behaviour(finished: &Finished) -> Option<String> {
+    let claim: OutcomeClaim = read_claim(finished.outcome.as_ref()?).ok()?;
+    let short = |digest: &[u8]| data_encoding::HEXLOWER.encode(digest.get(..4).unwrap_or(digest));
+    let (before, build) = (short(&claim.reported_before), short(&claim.reported_build));
+    (!before.is_empty())
+        .then(|| format!("{}: the model server reported build {build} where it had reported {before}", finished.call))
 }
 
 /// What no record of these proves.
