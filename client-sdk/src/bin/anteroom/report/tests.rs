@@ -7,8 +7,8 @@ use anteroom_proto::{
     time::{At, HOUR_MS},
 };
 use anteroom_sdk::report::{
-    BrokerSaid, Clause, ClockSaid, EndSaid, Exception, GrantReport, LockSaid, LogSaid, Part, PauseSaid, RefusalSaid, Report, Side,
-    Sums, When,
+    BrokerSaid, Clause, ClockSaid, EndSaid, Exception, GrantReport, LockSaid, LogSaid, Part, PauseSaid, RefusalSaid,
+    Report, Side, Sums, When,
 };
 
 use super::{draw, page};
@@ -36,10 +36,7 @@ fn sample(evil: &str) -> Report {
         asserted_by: "lab-asserted",
         start: Some(at(0)),
         end: Some(at(720)),
-        clock: Some(ClockSaid {
-            index: 5,
-            values: vec!["clock_end=1797592000000".to_owned(), "odd=1".to_owned()],
-        }),
+        clock: Some(ClockSaid { index: 5, values: vec!["clock_end=1797592000000".to_owned(), "odd=1".to_owned()] }),
         ended: Some(EndSaid {
             how: "withdrawn",
             index: Some(40),
