@@ -105,12 +105,8 @@ pub fn check(dir: &Path, demands: &Demands, render: Render<'_>, tell: Tell<'_>) 
 
 /// What a mirror lacks is this machine's fault; what the one in a bundle lacks is the bundle's.
 fn within(error: MirrorError) -> BundleError {
-    match error {
-        MirrorError::Absent(_) | MirrorError::NoSlice(_) | MirrorError::Short { .. } => {
-            wrong(MIRROR, error.to_string())
-        }
-        other => other.into(),
-    }
+    let lacks = matches!(error, MirrorError::Absent(_) | MirrorError::NoSlice(_) | MirrorError::Short { .. });
+    if lacks { wrong(MIRROR, error.to_string()) } else { error.into() }
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, said: &T, found: &T) -> Result<(), BundleError> {

@@ -40,7 +40,7 @@ async fn a_withdrawn_grant_leaves_a_report_and_a_bundle_that_stand_without_the_b
     drop(scene.withdraw(caller.grant).await.unwrap());
     let went = rest(&caller.evaluator, &mut stream).await;
     assert_eq!(went.end.unwrap().code, "grant_withdrawn");
-    caller.settled(went.call).await;
+    let _ = caller.settled(went.call).await;
     published(&scene.cast.agency).await;
 
     let page = dir.join("report.html");

@@ -185,11 +185,10 @@ impl From<MirrorError> for Fail {
 }
 impl From<BundleError> for Fail {
     fn from(error: BundleError) -> Self {
-        match error {
-            BundleError::Mirror(error) => error.into(),
-            error if error.is_local() => Self::Local(error.to_string()),
-            error => Self::Verification(error.to_string()),
+        if let BundleError::Mirror(error) = error {
+            return error.into();
         }
+        if error.is_local() { Self::Local(error.to_string()) } else { Self::Verification(error.to_string()) }
     }
 }
 impl From<SearchError> for Fail {

@@ -3,7 +3,7 @@
 //! **Invariant:** what a drawing shows stands in words or a table beside it, and no text in it is left unescaped.
 
 use anteroom_proto::time::At;
-use anteroom_sdk::report::{GrantReport, LockSaid, REST};
+use anteroom_sdk::report::{GrantReport, LockSaid, Part, REST};
 
 use crate::page::html::escaped;
 
@@ -62,8 +62,8 @@ pub(crate) fn days(grant: &GrantReport) -> Option<String> {
     let all: Vec<_> = grant.days.iter().filter(|day| day.of != REST).collect();
     let shown = all.get(all.len().saturating_sub(DAYS_MAX)..).unwrap_or_default();
     let (first, last) = (shown.first()?, shown.last()?);
-    let high = |day: &&anteroom_sdk::report::Part| day.sums.calls.saturating_add(day.sums.refusals);
-    let most = shown.iter().map(|day| high(&day)).max().unwrap_or(0).max(1);
+    let high = |day: &Part| day.sums.calls.saturating_add(day.sums.refusals);
+    let most = shown.iter().map(|day| high(day)).max().unwrap_or(0).max(1);
     let step = (WIDTH - 2 * EDGE) / i64::try_from(shown.len()).unwrap_or(1).max(1);
     let title = escaped(&format!("Calls and refusals a day, at most {most}"));
     let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} 140\" role=\"img\">\n<title>{title}</title>\n");
