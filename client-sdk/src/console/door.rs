@@ -156,8 +156,10 @@ mod tests {
     }
 
     fn opened(door: &Door, token: &str) -> String {
-        let Ok(Visit::Opened(cookie)) = check(door, &format!("{LINK}{token}"), &[HERE]) else { panic!("not opened") };
-        cookie
+        match check(door, &format!("{LINK}{token}"), &[HERE]).unwrap() {
+            Visit::Opened(cookie) => cookie,
+            Visit::In => String::new(),
+        }
     }
 
     #[test]

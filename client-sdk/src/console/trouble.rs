@@ -113,30 +113,28 @@ impl Trouble {
 
 impl From<&HomeError> for Trouble {
     fn from(error: &HomeError) -> Self {
-        match error {
-            HomeError::Sdk(error) => error.into(),
-            other => Self::local(other.to_string()),
-        }
+        let HomeError::Sdk(error) = error else { return Self::local(error.to_string()) };
+        error.into()
     }
 }
 
 impl From<&Error> for Trouble {
     fn from(error: &Error) -> Self {
         let text = error.to_string();
-        match error {
-            Error::Mirror(error) => (&**error).into(),
-            Error::Verification(VerificationError::Mirror(error)) => (&**error).into(),
-            Error::Verification(VerificationError::Slice(why)) => slice(why, text, None),
-            Error::Verification(VerificationError::Log(why)) => {
-                let kind = match why {
-                    LogError::Forked(_) | LogError::Inconsistent(_) | LogError::Unproven => SPLIT,
-                    LogError::Checkpoint(_) | LogError::Hash(_) | LogError::Length(_) => CHECKPOINT,
-                };
-                Self::new(true, kind, text, (None, None))
-            }
-            Error::Verification(_) => Self::verification(text),
-            other => Self::local(other.to_string()),
+        if let Error::Mirror(error) | Error::Verification(VerificationError::Mirror(error)) = error {
+            return (&**error).into();
         }
+        // Whatever else is no verification says nothing about the log.
+        let Error::Verification(why) = error else { return Self::local(text) };
+        if let VerificationError::Slice(why) = why {
+            return slice(why, text, None);
+        }
+        let VerificationError::Log(why) = why else { return Self::verification(text) };
+        let kind = match why {
+            LogError::Forked(_) | LogError::Inconsistent(_) | LogError::Unproven => SPLIT,
+            LogError::Checkpoint(_) | LogError::Hash(_) | LogError::Length(_) => CHECKPOINT,
+        };
+        Self::new(true, kind, text, (None, None))
     }
 }
 

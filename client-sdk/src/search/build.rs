@@ -348,7 +348,8 @@ fn asked(facts: &Facts) -> u32 {
         "seed" => facts.seed,
         "prefill" => facts.prefill,
         "reasoning" => facts.reasoning,
-        "response_format" => !facts.response_format.is_empty(),
+        // What a body says nothing about is `text`, which asks for nothing.
+        "response_format" => !matches!(facts.response_format.as_str(), "" | "text"),
         "named_fields" => !facts.named_fields.is_empty(),
         _ => false,
     };

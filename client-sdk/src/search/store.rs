@@ -27,7 +27,7 @@ use crate::{
     verify::scope::SliceRecord,
 };
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Rows that are read together.
 const BLOCK_ROWS: u64 = 2_048;
 /// Largest file of names, in bytes.

@@ -37,6 +37,8 @@ async fn calls_and_refusals_are_found_proven_summed_and_exported() {
     assert_eq!(texts(&calls, "line"), ["aurora", "aurora"]);
     let streamed = json(&agency, &["audit", "search", "--feature", "streaming", "--group", "call"]).await;
     assert_eq!(streamed.as_array().unwrap().len(), 1, "{streamed}");
+    let shaped = json(&agency, &["audit", "search", "--feature", "response_format", "--offline"]).await;
+    assert_eq!(shaped, serde_json::json!([]), "nobody asked for one");
     let one = texts(&streamed, "call")[0].to_owned();
     let found = json(&agency, &["audit", "search", "--call", &one, "--offline"]).await;
     assert_eq!(found, streamed);

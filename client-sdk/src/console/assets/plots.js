@@ -43,7 +43,7 @@ export function timeline(grants, nowText) {
   rows.forEach((row, place) => {
     const y = place * 30 + 8;
     const over = row.grant.ended || row.end <= now;
-    marks.push(svg("text", { class: "name", x: 0, y: y + 14 }, short(`${row.grant.line} · ${row.grant.agency}`, 26)));
+    marks.push(svg("text", { class: "name", x: 0, y: y + 14 }, short(`${row.grant.line} · ${row.grant.agency}`, 24)));
     if (row.planned || row.ended < row.end) marks.push(svg("rect", { class: "planned", x: x(row.start), y, width: Math.max(2, x(row.end) - x(row.start)), height: 18, rx: 3 }));
     if (!row.planned) {
       marks.push(svg("rect", { class: over ? "over" : "window", x: x(row.start), y, width: Math.max(2, x(row.ended) - x(row.start)), height: 18, rx: 3 }));
@@ -80,9 +80,10 @@ export function calls(admitted, refused, hours) {
   add(refused, "refusal");
   if (bars.size === 0) return [el("p", { class: "empty" }, "No calls yet.")];
   const times = [...bars.keys()].sort((a, b) => a - b);
-  const [first, last] = [times[0], times[times.length - 1]];
+  const last = times[times.length - 1];
   const most = Math.max(...[...bars.values()].map((bar) => bar.completed + bar.open + bar.cut + bar.refused));
-  const slots = Math.max(12, Math.round((last - first) / step) + 1);
+  const slots = Math.max(12, Math.round((last - times[0]) / step) + 1);
+  const first = last - (slots - 1) * step;
   const [left, height, floor] = [44, 220, 190];
   const width = (HALF - left) / slots;
   const marks = [];
