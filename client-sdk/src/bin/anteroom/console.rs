@@ -127,7 +127,9 @@ fn trouble(fail: &Fail) -> Trouble {
     match fail {
         Fail::Home(error) => error.into(),
         Fail::Verification(text) => Trouble::verification(text.clone()),
-        Fail::Usage(_) | Fail::Local(_) | Fail::Cut(_) | Fail::Pipe => Trouble::local(fail.text()),
+        Fail::Usage(_) | Fail::Local(_) | Fail::Denied { .. } | Fail::NotYet(_) | Fail::Cut(_) | Fail::Pipe => {
+            Trouble::local(fail.text())
+        }
     }
 }
 

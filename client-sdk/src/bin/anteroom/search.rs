@@ -400,3 +400,8 @@ pub(crate) async fn export(ctx: &Ctx, args: Export) -> Result<(), Fail> {
         sha256: written.sha256,
     })
 }
+
+/// Where a folder's own mirror is.
+pub(crate) fn own_mirror(home: &Home) -> PathBuf {
+    home.dir().join(OWN_MIRROR)
+}
