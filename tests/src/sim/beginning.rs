@@ -138,7 +138,7 @@ impl World {
             people: self.people.clone(),
             outsider: self.outsider.clone(),
             scanned: Vec::new(),
-            odd_builds: BTreeSet::new(),
+            odd_builds: self.odd_builds.clone(),
             plans: Vec::new(),
             credentials: Vec::new(),
             history: self.history.clone(),
