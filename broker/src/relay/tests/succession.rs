@@ -79,8 +79,10 @@ async fn ended(rig: &Rig, connector: &Connector, call: &Call, build: Digest) {
 #[tokio::test]
 async fn calls_of_the_build_before_drain_and_new_ones_go_to_the_new_build() {
     let rig = Rig::new().await;
-    let (mut old, mut idle) = (rig.slot().await, rig.slot().await);
+    let mut old = rig.slot().await;
     let (mut stream, mut call) = rig.open(&mut old).await;
+    // Only now: of two idle slots either may be given the call.
+    let mut idle = rig.slot().await;
     let (build, at) = rig.succeeded(OpenCalls::Drain).await;
     let mut new = rig.slot_of(build).await;
     // Not before the instant.
