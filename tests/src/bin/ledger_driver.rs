@@ -61,7 +61,7 @@ type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [folder, verb] = words.as_slice() else {
-        eprintln!("ledger_driver DIR init|write|verify");
+        eprintln!("ledger_driver DIR init|write|write-alone|verify");
         return ExitCode::from(2);
     };
     // One thread beside the journal's own, so that the order of system calls is the ledger's.
@@ -75,7 +75,7 @@ async fn run(folder: &Path, verb: &str) -> ExitCode {
         let made = init(folder);
         return made.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    let (journal, thread, mut publisher) = match open(folder, &STOPPED) {
+    let (journal, thread, mut publisher) = match open(folder, verb != "write-alone", &STOPPED) {
         Ok(opened) => opened,
         Err(why) => {
             say(&format!("refused {why}"));
@@ -83,7 +83,7 @@ async fn run(folder: &Path, verb: &str) -> ExitCode {
         }
     };
     let done = match verb {
-        "write" => write(&journal, &mut publisher).await,
+        "write" | "write-alone" => write(&journal, &mut publisher).await,
         _ => verify(&journal, &mut publisher, folder),
     };
     journal.close();
@@ -128,7 +128,8 @@ fn signer() -> Fallible<NoteSigner> {
 
 type Opened = (Journal, std::thread::JoinHandle<()>, Publisher);
 
-fn open(folder: &Path, stopped: &'static OnceLock<String>) -> Fallible<Opened> {
+/// Without snapshots, which are noted while others are answered, each answer is of the newest batch.
+fn open(folder: &Path, snapshots: bool, stopped: &'static OnceLock<String>) -> Fallible<Opened> {
     let origin = KeyName::parse(ORIGIN)?;
     let reader = wal::Reader::new(Arc::new(RealDisk::open(&folder.join("wal"))?), ORIGIN);
     let published = Arc::new(RealDisk::open(&folder.join("published"))?);
@@ -141,7 +142,7 @@ fn open(folder: &Path, stopped: &'static OnceLock<String>) -> Fallible<Opened> {
         wal: Arc::new(RealDisk::open_or_create(&folder.join("wal"))?),
         keyring: keys,
         tiles: Some(Tiles { disk: published, size: publisher.size() }),
-        snapshots: Some(Snapshots::new(Arc::new(RealDisk::open(&folder.join("snapshots"))?))),
+        snapshots: snapshots.then_some(Snapshots::new(Arc::new(RealDisk::open(&folder.join("snapshots"))?))),
         snapshot_every: SNAPSHOT_EVERY,
         sizes: SIZES,
         origin: origin.clone(),
