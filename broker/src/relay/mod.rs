@@ -173,7 +173,8 @@ impl Relay {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let commands = looked.look(&self.journal.state(), self.journal.now().at, |terms| self.slots.serve(terms));
+            let commands = looked
+                .look(&self.journal.state(), self.journal.now().at, |terms, builds| self.slots.serve(terms, builds));
             for command in commands {
                 if let Err(error) = self.journal.submit(command).await {
                     tracing::warn!(%error, "that a lab came or went is not on record yet");

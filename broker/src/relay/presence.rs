@@ -9,7 +9,11 @@ use anteroom_policy::{
     command::Command,
     state::{State, running},
 };
-use anteroom_proto::{names::GrantId, statement::terms::Terms, time::At};
+use anteroom_proto::{
+    names::{Digest, GrantId},
+    statement::terms::Terms,
+    time::At,
+};
 
 /// How long no connector must have held a slot before it counts as away.
 pub const AWAY_AFTER_MS: i64 = 5_000;
@@ -28,7 +32,7 @@ struct Seen {
 
 impl Looked {
     /// Looks at every grant that runs, and says what the journal should note.
-    pub(super) fn look(&mut self, state: &State, now: At, serves: impl Fn(&Terms) -> bool) -> Vec<Command> {
+    pub(super) fn look(&mut self, state: &State, now: At, serves: impl Fn(&Terms, &[Digest]) -> bool) -> Vec<Command> {
         let standing = state.standing();
         let mut seen = HashMap::new();
         let mut commands = Vec::new();
@@ -36,7 +40,7 @@ impl Looked {
             if running(grant, now, standing.clock_of(&grant.terms)).is_none() {
                 continue;
             }
-            let here = serves(&grant.terms);
+            let here = serves(&grant.terms, &grant.builds_at(now));
             let before = self.seen.get(id).copied().filter(|seen| seen.here == here);
             let Seen { since, .. } = *seen.entry(*id).or_insert(before.unwrap_or(Seen { here, since: now }));
             let for_long = here || now.since(since) >= AWAY_AFTER_MS;
@@ -71,7 +75,7 @@ mod tests {
         world.time.advance(1_000);
         let (mut looked, start) = (Looked::default(), world.journal.now().at);
         let at = |ms| start.plus_ms(ms);
-        let look = |looked: &mut Looked, ms, here| told(&looked.look(&world.journal.state(), at(ms), |_| here));
+        let look = |looked: &mut Looked, ms, here| told(&looked.look(&world.journal.state(), at(ms), |_, _| here));
         assert_eq!(look(&mut looked, 0, true), [], "it is here, and nothing else was noted");
         // A slot that is opened again is no news.
         assert_eq!(look(&mut looked, 1_000, false), []);

@@ -44,6 +44,13 @@ pub struct Served {
     pub endpoint: Endpoint,
 }
 
+impl Served {
+    /// Whether it answers calls under these terms that go to these builds, as one of the variants that `wanted` names.
+    fn answers(&self, terms: &Terms, builds: &[Digest], wanted: impl Fn(&Variant) -> bool) -> bool {
+        terms.endpoint == self.endpoint && builds.contains(&self.manifest) && self.variants.iter().any(wanted)
+    }
+}
+
 /// What a call needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Want {
@@ -55,9 +62,7 @@ pub(crate) struct Want {
 
 impl Want {
     fn fits(&self, served: &Served) -> bool {
-        self.terms.endpoint == served.endpoint
-            && self.builds.contains(&served.manifest)
-            && served.variants.iter().any(|variant| variant.as_str() == self.variant)
+        served.answers(&self.terms, &self.builds, |variant| variant.as_str() == self.variant)
     }
 
     fn pool(&self) -> (OrgId, ModelLine) {
@@ -143,13 +148,10 @@ impl Slots {
         self.inside().pools.get(&(lab.clone(), line.clone())).map_or(0, |pool| pool.open.len())
     }
 
-    /// Whether a connector holds a slot that can answer under these terms, idle or in use.
+    /// Whether a connector holds a slot that can answer under these terms by one of these builds, idle or in use.
     #[must_use]
-    pub(crate) fn serve(&self, terms: &Terms) -> bool {
-        let fits = |served: &Served| {
-            terms.model.builds.contains(&served.manifest)
-                && served.variants.iter().any(|variant| terms.model.variants.contains(variant))
-        };
+    pub(crate) fn serve(&self, terms: &Terms, builds: &[Digest]) -> bool {
+        let fits = |served: &Served| served.answers(terms, builds, |variant| terms.model.variants.contains(variant));
         let key = (terms.lab.org.clone(), terms.model.line.clone());
         self.inside().pools.get(&key).is_some_and(|pool| pool.open.values().any(|served| fits(served)))
     }
@@ -407,7 +409,26 @@ mod tests {
         assert!(slots.reserve(want.clone()).await.is_none(), "the slot of the build before is not for it");
         let next = slots.add(Arc::new(Served { manifest: new, ..Served::clone(&served(&world)) })).unwrap();
         next.offer();
+        assert!(slots.serve(&want.terms, &want.builds), "and whoever counts the time that is lost sees it");
+        drop(next);
+        assert!(!slots.serve(&want.terms, &want.builds), "the build before answers nobody");
+        let next = slots.add(Arc::new(Served { manifest: new, ..Served::clone(&served(&world)) })).unwrap();
+        next.offer();
         assert_eq!(slots.reserve(want).await.unwrap().build(), Some(new));
+    }
+
+    #[tokio::test]
+    async fn a_slot_in_the_operators_hands_answers_only_where_the_terms_say_so() {
+        let world = World::new().await;
+        let slots = Arc::new(Slots::default());
+        let want = want(&world, "standard").await;
+        let direct = slots.add(Arc::new(Served { endpoint: Endpoint::Direct, ..Served::clone(&served(&world)) }));
+        direct.as_ref().unwrap().offer();
+        assert!(!slots.serve(&want.terms, &want.builds));
+        let terms = Terms { endpoint: Endpoint::Direct, ..Terms::clone(&want.terms) };
+        assert!(slots.serve(&terms, &want.builds));
+        assert!(slots.reserve(want.clone()).await.is_none());
+        assert!(slots.reserve(Want { terms: Arc::new(terms), ..want }).await.is_some());
     }
 
     #[tokio::test]

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anteroom_policy::event::{ClockTrust, Entered, Event, Finished, Presence};
-use anteroom_proto::{
-    ledger::scope::Scope, names::GrantId, rpc::OutcomeClaim, statement::envelope::read_claim, time::At,
-};
+use anteroom_policy::event::{ClockTrust, Entered, Event, Presence};
+use anteroom_proto::{ledger::scope::Scope, names::GrantId, time::At};
 
 use super::{
     Asked, BrokerSaid, Exception, FORMAT, GrantReport, LISTED_MAX, LockSaid, LogSaid, Report, ScopeSaid, Start,
-    TrustSaid, grant::GrantFold, target,
+    TrustSaid, behaviour, grant::GrantFold, target,
 };
 
 /// Kinds of exceptions, the gravest first.
@@ -150,8 +148,13 @@ impl Fold {
                 self.raise("build changed", entered, what);
             }
             Event::CallFinished(finished) => {
-                if let Some(what) = behaviour(finished) {
-                    self.raise("behaviour changed", entered, what);
+                if let Some(what) = behaviour(finished.outcome.as_ref()) {
+                    self.raise("behaviour changed", entered, format!("{}: {what}", finished.call));
+                }
+            }
+            Event::CallSettled { call, outcome, .. } => {
+                if let Some(what) = behaviour(outcome.as_ref()) {
+                    self.raise("behaviour changed", entered, format!("{call}: {what}"));
                 }
             }
             Event::Presence(Presence::Away { since, down_since: None }) => {
@@ -226,7 +229,6 @@ impl Fold {
             | Event::CallAdmitted(_)
             | Event::CallRefused(_)
             | Event::RefusalsCounted { .. }
-            | Event::CallSettled { .. }
             | Event::ReadOpened { .. } => {}
         }
     }
@@ -286,15 +288,6 @@ impl Fold {
             not_proven,
         }
     }
-}
-
-/// That the model server reported another build than before, on the lab's word.
-fn behaviour(finished: &Finished) -> Option<String> {
-    let claim: OutcomeClaim = read_claim(finished.outcome.as_ref()?).ok()?;
-    let short = |digest: &[u8]| data_encoding::HEXLOWER.encode(digest.get(..4).unwrap_or(digest));
-    let (before, build) = (short(&claim.reported_before), short(&claim.reported_build));
-    (!before.is_empty())
-        .then(|| format!("{}: the model server reported build {build} where it had reported {before}", finished.call))
 }
 
 /// What no record of these proves.

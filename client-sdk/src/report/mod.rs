@@ -17,7 +17,13 @@ use anteroom_policy::{
     event::Entered,
     record::{decode, decode_opened},
 };
-use anteroom_proto::{ledger::scope::Scope, names::GrantId, statement::acts::LockTarget, time::At};
+use anteroom_proto::{
+    ledger::scope::Scope,
+    names::GrantId,
+    rpc::{OutcomeClaim, SignedStatement},
+    statement::{acts::LockTarget, envelope},
+    time::At,
+};
 
 pub use said::{
     AddedRules, BrokerSaid, Clause, ClockSaid, EndSaid, Exception, GrantReport, LockSaid, LogSaid, Part, PauseSaid,
@@ -117,6 +123,16 @@ fn entered(record: &SliceRecord) -> Result<Option<Entered>, MirrorError> {
     };
     let index = record.record.header().index;
     read.map_err(|error| MirrorError::Unread { index, why: error.to_string() })
+}
+
+/// That the model server reported another build than before, if it did, as the connector signed it.
+#[must_use]
+pub fn behaviour(outcome: Option<&SignedStatement>) -> Option<String> {
+    let claim: OutcomeClaim = envelope::read_claim(outcome?).ok()?;
+    let short = |digest: &[u8]| data_encoding::HEXLOWER.encode(digest.get(..4).unwrap_or(digest));
+    let (before, build) = (short(&claim.reported_before), short(&claim.reported_build));
+    (!before.is_empty())
+        .then(|| format!("behaviour changed: the model server reports build {build} where it reported {before}"))
 }
 
 /// What a lock hits, in words.

@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
-use anteroom_policy::event::{Admitted, Alike, ClockTrust, Dep, Entered, Event, Finished, Refused};
+use anteroom_policy::event::{
+    Admitted, Alike, ClockTrust, Dep, Entered, Event, Finished, Presence, Refused, SuccessionCountersigned,
+};
 use anteroom_proto::{
     ledger::{leaf::Entry, scope::Scope},
     names::{CallId, Digest, LockId, OrgId, Pseudonym, RunId},
     rpc::SignedStatement,
     statement::{
         acts::{Lock, LockTarget},
+        envelope::sign_claim,
+        succession::Countersignature,
         terms::Endpoint,
     },
     time::{At, HOUR_MS, Window},
 };
 
 use super::{fold::Fold, *};
-use crate::verify::world::{NOW, World};
+use crate::verify::world::{NOW, World, key, seed};
 
 const MINUTE: i64 = 60_000;
 
@@ -295,6 +299,33 @@ fn what_is_operator_asserted_is_said() {
     assert_eq!(report.grants[0].asserted_by, "operator-asserted");
     assert!(report.not_proven.iter().any(|line| line.contains("operator-asserted")));
     assert!(!report.not_proven.iter().any(|line| line.contains("lab-asserted")));
+}
+
+#[test]
+fn changes_of_builds_and_absences_of_the_lab_are_out_of_the_ordinary_and_a_restart_is_none() {
+    let mut story = Story::new(Asked::default());
+    story.offered();
+    story.active(2, 720);
+    let since = At::clamped(NOW + 3);
+    story.own(3, Event::Presence(Presence::Away { since, down_since: Some(since) }));
+    story.own(4, Event::Presence(Presence::Back { since }));
+    let away = story.own(5, Event::Presence(Presence::Away { since, down_since: None }));
+    let claim = OutcomeClaim { reported_build: vec![0xab; 32], reported_before: vec![0xcd; 32], ..Default::default() };
+    let outcome = Some(sign_claim(&claim, &key(seed::CONNECTOR)).unwrap());
+    let changed = story.own(6, Event::CallSettled { call: id(1), outcome, charged: 1 });
+    let countersignature = Countersignature {
+        grant: story.world.terms.grant,
+        by: org("agency"),
+        succession: Digest::of(b"succession"),
+        at_ms: At::clamped(NOW + 9),
+    };
+    let taken = SuccessionCountersigned { countersignature, statement: signed() };
+    let taken = story.own(7, Event::SuccessionCountersigned(Box::new(taken)));
+    let report = story.report();
+    assert_eq!(kinds(&report), ["build changed", "behaviour changed", "lab offline"]);
+    let indexes: Vec<u64> = report.exceptions.iter().map(|exception| exception.index).collect();
+    assert_eq!(indexes, [taken, changed, away]);
+    assert!(report.exceptions[1].what.contains("build abababab where it reported cdcdcdcd"));
 }
 
 #[test]

@@ -58,6 +58,9 @@ struct Parties {
 /// Rows being made.
 struct Builder<'c> {
     catalogue: &'c mut Catalogue,
+    /// Rows that counted before, and whether one of them was changed.
+    before: u64,
+    changed: bool,
     /// Rows that are not on disk yet; the first has the number `written`.
     waiting: Vec<u8>,
     written: u64,
@@ -89,7 +92,6 @@ impl Catalogue {
             catalogue = Self::emptied(mirror)?;
         }
         let before = catalogue.rows();
-        let names = catalogue.names.len();
         let mut open = HashMap::new();
         let (unended, settles) = (catalogue.names.find(OPEN), catalogue.names.find(ABANDONED));
         catalogue.scan(0, false, |row, raw| {
@@ -102,6 +104,8 @@ impl Catalogue {
         let from = catalogue.size();
         let until = mirror.checkpoint(&demands.trust)?.checkpoint().size();
         let mut builder = Builder {
+            before,
+            changed: false,
             written: before,
             waiting: Vec::new(),
             from,
@@ -123,8 +127,7 @@ impl Catalogue {
         let verified = verified?;
         builder.flush()?;
         let rows = builder.written;
-        let fresh = catalogue.names.lines_from(names);
-        catalogue.append_names(&fresh, names)?;
+        catalogue.append_names()?;
         catalogue.file.sync_data().map_err(|why| unusable(&Paths::of(mirror).rows, why))?;
         catalogue.state = State { version: 0, size: until, rows, names: catalogue.names.len(), scopes: named };
         catalogue.keep_state()?;
@@ -142,19 +145,18 @@ impl Catalogue {
     }
 
     /// Adds names behind those that the state names; what an update that was broken off left there goes.
-    fn append_names(&self, fresh: &str, known: usize) -> Result<(), SearchError> {
+    fn append_names(&self) -> Result<(), SearchError> {
         use std::io::{Seek as _, Write as _};
         let path = Paths::of(&self.mirror).names;
         let failed = |why: std::io::Error| unusable(&path, why);
-        let old = if self.state.names == 0 { String::new() } else { self.names.lines_from(0) };
-        let keep = if self.state.names == 0 { 0 } else { old.len().saturating_sub(fresh.len()) };
+        let fresh = self.names.lines_from(self.state.names);
+        let keep = self.names.lines_from(0).len().saturating_sub(fresh.len());
         let mut file =
             std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         let keep = u64::try_from(keep).unwrap_or(u64::MAX);
         file.set_len(keep).map_err(failed)?;
         file.seek(std::io::SeekFrom::End(0)).map_err(failed)?;
-        let text = if keep == 0 { self.names.lines_from(0) } else { self.names.lines_from(known) };
-        file.write_all(text.as_bytes()).map_err(failed)?;
+        file.write_all(fresh.as_bytes()).map_err(failed)?;
         file.sync_data().map_err(failed)
     }
 }
@@ -314,6 +316,10 @@ impl Builder<'_> {
         let mut raw = self.catalogue.read_at(row)?;
         (raw.end_index, raw.end_at, raw.end_offset) = (of.index, of.at, of.offset);
         change(&mut raw);
+        if row < self.before && !self.changed {
+            self.catalogue.forget_state()?;
+            self.changed = true;
+        }
         self.catalogue.write_at(row, &raw.encode())
     }
 

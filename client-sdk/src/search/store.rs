@@ -1,6 +1,7 @@
 //! The rows' files: fixed rows, names, and how far they go.
 //!
-//! **Invariant:** `state.json` is replaced last, and what stands in the other files beyond what it names is nothing.
+//! **Invariant:** `state.json` is replaced last, and what stands in the other files beyond what it names is nothing. It goes before a
+//! row that it covers is changed, so that an update that was broken off begins anew.
 
 use std::{
     fs::{File, OpenOptions},
@@ -128,6 +129,15 @@ impl Catalogue {
         let state = State { version: VERSION, ..self.state.clone() };
         let text = serde_json::to_vec(&state).map_err(|why| unusable(&paths.state, why))?;
         Ok(replace_private(&paths.state, &text)?)
+    }
+
+    /// What stands there counts no more until the next state is kept: rows that count are about to change in their places.
+    pub(super) fn forget_state(&self) -> Result<(), SearchError> {
+        let path = Paths::of(&self.mirror).state;
+        match std::fs::remove_file(&path) {
+            Err(why) if why.kind() != ErrorKind::NotFound => Err(unusable(&path, why)),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     pub(super) fn read_at(&self, row: u64) -> Result<Raw, SearchError> {

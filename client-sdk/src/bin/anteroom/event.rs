@@ -1,12 +1,8 @@
 //! What happened, in a line.
 
 use anteroom_policy::event::{Event, Presence};
-use anteroom_proto::{
-    rpc::{OutcomeClaim, SignedStatement},
-    statement::envelope,
-    time::At,
-};
-use anteroom_sdk::report::target;
+use anteroom_proto::{rpc::SignedStatement, time::At};
+use anteroom_sdk::report::{behaviour, target};
 
 /// An event in a line; fields that stand closed to the reader are left out or empty.
 pub(crate) fn describe(event: &Event) -> String {
@@ -63,13 +59,13 @@ pub(crate) fn describe(event: &Event) -> String {
         }
         Event::RefusalsCounted { code, caller, count, .. } => format!("{caller}: {code}, {count} times more"),
         Event::CallFinished(end) => {
-            let changed = behaviour(end.outcome.as_ref());
+            let changed = changed(end.outcome.as_ref());
             format!("{} ended: {}; {} events, {} tokens{changed}", end.call, end.end, end.released_events, end.charged)
         }
         Event::CallAbandoned { call, .. } => format!("{call} has no end on record"),
         Event::CallSettled { call, charged, outcome } => {
             let how = if outcome.is_some() { "on the connector's report" } else { "without a report" };
-            format!("{call} settled {how}: {charged} tokens{}", behaviour(outcome.as_ref()))
+            format!("{call} settled {how}: {charged} tokens{}", changed(outcome.as_ref()))
         }
         Event::Snapshotted { size, .. } => format!("the broker wrote its state down after {size} records"),
         Event::HoldSet { hold, .. } => format!("{} holds {}: {}", hold.by, hold.scope, hold.reason),
@@ -120,7 +116,7 @@ pub(crate) fn describe(event: &Event) -> String {
 
 /// Whether somebody should look at an event. None of them proves anything by itself.
 pub(crate) fn is_alert(event: &Event) -> bool {
-    let changed = |outcome: &Option<SignedStatement>| !behaviour(outcome.as_ref()).is_empty();
+    let changed = |outcome: &Option<SignedStatement>| behaviour(outcome.as_ref()).is_some();
     if let Event::CallFinished(end) = event {
         return changed(&end.outcome);
     }
@@ -130,13 +126,9 @@ pub(crate) fn is_alert(event: &Event) -> bool {
     matches!(event, Event::PromptsAlike(_) | Event::ScannerLocked { .. } | Event::LineBudgetHit { .. })
 }
 
-/// That the model server reported another build than before, as the connector signed it.
-fn behaviour(outcome: Option<&SignedStatement>) -> String {
-    let claim = outcome.and_then(|outcome| envelope::read_claim::<OutcomeClaim>(outcome).ok());
-    let Some(claim) = claim.filter(|claim| !claim.reported_before.is_empty()) else { return String::new() };
-    let short = |digest: &[u8]| data_encoding::HEXLOWER.encode(digest.get(..4).unwrap_or(digest));
-    let (before, build) = (short(&claim.reported_before), short(&claim.reported_build));
-    format!("; behaviour changed: the model server reports build {build} where it reported {before}")
+/// The same behind other words; empty if it did not change.
+fn changed(outcome: Option<&SignedStatement>) -> String {
+    behaviour(outcome).map(|changed| format!("; {changed}")).unwrap_or_default()
 }
 
 fn upto(until: Option<At>) -> String {
@@ -147,7 +139,7 @@ fn upto(until: Option<At>) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
     use anteroom_policy::event::Finished;
-    use anteroom_proto::{names::CallId, statement::envelope::sign_claim};
+    use anteroom_proto::{names::CallId, rpc::OutcomeClaim, statement::envelope::sign_claim};
 
     use super::*;
 

@@ -1,12 +1,14 @@
 //! Rows of a mirror: what they say, how they grow, and that a row which says something else than the log is told.
 
-use anteroom_proto::rpc::{CallRefused, RefusalsCounted};
+use anteroom_proto::rpc::{CallAdmitted, CallFinished, CallRefused, RefusalsCounted};
 
 use super::*;
 use crate::search::{Catalogue, Dimension, Group, Query, SearchError};
 
+const ADMITTED: u32 = 40;
 const REFUSED: u32 = 41;
 const COUNTED: u32 = 42;
+const FINISHED: u32 = 43;
 
 fn refused(log: &mut MiniLog, world: &World, code: &str, count: u64) {
     let (scope, key) = own(world);
@@ -150,6 +152,38 @@ fn a_row_that_says_something_else_than_the_log_is_told() {
     let (made, _) = indexed(folder.path(), &log).unwrap();
     assert_eq!(made.rows(), catalogue.rows());
     made.prove(last, &demands(&log)).unwrap();
+}
+
+/// A call without its end gets a row; the end comes with a mirror that does not hold, and once more with one that does.
+#[test]
+fn an_update_that_was_broken_off_leaves_no_row_that_says_something_else() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, call) = (MiniLog::new(), Call::new(&world));
+    let (scope, key) = own(&world);
+    log.append(&scope, &key, ADMITTED, &CallAdmitted { claim: Some(call.signed_claim()), ..call.admitted.clone() });
+    mirrored(folder.path(), &mut Broker::new(&log), &[own(&world)]).unwrap();
+    let calls = Query { group: Some(Group::Call), ..Query::default() };
+    let (open, _) = indexed(folder.path(), &log).unwrap();
+    assert_eq!(outcomes(&open, &calls), ["open"]);
+
+    log.append(&scope, &key, FINISHED, &CallFinished { end: "withdrawn".to_owned(), ..call.finished.clone() });
+    refused(&mut log, &world, "locked", 0);
+    mirrored(folder.path(), &mut Broker::new(&log), &[own(&world)]).unwrap();
+    let slice = folder.path().join("anteroom").join("slices").join(format!("{scope}.records"));
+    let whole = std::fs::read(&slice).unwrap();
+    // The tree is looked at last: by then every row was made, and none of them counts.
+    let tile = folder.path().join("tile").join("entries").join("000.p").join("3");
+    let entries = std::fs::read(&tile).unwrap();
+    let mut bent = entries.clone();
+    bent[10] ^= 1;
+    std::fs::write(&tile, &bent).unwrap();
+    indexed(folder.path(), &log).unwrap_err();
+    std::fs::write(&tile, &entries).unwrap();
+    assert_eq!(std::fs::read(&slice).unwrap(), whole);
+    let (made, _) = indexed(folder.path(), &log).unwrap();
+    assert_eq!(outcomes(&made, &calls), ["withdrawn"]);
+    assert_eq!(made.rows(), 2, "one call and one refusal");
 }
 
 #[test]
