@@ -1,32 +1,28 @@
 //! The way to the broker: HTTP/2 over TLS 1.3, and nothing older.
 //!
-//! Where the environment names a proxy, the connection goes through a tunnel in it ([`Proxy`]).
+//! Where the environment names a proxy, the connection goes through a tunnel in it ([`Proxy`]). Where an [`Address`] names several
+//! brokers of one log, a channel stays with the one that answered last and goes on to the next when it is lost.
 //!
 //! **Invariant:** no connection is made to a server whose certificate does not lead to the given roots (or, while enrolling, is
 //! not the pinned one), and none is resumed: every handshake verifies again.
 
+mod address;
+mod connect;
 mod look;
 mod proxy;
 
 use std::{
-    future::Future,
-    io,
-    pin::Pin,
     sync::{Arc, PoisonError, RwLock},
-    task::{Context, Poll},
     time::Duration,
 };
 
-use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, client::Resumption, version::TLS13};
-use rustls_pki_types::{InvalidDnsNameError, ServerName};
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::{
-    codegen::http::uri::Authority,
-    transport::{Channel, Endpoint, Uri},
-};
+use rustls_pki_types::InvalidDnsNameError;
+use tonic::transport::{Channel, Endpoint};
 
+use self::connect::Connector;
+
+pub use address::{Address, BROKERS_MAX};
 pub use look::{Presented, look};
 pub use proxy::{Proxy, ProxyError};
 
@@ -50,7 +46,7 @@ const _: () = assert!(MESSAGE_BYTES_MAX as u64 > anteroom_proto::statement::term
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     /// The address cannot be read.
-    #[error("`{0}` is no address: `HOST:PORT` is expected")]
+    #[error("`{0}` is no address: `HOST:PORT` is expected, or up to {BROKERS_MAX} of them with commas between")]
     Address(String),
     /// The name is none that a certificate can carry.
     #[error("`{name}` is no server name: {why}")]
@@ -74,48 +70,6 @@ pub enum ChannelError {
         /// Why.
         why: String,
     },
-}
-
-/// Where the broker is, and what its certificate calls it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Address {
-    authority: String,
-    server_name: ServerName<'static>,
-}
-
-impl Address {
-    /// Reads `HOST:PORT`, with `https://` in front or not. The server's certificate is expected to name that host.
-    ///
-    /// # Errors
-    /// The text is no address.
-    pub fn parse(text: &str) -> Result<Self, ChannelError> {
-        let wrong = || ChannelError::Address(text.chars().take(200).collect());
-        let authority = text.strip_prefix("https://").unwrap_or(text);
-        let authority = authority.strip_suffix('/').unwrap_or(authority);
-        let parsed: Authority = authority.parse().map_err(|_| wrong())?;
-        if parsed.port_u16().is_none() || authority.contains('@') {
-            return Err(wrong());
-        }
-        let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
-        let server_name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
-        Ok(Self { authority: authority.to_owned(), server_name })
-    }
-
-    /// Expects another name in the server's certificate.
-    ///
-    /// # Errors
-    /// It is no DNS name or IP address.
-    pub fn with_server_name(mut self, name: &str) -> Result<Self, ChannelError> {
-        self.server_name = ServerName::try_from(name.to_owned())
-            .map_err(|why| ChannelError::ServerName { name: name.chars().take(200).collect(), why })?;
-        Ok(self)
-    }
-
-    /// `HOST:PORT`.
-    #[must_use]
-    pub fn authority(&self) -> &str {
-        &self.authority
-    }
 }
 
 /// The TLS configuration that the next connection is made with; renewal puts another in.
@@ -174,7 +128,7 @@ pub fn lazy(address: &Address, tls: &TlsSource) -> Result<Channel, ChannelError>
 pub async fn connect(address: &Address, tls: &TlsSource) -> Result<Channel, ChannelError> {
     let connector = Connector::new(address, tls)?;
     let connected = endpoint(address)?.connect_with_connector(connector).await;
-    connected.map_err(|error| ChannelError::Connect { address: address.authority.clone(), why: causes(&error) })
+    connected.map_err(|error| ChannelError::Connect { address: address.to_string(), why: causes(&error) })
 }
 
 /// An error with everything that led to it, which is where transport errors say what happened.
@@ -191,8 +145,8 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 fn endpoint(address: &Address) -> Result<Endpoint, ChannelError> {
     // The scheme says nothing about the connection, which the connector makes; it only fills the requests' `:scheme`.
-    let uri = format!("https://{}", address.authority);
-    let endpoint = Endpoint::from_shared(uri).map_err(|_| ChannelError::Address(address.authority.clone()))?;
+    let uri = format!("https://{}", address.authority());
+    let endpoint = Endpoint::from_shared(uri).map_err(|_| ChannelError::Address(address.to_string()))?;
     Ok(endpoint
         .connect_timeout(CONNECT_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -200,86 +154,4 @@ fn endpoint(address: &Address) -> Result<Endpoint, ChannelError> {
         .http2_keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PING_MAX)
         .keep_alive_while_idle(true))
-}
-
-/// Makes TLS connections for a channel.
-struct Connector {
-    address: Address,
-    proxy: Option<Proxy>,
-    tls: TlsSource,
-}
-
-impl Connector {
-    fn new(address: &Address, tls: &TlsSource) -> Result<Self, ChannelError> {
-        let proxy = Proxy::of_environment(address.authority())?;
-        Ok(Self { address: address.clone(), proxy, tls: tls.clone() })
-    }
-}
-
-impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<TlsStream<TcpStream>>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let address = self.address.clone();
-        let (proxy, config) = (self.proxy.clone(), self.tls.current());
-        Box::pin(async move {
-            let stream = match &proxy {
-                Some(proxy) => proxy.connect(&address.authority).await?,
-                None => TcpStream::connect(&address.authority).await?,
-            };
-            stream.set_nodelay(true)?;
-            let connector = TlsConnector::from(config);
-            let stream = connector.connect(address.server_name, stream).await?;
-            Ok(TokioIo::new(stream))
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
-
-    use super::*;
-
-    #[test]
-    fn addresses_are_host_and_port() {
-        for (text, authority) in [
-            ("broker.example:7443", "broker.example:7443"),
-            ("https://broker.example:7443/", "broker.example:7443"),
-            ("127.0.0.1:7443", "127.0.0.1:7443"),
-            ("[::1]:7443", "[::1]:7443"),
-        ] {
-            assert_eq!(Address::parse(text).unwrap().authority(), authority);
-        }
-        for text in [
-            "",
-            "broker.example",
-            ":7443",
-            "http://broker.example:7443",
-            "a:b",
-            "me@broker.example:7443",
-            "broker.example:70000",
-            "broker.example:1/path",
-        ] {
-            assert!(Address::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_server_is_expected_to_be_called_what_it_was_called() {
-        let named = |text| Address::parse(text).unwrap().server_name;
-        assert_eq!(named("broker.example:1"), "broker.example".try_into().unwrap());
-        assert_eq!(named("127.0.0.1:1"), "127.0.0.1".try_into().unwrap());
-        assert_eq!(named("[::1]:1"), "::1".try_into().unwrap());
-        let address = Address::parse("127.0.0.1:1").unwrap();
-        assert!(address.clone().with_server_name("no name").is_err());
-        let renamed = address.with_server_name("localhost").unwrap();
-        assert_eq!(renamed.server_name, "localhost".try_into().unwrap());
-    }
 }

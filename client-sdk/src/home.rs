@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 pub use kept::{KeptStop, RECEIPT_STORES_MAX};
 pub use pins::PinFile;
 pub use rotation::KeyChanges;
-pub use session::{CertRole, Use};
+pub use session::{Broker, Brokers, CertRole, Use};
 
 use crate::{
     channel::{Address, ChannelError},
@@ -200,7 +200,7 @@ through_sdk!(
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The broker's listener for everybody with a certificate, `HOST:PORT`.
+    /// The broker's listener for everybody with a certificate, `HOST:PORT`; several brokers of one log with commas between.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addr: Option<String>,
     /// The name in its certificate; absent means the host in the address.

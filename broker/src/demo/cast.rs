@@ -27,7 +27,7 @@ use anteroom_sdk::{
     connector::{Config as ConnectorConfig, Connector, Pinned, Served, Slots, StartError as ConnectorError, upstream},
     credentials::EnrolTrust,
     evaluator::Evaluator,
-    home::{Home, HomeError, Use},
+    home::{Brokers, Home, HomeError, Use},
     lab::{RunPlan, TermsTemplate},
     system,
 };
@@ -489,7 +489,7 @@ impl Cast {
         let upstream = upstream::Upstream::new(upstream, None, upstream::UpstreamLimits::default())?;
         let (line, manifest) = (ModelLine::parse(line)?, self.manifest(line)?);
         Ok(Connector::start(ConnectorConfig {
-            channel: self.lab.channel(Use::Serve).await?,
+            brokers: Brokers::one(self.lab.channel(Use::Serve).await?),
             name: "connector-1".to_owned(),
             signer: self.lab.signer("connector")?,
             served: Served {

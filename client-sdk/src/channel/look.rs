@@ -29,7 +29,7 @@ pub struct Presented {
     pub digest: Digest,
 }
 
-/// Looks at the certificate that answers at `address`. `None` if the server shows none.
+/// Looks at the certificate that answers at the first place of `address`. `None` if the server shows none.
 ///
 /// # Errors
 /// Nobody answers there.
@@ -39,11 +39,12 @@ pub async fn look(address: &Address) -> Result<Option<Presented>, ChannelError> 
         .dangerous()
         .with_custom_certificate_verifier(Arc::<Seen>::clone(&seen) as Arc<dyn ServerCertVerifier>)
         .with_no_client_auth();
-    let failed = |why: String| ChannelError::Connect { address: address.authority.clone(), why };
+    let failed = |why: String| ChannelError::Connect { address: address.authority().to_owned(), why };
     let looking = async {
-        let stream = TcpStream::connect(&address.authority).await.map_err(|error| failed(error.to_string()))?;
+        let stream = TcpStream::connect(address.authority()).await.map_err(|error| failed(error.to_string()))?;
         // It never succeeds: the verifier says no to everybody.
-        let handshake = TlsConnector::from(Arc::new(finish(config))).connect(address.server_name.clone(), stream).await;
+        let handshake =
+            TlsConnector::from(Arc::new(finish(config))).connect(address.server_name().clone(), stream).await;
         drop(handshake);
         Ok::<_, ChannelError>(())
     };

@@ -15,6 +15,7 @@ mod builds;
 pub mod calls;
 pub mod check;
 pub mod clock;
+mod door;
 pub mod dossiers;
 pub mod generator;
 pub mod heads;

@@ -2,24 +2,25 @@
 //!
 //! **Invariant:** there are never more slots than configured, and after a stop none takes a call.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, path::PathBuf, sync::Arc, time::Duration};
 
 use anteroom_proto::{
     names::{GrantId, OrgId},
     rpc::{audit_client::AuditClient, directory_client::DirectoryClient},
 };
+use futures_util::future::select_all;
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
     time::{MissedTickBehavior, interval, timeout},
 };
-use tonic::transport::Channel;
 
 use super::{
     builds::Builds,
     calls::CallList,
     check::Served,
     clock::Clock,
+    door::Door,
     dossiers::{Dossiers, Pinned},
     heads::{HeadError, Heads},
     meet::{MeetError, meet},
@@ -34,6 +35,7 @@ use super::{
 };
 use crate::{
     fingerprint::Keeper,
+    home::Brokers,
     signer::SharedSigner,
     witness::{Party, Turn},
 };
@@ -56,7 +58,7 @@ const LAST_MAX: Duration = Duration::from_secs(5);
 /// How many slots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Slots {
-    /// At least this many wait for calls, as long as there may be more.
+    /// At least this many wait for calls at each broker, as long as there may be more.
     pub idle_min: usize,
     /// At most this many altogether, up to [`SLOTS_MAX`].
     pub max: usize,
@@ -72,8 +74,8 @@ impl Default for Slots {
 /// Everything a connector needs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// To the broker, with the connector's certificate.
-    pub channel: Channel,
+    /// To the brokers that keep the log, with the connector's certificate: every one of them gets slots.
+    pub brokers: Brokers,
     /// The connector's name in its clock claims.
     pub name: String,
     /// A connector key of the lab's key set.
@@ -98,7 +100,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// No slots, more waiting than altogether, or too many.
-    #[error("1 to {SLOTS_MAX} slots are expected, and no more waiting than altogether")]
+    #[error("1 to {SLOTS_MAX} slots are expected, and no more waiting at all brokers than altogether")]
     Slots,
     /// No fingerprint of an agency is pinned.
     #[error("no agency's key-set fingerprint is pinned, so that every call would be refused")]
@@ -152,7 +154,8 @@ impl Connector {
         retire_after: Duration,
     ) -> Result<Self, StartError> {
         let Slots { idle_min, max } = config.slots;
-        if max == 0 || max > SLOTS_MAX || idle_min == 0 || idle_min > max {
+        let waiting = idle_min.saturating_mul(config.brokers.each.len());
+        if max > SLOTS_MAX || waiting == 0 || waiting > max {
             return Err(StartError::Slots);
         }
         if config.pinned.agencies.is_empty() {
@@ -163,8 +166,9 @@ impl Connector {
         }
         std::fs::create_dir_all(&config.dir)?;
         let heads = Heads::open(&config.dir, config.served.trust.clone())?;
+        let Brokers { any, each } = config.brokers;
         let shared = Arc::new(Shared {
-            dossiers: Dossiers::new(DirectoryClient::new(config.channel.clone()), config.pinned),
+            dossiers: Dossiers::new(DirectoryClient::new(any.clone()), config.pinned),
             status: watch::Sender::new(Status {
                 fingerprints: fingerprints.as_ref().map(Keeper::health),
                 ..Status::start(heads.newest())
@@ -176,8 +180,8 @@ impl Connector {
             spool: Spool::open(&config.dir)?,
             calls: CallList::open(&config.dir, &config.served.lab, &config.served.line, config.clock.clone()),
             builds: Builds::open(&config.dir),
-            serving: serving(config.channel.clone()),
-            audit: AuditClient::new(config.channel),
+            serving: serving(any.clone()),
+            audit: AuditClient::new(any),
             served: config.served,
             name: config.name,
             signer: config.signer,
@@ -191,7 +195,8 @@ impl Connector {
             report: tokio::sync::Notify::new(),
         });
         shared.note_list();
-        let work = tokio::spawn(work(shared.clone(), config.slots));
+        let doors = each.into_iter().map(|broker| Arc::new(Door::new(broker))).collect();
+        let work = tokio::spawn(work(shared.clone(), doors, config.slots.max));
         Ok(Self { shared, work, witness: None })
     }
 
@@ -275,25 +280,31 @@ impl Drop for Connector {
     }
 }
 
-/// Keeps enough slots open until draining, then sees the last calls out.
-async fn work(shared: Arc<Shared>, slots: Slots) {
+/// Keeps enough slots open at every broker until draining, then sees the last calls out.
+async fn work(shared: Arc<Shared>, doors: Vec<Arc<Door>>, max: usize) {
     // Dropped with this task, and every slot with them.
     let mut open = JoinSet::new();
     let mut beside = JoinSet::new();
     beside.spawn(tend(shared.clone()));
     beside.spawn(tend_fingerprints(shared.clone()));
-    let mut status = shared.status.subscribe();
+    let mut doors: Vec<_> = doors.into_iter().map(|door| (door.standing.subscribe(), door, HashSet::new())).collect();
     let mut draining = shared.draining.subscribe();
     loop {
-        let busy = status.borrow_and_update().busy;
-        while open.len() < slots.max && open.len().saturating_sub(busy) < slots.idle_min {
-            open.spawn(slot::run(shared.clone()));
+        for (standing, door, slots) in &mut doors {
+            let busy = standing.borrow_and_update().busy;
+            while open.len() < max && slots.len().saturating_sub(busy) < shared.idle_min {
+                slots.insert(open.spawn(slot::run(shared.clone(), door.clone())).id());
+            }
         }
-        tokio::select! {
+        let changes = doors.iter_mut().map(|(standing, ..)| Box::pin(standing.changed()));
+        let ended = tokio::select! {
             biased;
             _ = draining.wait_for(|draining| *draining) => break,
-            Some(_) = open.join_next() => {}
-            changed = status.wait_for(|status| status.busy != busy) => if changed.is_err() { break },
+            Some(ended) = open.join_next_with_id() => ended.map_or_else(|error| error.id(), |(id, ())| id),
+            (changed, ..) = select_all(changes) => if changed.is_ok() { continue } else { break },
+        };
+        for (.., slots) in &mut doors {
+            slots.remove(&ended);
         }
     }
     while open.join_next().await.is_some() {}

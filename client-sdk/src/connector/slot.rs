@@ -21,11 +21,11 @@ use super::{
     admit::admit,
     backoff::Backoff,
     check::CheckFailure,
+    door::{Count, Counted, Door},
     heads::HeadError,
     relay::{End, Relay},
     seen::FreshCall,
     shared::Shared,
-    status::Status as Standing,
     stops::Stopped,
 };
 use crate::fingerprint::Collector;
@@ -65,8 +65,8 @@ enum Over {
     Retired,
 }
 
-/// Keeps one slot open until the connector drains or needs it no more, coming back whenever it was lost.
-pub(super) async fn run(shared: Arc<Shared>) {
+/// Keeps one slot open at one broker until the connector drains or needs it no more, coming back whenever it was lost.
+pub(super) async fn run(shared: Arc<Shared>, door: Arc<Door>) {
     let mut backoff = Backoff::new();
     let mut draining = shared.draining.subscribe();
     let mut stops = shared.stops.watch();
@@ -77,7 +77,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             resumed = stops.wait_for(|stopped| stopped.all.is_none()) => if resumed.is_err() { return },
         }
         let mut opened = false;
-        let ended = session(&shared, &mut opened).await;
+        let ended = session(&shared, &door, &mut opened).await;
         if opened {
             backoff.reset();
         }
@@ -86,8 +86,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
             Ok(Over::Lab) => continue,
             Err(error) => error,
         };
-        tracing::warn!(%error, "a slot closed");
-        shared.note(|status| status.last_error = Some(error.to_string()));
+        tracing::warn!(broker = door.name, %error, "a slot closed");
+        shared.note(|status| status.last_error = Some(format!("{}: {error}", door.name)));
         tokio::select! {
             biased;
             _ = draining.wait_for(|draining| *draining) => return,
@@ -97,7 +97,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// Opens a slot and serves it.
-async fn session(shared: &Arc<Shared>, opened: &mut bool) -> Result<Over, SlotError> {
+async fn session(shared: &Arc<Shared>, door: &Door, opened: &mut bool) -> Result<Over, SlotError> {
     let (up, queue) = mpsc::channel(QUEUE);
     let seen = shared.heads.newest();
     let hello = ServeHello {
@@ -110,7 +110,7 @@ async fn session(shared: &Arc<Shared>, opened: &mut bool) -> Result<Over, SlotEr
         seen: shared.heads.newest_note(),
     };
     send(&up, serve_up::Message::Hello(hello)).await?;
-    let mut serving = shared.serving.clone();
+    let mut serving = door.serving.clone();
     let open = async {
         let mut down = serving.serve(ReceiverStream::new(queue)).await?.into_inner();
         let first = down.message().await?;
@@ -129,11 +129,20 @@ async fn session(shared: &Arc<Shared>, opened: &mut bool) -> Result<Over, SlotEr
     *opened = true;
     tracing::debug!(size = newest.size, "a slot is open");
     shared.report.notify_one();
-    let _open = Counted::one(shared, Count::Open);
+    let _open = Counted::one(shared, door, Count::Open);
     let stops = shared.stops.watch();
     let draining = shared.draining.subscribe();
-    let slot =
-        Slot { shared, up, down, challenge: welcome.challenge, stops, draining, unconfirmed: None, retiring: None };
+    let slot = Slot {
+        shared,
+        door,
+        up,
+        down,
+        challenge: welcome.challenge,
+        stops,
+        draining,
+        unconfirmed: None,
+        retiring: None,
+    };
     slot.serve().await
 }
 
@@ -144,6 +153,7 @@ async fn send(up: &mpsc::Sender<ServeUp>, message: serve_up::Message) -> Result<
 /// An open slot.
 struct Slot<'s> {
     shared: &'s Arc<Shared>,
+    door: &'s Door,
     up: mpsc::Sender<ServeUp>,
     down: Streaming<ServeDown>,
     challenge: Vec<u8>,
@@ -234,7 +244,7 @@ impl Slot<'_> {
     /// it decides, and until it has closed the slot this side goes on as before. Asked again, it may have been in vain.
     async fn retire(&mut self) -> Result<(), SlotError> {
         if self.retiring.is_none() {
-            self.retiring = Counted::surplus(self.shared);
+            self.retiring = Counted::surplus(self.shared, self.door);
         }
         match self.retiring {
             Some(_) => self.tell(serve_up::Message::Retire(ServeRetire {})).await,
@@ -244,7 +254,7 @@ impl Slot<'_> {
 
     async fn dispatched(&mut self, dispatch: Dispatch) -> Result<(), SlotError> {
         let shared = self.shared;
-        let _busy = Counted::one(shared, Count::Busy);
+        let _busy = Counted::one(shared, self.door, Count::Busy);
         match admit(shared, dispatch).await {
             Ok(call) => self.relayed(call).await,
             Err(failure) => self.refused(&failure).await,
@@ -324,55 +334,4 @@ fn spool(shared: &Shared, call: CallId, outcome: &SignedStatement) {
         tracing::error!(%call, %error, "an outcome is lost; the broker charges the call's hold in full");
     }
     shared.report.notify_one();
-}
-
-/// What is counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Count {
-    Open,
-    Busy,
-    Retiring,
-}
-
-impl Count {
-    const fn of(self, status: &mut Standing) -> &mut usize {
-        match self {
-            Self::Open => &mut status.open,
-            Self::Busy => &mut status.busy,
-            Self::Retiring => &mut status.retiring,
-        }
-    }
-}
-
-/// A count in the status that goes down by itself.
-struct Counted<'s> {
-    shared: &'s Shared,
-    count: Count,
-}
-
-impl<'s> Counted<'s> {
-    fn one(shared: &'s Shared, count: Count) -> Self {
-        shared.note(|status| *count.of(status) += 1);
-        Self { shared, count }
-    }
-
-    /// One of the slots that wait beyond those that have to, if there is one. Counted under the status's lock, so that two slots do
-    /// not both take themselves for the last.
-    fn surplus(shared: &'s Shared) -> Option<Self> {
-        let taken = shared.status.send_if_modified(|status| {
-            let surplus = status.has_surplus(shared.idle_min);
-            status.retiring += usize::from(surplus);
-            surplus
-        });
-        taken.then(|| Self { shared, count: Count::Retiring })
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.shared.note(|status| {
-            let count = self.count.of(status);
-            *count = count.saturating_sub(1);
-        });
-    }
 }

@@ -61,29 +61,4 @@ impl Status {
             fingerprints: None,
         }
     }
-
-    /// Whether more slots wait for calls than have to, those left out that the broker was asked to close.
-    pub(super) const fn has_surplus(&self, idle_min: usize) -> bool {
-        self.open.saturating_sub(self.busy).saturating_sub(self.retiring) > idle_min
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use anteroom_proto::ledger::tree::Hash;
-
-    use super::*;
-
-    #[test]
-    fn only_slots_that_wait_beyond_the_least_are_surplus() {
-        let status = |open, busy, retiring| Status {
-            open,
-            busy,
-            retiring,
-            ..Status::start(Point { size: 0, root: Hash::from_bytes([0; 32]) })
-        };
-        assert!(status(9, 0, 0).has_surplus(8) && status(12, 3, 0).has_surplus(8) && status(9, 0, 0).has_surplus(0));
-        assert!(!status(8, 0, 0).has_surplus(8) && !status(12, 4, 0).has_surplus(8));
-        assert!(!status(10, 0, 2).has_surplus(8) && !status(1, 2, 3).has_surplus(0));
-    }
 }

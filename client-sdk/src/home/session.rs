@@ -110,6 +110,32 @@ impl Use {
     }
 }
 
+/// Connections to the brokers of one log. Each connects by itself, and again whenever it must.
+#[derive(Clone, Debug)]
+pub struct Brokers {
+    /// To whichever broker answers.
+    pub any: Channel,
+    /// To each of them, in the address's order.
+    pub each: Vec<Broker>,
+}
+
+/// One broker of those that keep a log together.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    /// Where it is, as it was named.
+    pub name: String,
+    /// To it alone.
+    pub channel: Channel,
+}
+
+impl Brokers {
+    /// A log that one broker keeps.
+    #[must_use]
+    pub fn one(channel: Channel) -> Self {
+        Self { each: vec![Broker { name: "the broker".to_owned(), channel: channel.clone() }], any: channel }
+    }
+}
+
 impl Home {
     /// Exchanges a one-time token for a certificate and keeps it under the role it is for. Returns how the broker knows it:
     /// `org/role/name`.
@@ -154,16 +180,7 @@ impl Home {
     /// # Errors
     /// There is no certificate for it, it has ended, or the broker cannot be reached.
     pub async fn channel(&self, purpose: Use) -> Result<Channel, HomeError> {
-        let (address, credentials, folder) = self.credentials(purpose)?;
-        let channel = channel::connect(&address, &TlsSource::new(credentials.tls()?)).await?;
-        let due = credentials.renew_at().is_some_and(|at| at <= system::now());
-        let Some(folder) = folder.filter(|_| due) else { return Ok(channel) };
-        match credentials::renew(channel.clone(), &credentials).await {
-            Ok(next) => next.save(&folder)?,
-            // What is there still works; the next command tries again.
-            Err(error) => tracing::warn!(%error, "the certificate could not be renewed"),
-        }
-        Ok(channel)
+        connected(&self.configured()?, self.credentials(purpose)?).await
     }
 
     /// A connection that lasts: it connects by itself, again whenever it must, and renews its certificate while the second value
@@ -172,21 +189,39 @@ impl Home {
     /// # Errors
     /// There is no certificate for it, or it has ended.
     pub fn lasting_channel(&self, purpose: Use) -> Result<(Channel, Option<Renewal>), HomeError> {
-        let (address, credentials, folder) = self.credentials(purpose)?;
-        let tls = TlsSource::new(credentials.tls()?);
-        let channel = channel::lazy(&address, &tls)?;
-        let renewal = folder.map(|folder| Renewal::start(channel.clone(), credentials, &folder, &tls));
-        Ok((channel, renewal))
+        let (brokers, renewal) = self.brokers(purpose)?;
+        Ok((brokers.any, renewal))
     }
 
-    fn credentials(&self, purpose: Use) -> Result<(Address, Credentials, Option<PathBuf>), HomeError> {
+    /// The same, also to each broker by itself. One renewal serves all of them.
+    ///
+    /// # Errors
+    /// As [`Home::lasting_channel`].
+    pub fn brokers(&self, purpose: Use) -> Result<(Brokers, Option<Renewal>), HomeError> {
+        let (address, (credentials, folder)) = (self.configured()?, self.credentials(purpose)?);
+        let tls = TlsSource::new(credentials.tls()?);
+        let any = channel::lazy(&address, &tls)?;
+        let mut each = Vec::new();
+        for place in address.each() {
+            each.push(Broker { name: place.to_string(), channel: channel::lazy(&place, &tls)? });
+        }
+        let renewal = folder.map(|folder| Renewal::start(any.clone(), credentials, &folder, &tls));
+        Ok((Brokers { any, each }, renewal))
+    }
+
+    /// Where the brokers are: by the environment if it brings certificates, else by the settings.
+    fn configured(&self) -> Result<Address, HomeError> {
+        self.environment.as_ref().map_or_else(|| self.address(), |environment| Ok(environment.address.clone()))
+    }
+
+    /// What is shown on a connection, and the folder that it is renewed in.
+    fn credentials(&self, purpose: Use) -> Result<(Credentials, Option<PathBuf>), HomeError> {
         let now = system::now();
         if let Some(environment) = &self.environment {
             let credentials = environment.credentials()?;
             credentials.in_date(now)?;
-            return Ok((environment.address.clone(), credentials, None));
+            return Ok((credentials, None));
         }
-        let address = self.address()?;
         let mut ended: Option<CredentialsError> = None;
         for role in purpose.roles() {
             let folder = self.cert_dir(*role);
@@ -195,7 +230,7 @@ impl Home {
             }
             let credentials = Credentials::load(&folder)?;
             match credentials.in_date(now) {
-                Ok(()) => return Ok((address, credentials, Some(folder))),
+                Ok(()) => return Ok((credentials, Some(folder))),
                 Err(error) => ended = ended.or(Some(error)),
             }
         }
@@ -214,10 +249,19 @@ impl Home {
     /// # Errors
     /// The broker refuses or cannot be reached.
     pub async fn who_am_i(&self) -> Result<WhoAmIReply, HomeError> {
-        let channel = match self.channel(Use::Act).await {
-            Err(HomeError::NoCertificate(_)) => self.channel(Use::Serve).await?,
+        self.who_am_i_at(&self.configured()?).await
+    }
+
+    /// The same of one broker of several.
+    ///
+    /// # Errors
+    /// As [`Home::who_am_i`].
+    pub async fn who_am_i_at(&self, address: &Address) -> Result<WhoAmIReply, HomeError> {
+        let held = match self.credentials(Use::Act) {
+            Err(HomeError::NoCertificate(_)) => self.credentials(Use::Serve)?,
             other => other?,
         };
+        let channel = connected(address, held).await?;
         Ok(DirectoryClient::new(channel).who_am_i(WhoAmIRequest {}).await?.into_inner())
     }
 
@@ -342,6 +386,22 @@ impl Home {
             }
         }
     }
+}
+
+/// Connects; the certificate is renewed if two thirds of its life are over.
+async fn connected(
+    address: &Address,
+    (credentials, folder): (Credentials, Option<PathBuf>),
+) -> Result<Channel, HomeError> {
+    let channel = channel::connect(address, &TlsSource::new(credentials.tls()?)).await?;
+    let due = credentials.renew_at().is_some_and(|at| at <= system::now());
+    let Some(folder) = folder.filter(|_| due) else { return Ok(channel) };
+    match credentials::renew(channel.clone(), &credentials).await {
+        Ok(next) => next.save(&folder)?,
+        // What is there still works; the next command tries again.
+        Err(error) => tracing::warn!(%error, "the certificate could not be renewed"),
+    }
+    Ok(channel)
 }
 
 fn pick(held: &[HeldCredential], now: At, fits: impl Fn(&HeldCredential) -> bool) -> Option<&HeldCredential> {

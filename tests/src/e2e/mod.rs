@@ -12,6 +12,7 @@ pub mod client;
 pub mod command;
 pub mod console;
 pub mod forge;
+pub mod forward;
 pub mod gateway;
 pub mod liar;
 pub mod model;

@@ -28,7 +28,7 @@ use anteroom_sdk::{
     },
     error::Error,
     evaluator::{Route, StreamItem},
-    home::{Home, HomeError, Use},
+    home::{Brokers, Home, HomeError, Use},
     signer::KeyFile,
     witness::{PartyError, Turn},
 };
@@ -102,7 +102,7 @@ impl Stage {
         let (lab, folder) = self.copy(&self.scene.cast.lab);
         let line = ModelLine::parse(LINE)?;
         let config = Config {
-            channel: lab.channel(Use::Serve).await?,
+            brokers: Brokers::one(lab.channel(Use::Serve).await?),
             name: "connector-2".to_owned(),
             signer: lab.signer("connector")?,
             served: Served {

@@ -24,6 +24,7 @@ mod proxy;
 mod retention;
 mod rules;
 mod search;
+mod several;
 mod story;
 mod succession;
 mod trace;

@@ -42,7 +42,7 @@ use anteroom_sdk::{
     credentials::EnrolTrust,
     error::Error,
     evaluator::Route,
-    home::{Home, Use},
+    home::{Brokers, Home, Use},
     system,
 };
 use anteroom_tests::e2e::{
@@ -147,7 +147,7 @@ impl Stage {
         let lab = &self.scene.cast.lab;
         let line = ModelLine::parse(LINE).unwrap();
         let config = Config {
-            channel: lab.channel(Use::Serve).await.unwrap(),
+            brokers: Brokers::one(lab.channel(Use::Serve).await.unwrap()),
             name: "connector-1".to_owned(),
             signer: lab.signer("connector").unwrap(),
             served: Served {

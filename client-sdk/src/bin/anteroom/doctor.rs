@@ -14,7 +14,7 @@ use anteroom_proto::{
     time::{At, HOUR_MS},
 };
 use anteroom_sdk::{
-    channel::Proxy,
+    channel::{Address, Proxy},
     home::{CertRole, Home, HomeError, Use},
     system,
 };
@@ -131,38 +131,50 @@ async fn layers(home: &Home, args: &Doctor, findings: &mut Findings) {
             );
         }
     };
-    let authority = address.authority().to_owned();
-    let proxy = match Proxy::of_environment(&authority) {
-        Ok(proxy) => proxy,
-        Err(error) => {
-            return findings.wrong(
-                "proxy",
-                error.to_string(),
-                "correct the variable, or take it out of the environment",
-            );
-        }
-    };
-    if let Some(proxy) = &proxy {
-        // Whoever has a proxy often has no name service for what is outside.
-        if !through(proxy, &authority, findings).await {
-            return;
-        }
-    } else {
-        let Some(addresses) = names(&authority, findings).await else { return };
-        if !port(&authority, &addresses, findings).await {
-            return;
-        }
+    let mut known = None;
+    for place in address.each() {
+        let answer = reach(home, &place, findings).await;
+        known = known.or(answer);
     }
-    let known = match home.who_am_i().await {
-        Ok(known) => known,
-        Err(error) => return tls::secure(home, proxy.as_ref(), &error, findings).await,
-    };
-    findings.fine("TLS", format!("{authority} shows a certificate that this folder trusts"));
+    let Some(known) = known else { return };
     let now = system::now();
     identity(home, &known, now, findings);
     clock(&known, now, findings);
     if !findings.is_wrong() {
         grants(home, args.grant, now, findings).await;
+    }
+}
+
+/// One broker: whether it is reached, and what it says.
+async fn reach(home: &Home, place: &Address, findings: &mut Findings) -> Option<WhoAmIReply> {
+    let authority = place.authority();
+    let proxy = match Proxy::of_environment(authority) {
+        Ok(proxy) => proxy,
+        Err(error) => {
+            findings.wrong("proxy", error.to_string(), "correct the variable, or take it out of the environment");
+            return None;
+        }
+    };
+    if let Some(proxy) = &proxy {
+        // Whoever has a proxy often has no name service for what is outside.
+        if !through(proxy, authority, findings).await {
+            return None;
+        }
+    } else {
+        let addresses = names(authority, findings).await?;
+        if !port(authority, &addresses, findings).await {
+            return None;
+        }
+    }
+    match home.who_am_i_at(place).await {
+        Ok(known) => {
+            findings.fine("TLS", format!("{authority} shows a certificate that this folder trusts"));
+            Some(known)
+        }
+        Err(error) => {
+            tls::secure(place, proxy.as_ref(), &error, findings).await;
+            None
+        }
     }
 }
 

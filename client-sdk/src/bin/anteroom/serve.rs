@@ -228,15 +228,19 @@ fn config(ctx: &Ctx, home: &Home, args: &Serve) -> Result<(Config, Option<antero
         endpoint,
     };
     let max = usize::from(args.slots);
-    let (channel, renewal) = home.lasting_channel(Use::Serve)?;
+    let (brokers, renewal) = home.brokers(Use::Serve)?;
+    let least = brokers.each.len();
+    if least > max {
+        return Err(Fail::Usage(format!("`--slots {max}` are too few for {least} brokers: each of them needs one")));
+    }
     let config = Config {
-        channel,
         name: args.name.clone(),
         signer: home.signer(endpoint.signer().as_str())?,
         served,
         pinned,
         upstream,
-        slots: Slots { idle_min: IDLE_SLOTS.min(max), max },
+        slots: Slots { idle_min: IDLE_SLOTS.min(max.checked_div(least).unwrap_or(max)), max },
+        brokers,
         clock: Clock::system(),
         dir: home.make_build_dir(&args.line, Digest::of(&bytes))?,
         switch: home.make_connector_dir(&args.line)?,

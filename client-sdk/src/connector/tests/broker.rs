@@ -35,7 +35,15 @@ pub(super) struct Broker {
 
 impl Broker {
     pub(super) async fn start(world: World) -> Self {
-        let world = Arc::new(Mutex::new(world));
+        Self::keeping(Arc::new(Mutex::new(world))).await
+    }
+
+    /// Another broker that keeps the same log.
+    pub(super) async fn beside(&self) -> Self {
+        Self::keeping(self.world.clone()).await
+    }
+
+    async fn keeping(world: Arc<Mutex<World>>) -> Self {
         let (new_slots, slots) = mpsc::channel(64);
         let (new_reports, reports) = mpsc::channel(64);
         let desk = Desk { world: world.clone(), new_slots, new_reports };

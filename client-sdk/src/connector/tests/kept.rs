@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, time::Duration};
 use anteroom_proto::{names::CallId, statement::envelope::Signer};
 
 use super::{
-    super::{Connector, Slots, calls, reconcile::Standing, upstream::UpstreamLimits},
+    super::{Config, Connector, Slots, StartError, calls, reconcile::Standing, upstream::UpstreamLimits},
     broker::{Broker, soon},
     misbehaving::{Server, closes, config},
     served::verified,
     world::{GRANT, LAB_CONNECTOR, World, key},
 };
+use crate::home::Brokers;
 
 const WHOLE: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"max_tokens":12}"#;
 const SOON: Duration = Duration::from_millis(50);
@@ -145,4 +146,37 @@ async fn surplus_slots_are_given_back_and_as_many_stay_as_have_to_wait() {
     soon(status.wait_for(|status| (status.open, status.busy, status.retiring) == (1, 0, 0))).await.unwrap();
     assert!(!broker.has_slot());
     assert_eq!(std::fs::read_dir(dir.path().join("outcomes")).unwrap().count(), 0, "everything had arrived");
+}
+
+#[tokio::test]
+async fn every_broker_of_a_log_gets_slots_and_one_that_goes_takes_only_its_own_with_it() {
+    let mut one = Broker::start(World::new()).await;
+    let mut two = one.beside().await;
+    let server = Server::start(vec![super::misbehaving::says("")]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&one, &server.base_url, UpstreamLimits::default(), dir.path());
+    config.brokers.each.extend(Brokers::one(two.channel()).each);
+    let refused = |slots| {
+        let config = Config { slots, ..config.clone() };
+        matches!(Connector::start(config), Err(StartError::Slots))
+    };
+    assert!(refused(Slots { idle_min: 2, max: 3 }), "each broker has its slots that wait");
+    config.slots = Slots { idle_min: 2, max: 5 };
+    let connector = Connector::start(config).unwrap();
+    let mut status = connector.status();
+    let at_one = (one.open().await, one.open().await);
+    let (mut at_two, _also_at_two) = (two.open().await, two.open().await);
+    soon(status.wait_for(|status| status.open == 4)).await.unwrap();
+
+    // A call at one of them makes room for another there, and there alone.
+    at_two.dispatch(two.dispatch(WHOLE)).await;
+    let call = at_two.claimed().await;
+    let _third_at_two = two.open().await;
+    assert!(!one.has_slot());
+    drop(at_one);
+    drop(one);
+    soon(status.wait_for(|status| status.open == 3)).await.unwrap();
+    at_two.cut(&call, "over").await;
+    let (_, _, done) = at_two.answer().await;
+    assert_eq!(verified(&two, &done.outcome.unwrap()).end, "over");
 }

@@ -168,7 +168,7 @@ impl Stage {
 pub(super) fn config(broker: &Broker, upstream: &str, limits: UpstreamLimits, dir: &Path) -> Config {
     let world = broker.world.lock().unwrap();
     Config {
-        channel: broker.channel(),
+        brokers: crate::home::Brokers::one(broker.channel()),
         name: "c-1".to_owned(),
         signer: SharedSigner::new(key(LAB_CONNECTOR)),
         served: world.served(),

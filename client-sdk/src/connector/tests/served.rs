@@ -88,7 +88,7 @@ fn keeping(broker: &Broker, model: &Running, dir: &Path, slots: Slots, kept: Opt
 fn beside(broker: &Broker, upstream: Upstream, dir: &Path, slots: Slots, kept: Option<Keeper>) -> Connector {
     let world = broker.world.lock().unwrap();
     let config = Config {
-        channel: broker.channel(),
+        brokers: crate::home::Brokers::one(broker.channel()),
         name: "c-1".to_owned(),
         signer: SharedSigner::new(key(LAB_CONNECTOR)),
         served: world.served(),

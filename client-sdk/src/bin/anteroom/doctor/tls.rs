@@ -1,17 +1,17 @@
 //! Who answers in the broker's place, and which certificate is to blame.
 
 use anteroom_sdk::{
-    channel::{Presented, Proxy, look},
+    channel::{Address, Presented, Proxy, look},
     credentials::CredentialsError,
     error::Error,
-    home::{Home, HomeError},
+    home::HomeError,
 };
 
 use super::Findings;
 use crate::output::clean;
 
 /// The broker could not be asked who we are: who answers in its place, or which certificate is to blame.
-pub(super) async fn secure(home: &Home, proxy: Option<&Proxy>, error: &HomeError, findings: &mut Findings) {
+pub(super) async fn secure(address: &Address, proxy: Option<&Proxy>, error: &HomeError, findings: &mut Findings) {
     let text = error.to_string();
     if let HomeError::Sdk(Error::Credentials(CredentialsError::Ended { .. })) = error {
         return findings.wrong(
@@ -20,7 +20,6 @@ pub(super) async fn secure(home: &Home, proxy: Option<&Proxy>, error: &HomeError
             "ask the organisation's administrator for a token and `anteroom enroll` again",
         );
     }
-    let Ok(address) = home.address() else { return };
     let authority = address.authority();
     if let Some(proxy) = proxy.filter(|_| text.to_lowercase().contains("invalid peer certificate")) {
         let found = format!("{authority}: {text}; {} ({}) seems to open TLS", proxy.authority(), proxy.named_by());
@@ -29,7 +28,7 @@ pub(super) async fn secure(home: &Home, proxy: Option<&Proxy>, error: &HomeError
         return findings.wrong("TLS", found, next);
     }
     let presented = match text.to_lowercase().contains("certificate") {
-        true => look(&address).await.ok().flatten(),
+        true => look(address).await.ok().flatten(),
         false => None,
     };
     let (found, next) = tls(&text, presented.as_ref());
