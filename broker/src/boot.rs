@@ -64,6 +64,7 @@ use crate::{
         writer::{self, WriterConfig},
     },
     listen::{ListenError, ListenLimits, Listener},
+    notices,
     ops::{self, Ops},
     pki::{
         FileError,
@@ -355,7 +356,10 @@ async fn assemble(
     let (health, health_service) = tonic_health::server::health_reporter();
     let mut tasks = JoinSet::new();
     let sinks = Sinks::start(&journal, &config.origin, &folder.sinks(), &config.sinks, &mut tasks);
+    let notices =
+        notices::start(&journal, &config.origin, &folder.notices(), config.notices, sinks.behind(), &mut tasks).await;
     let mut wired = services.wire();
+    wired.sources.push(notices);
     wired.sources.push(sinks.source());
     wired.sources.extend(writer.as_ref().and_then(|writer| publish::metrics(writer, &journal)));
     let routes = wired.programme.add_service(health_service);

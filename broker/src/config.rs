@@ -6,6 +6,7 @@
 //! **Invariant:** a [`Config`] that exists is consistent: later code asks it nothing twice and finds no value out of bounds.
 
 mod keys;
+mod notices;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::{
     identity::TrustDomain,
     journal::writer,
     listen::ListenLimits,
+    notices::NoticeSettings,
     pki::{FileError, ca::SERVER_NAMES_MAX, read_bounded},
     relay::networks::{NETWORKS_MAX, Network, Networks},
     retention::{DAYS_MAX, DAYS_MIN, Retention},
@@ -105,6 +107,7 @@ pub struct Config {
     pub(crate) programme: ListenLimits,
     pub(crate) networks: Networks,
     pub(crate) sinks: Vec<SinkAddress>,
+    pub(crate) notices: NoticeSettings,
     pub(crate) witnesses: Witnesses,
     pub(crate) lock_file: PathBuf,
     pub(crate) publish_listen: Option<SocketAddr>,
@@ -175,7 +178,13 @@ impl Config {
             reads_days: days("retention_reads_days", settings.retention_reads_days, kept.reads_days)?,
             schedule: settings.retention_schedule,
         };
-        let networks = check_networks(settings.networks)?;
+        let networks = check_networks("networks", settings.networks)?;
+        let notices = notices::check(
+            settings.notices_smtp,
+            settings.notices_smtp_password,
+            settings.notices_from,
+            check_networks("notices_allow", settings.notices_allow)?,
+        )?;
         let sinks = check_sinks(settings.sinks)?;
         let witnesses = check_witnesses(settings.witnesses, settings.witness_quorum)?;
         let lock_file = check_lock(settings.lock_file, &data_dir)?;
@@ -205,6 +214,7 @@ impl Config {
             programme,
             networks,
             sinks,
+            notices,
             witnesses,
             lock_file,
             publish_listen: settings.publish_listen,
@@ -303,17 +313,16 @@ fn check_names(names: &[String]) -> Result<(), ConfigError> {
 }
 
 /// Each as `name=address/bits`.
-fn check_networks(given: Option<List>) -> Result<Networks, ConfigError> {
+fn check_networks(key: &'static str, given: Option<List>) -> Result<Networks, ConfigError> {
     let given = given.unwrap_or_default().0;
     if given.len() > NETWORKS_MAX {
-        return Err(bad("networks", given.len(), format!("{NETWORKS_MAX} networks at most")));
+        return Err(bad(key, given.len(), format!("{NETWORKS_MAX} networks at most")));
     }
     let mut networks = Vec::with_capacity(given.len());
     for text in given {
         let network = read_network(&text);
-        networks.push(
-            network.ok_or_else(|| bad("networks", &text, "each is `name=address/bits`, such as `hq=192.0.2.0/24`"))?,
-        );
+        networks
+            .push(network.ok_or_else(|| bad(key, &text, "each is `name=address/bits`, such as `hq=192.0.2.0/24`"))?);
     }
     Ok(Networks::new(networks))
 }
@@ -373,7 +382,8 @@ fn check_witnesses(given: Option<List>, quorum: Option<u64>) -> Result<Witnesses
 /// The lock file's directory is taken by the running broker as a whole, so nothing else may be in it.
 fn check_lock(given: Option<PathBuf>, data_dir: &Path) -> Result<PathBuf, ConfigError> {
     let path = given.unwrap_or_else(|| data_dir.join("lock").join("log.lock"));
-    let taken = ["", "wal", "keys", "pki", "index", "sinks", "operator", "published"].map(|name| data_dir.join(name));
+    let taken = ["", "wal", "keys", "pki", "index", "sinks", "notices", "operator", "published"]
+        .map(|name| data_dir.join(name));
     let own = path.parent().is_some_and(|parent| {
         !parent.as_os_str().is_empty() && !taken.iter().any(|taken| taken.components().eq(parent.components()))
     });

@@ -31,6 +31,7 @@ use anteroom_policy::state::State;
 use anteroom_proto::ledger::note::KeyName;
 use tokio::{sync::watch, task::JoinSet, task::spawn_blocking, time::timeout};
 
+pub(crate) use self::http::chain;
 pub use self::{
     address::{AddressError, Format, SinkAddress, Transport},
     row::{Row, Told},
@@ -99,6 +100,9 @@ pub(crate) struct Sinks {
     journal: Journal,
 }
 
+/// Answers which sinks are behind, and before which record.
+pub(crate) type Behind = Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>;
+
 /// Tells sinks that there is more.
 struct Grown(watch::Sender<u64>);
 
@@ -135,6 +139,16 @@ impl Sinks {
             }
         }
         Self { progress, journal: journal.clone() }
+    }
+
+    /// Which sinks have not taken everything, each with the next record that it is to take.
+    pub(crate) fn behind(&self) -> Behind {
+        let (progress, journal) = (self.progress.clone(), self.journal.clone());
+        Box::new(move || {
+            let size = journal.newest().size;
+            let next = progress.iter().map(|(name, own)| (name.clone(), *own.next.borrow()));
+            next.filter(|(_, next)| *next < size).collect()
+        })
     }
 
     /// Lag and failures, by sink.

@@ -15,6 +15,7 @@ pub mod identity;
 pub mod index;
 pub mod journal;
 pub mod listen;
+pub mod notices;
 pub mod ops;
 pub mod pki;
 pub mod public;

@@ -169,6 +169,8 @@ impl Counts {
             | Event::LineBudgetSet { .. }
             | Event::LineBudgetHit { .. }
             | Event::Presence(_)
+            | Event::ContactsSet(_)
+            | Event::NoticeSettled(_)
             | Event::Disposed(_)
             | Event::BrokerStarted { .. }
             | Event::ClockChanged { .. }

@@ -8,9 +8,9 @@ use anteroom_proto::{
     ledger::{receipt::VerifiedRecord, scope::Scope},
     names::{Digest, GrantId, LockId, OrgId},
     rpc::{
-        Disposed, GetDossierRequest, GrantAccepted, GrantDeclined, GrantOffered, GrantPaused, GrantRelinquished,
-        GrantResumed, GrantSummary, GrantWithdrawn, HoldReleased, HoldSet, KeySetChanged, LineBudgetSet,
-        ListGrantsRequest, LockLifted, LockSet, MembershipStated, ModelRegistered, OrganisationEnrolled,
+        ContactsSet, Disposed, GetDossierRequest, GrantAccepted, GrantDeclined, GrantOffered, GrantPaused,
+        GrantRelinquished, GrantResumed, GrantSummary, GrantWithdrawn, HoldReleased, HoldSet, KeySetChanged,
+        LineBudgetSet, ListGrantsRequest, LockLifted, LockSet, MembershipStated, ModelRegistered, OrganisationEnrolled,
         ReaderAppointed, RosterPublished, RulesAdded, RunCredentialIssued, SignedStatement, SubmitRequest,
         SuccessionCountersigned, SuccessionOffered, WatchListSet, WhoAmIReply, WhoAmIRequest, acts_client::ActsClient,
         audit_client::AuditClient, directory_client::DirectoryClient,
@@ -404,6 +404,7 @@ pub(crate) fn carried(record: &VerifiedRecord) -> Result<Vec<SignedStatement>, E
         34 => event!(WatchListSet, statement),
         38 => event!(SuccessionOffered, statement),
         39 => event!(SuccessionCountersigned, statement),
+        60 => event!(ContactsSet, statement),
         _ => Vec::new(),
     };
     Ok(statements.into_iter().flatten().collect())

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use anteroom_proto::{
     ledger::scope::Scope,
-    names::{CallId, Digest, GrantId},
+    names::{CallId, Digest, GrantId, OrgId},
     rpc::SignedStatement,
     time::At,
 };
 
 use crate::{
     claim::VerifiedClaim,
-    event::{Alike, CallerId, ClockTrust, Event, Refused},
+    event::{Alike, CallerId, ClockTrust, Event, NoticeSettled, Refused},
     judge::Judgement,
     refusal::Refusal,
 };
@@ -117,6 +117,13 @@ pub enum Command {
         /// Since when.
         since: At,
     },
+    /// A notice to an organisation was delivered, or its time is over.
+    NoticeSettled {
+        /// Whose contacts.
+        org: OrgId,
+        /// What became of it.
+        settled: Box<NoticeSettled>,
+    },
     /// Time passed: expiries, lapses and overdue settlements are noted.
     Tick,
 }
@@ -139,6 +146,7 @@ impl Command {
             | Self::Snapshot { .. }
             | Self::Alike { .. }
             | Self::Presence { .. }
+            | Self::NoticeSettled { .. }
             | Self::Tick => false,
         }
     }

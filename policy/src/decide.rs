@@ -6,6 +6,7 @@
 
 mod act;
 mod call;
+mod contacts;
 mod grant;
 mod org;
 mod presence;
@@ -92,6 +93,7 @@ fn judge(state: &State, command: &Command, now: Now) -> Decision {
         }
         Command::Alike { .. } => nothing(Reply::Noted),
         Command::Presence { grant, here, since } => presence::decide(state, grant, *here, *since, now),
+        Command::NoticeSettled { org, settled } => contacts::settled(state, org, settled),
         Command::Tick => tick(state, now),
     }
 }
@@ -117,6 +119,7 @@ pub fn decide_too_large(state: &State, command: &Command) -> Decision {
         | Command::Snapshot { .. }
         | Command::Alike { .. }
         | Command::Presence { .. }
+        | Command::NoticeSettled { .. }
         | Command::Tick => nothing(refused(refusal, "the record is too large")),
     }
 }

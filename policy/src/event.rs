@@ -24,7 +24,10 @@ use anteroom_proto::{
 
 pub use self::{
     call::{Admitted, Finished, Refused},
-    parts::{Alike, ClockKey, Disposed, Presence, ScopeHead, SuccessionCountersigned, SuccessionOffered},
+    parts::{
+        Alike, ClockKey, ClockTrust, ContactsSet, Disposed, NoticeSettled, Presence, ScopeHead,
+        SuccessionCountersigned, SuccessionOffered,
+    },
 };
 
 /// A decision with its place in the log.
@@ -73,29 +76,6 @@ pub struct CallerId {
 impl std::fmt::Display for CallerId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}/{}", self.org, self.role, self.name)
-    }
-}
-
-/// How far the broker's clock is trusted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ClockTrust {
-    /// Calls may pass.
-    Trusted,
-    /// Nothing has confirmed it.
-    Unconfirmed,
-    /// It jumped or drifted.
-    Suspended,
-}
-
-impl ClockTrust {
-    /// Its name in records.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Trusted => "trusted",
-            Self::Unconfirmed => "unconfirmed",
-            Self::Suspended => "suspended",
-        }
     }
 }
 
@@ -387,6 +367,10 @@ pub enum Event {
     SuccessionOffered(Box<SuccessionOffered>),
     /// The agency countersigned that.
     SuccessionCountersigned(Box<SuccessionCountersigned>),
+    /// An organisation said where it wants to be told.
+    ContactsSet(Arc<ContactsSet>),
+    /// What became of a notice to an organisation.
+    NoticeSettled(Box<NoticeSettled>),
     /// A call may pass.
     CallAdmitted(Box<Admitted>),
     /// A call may not pass.
@@ -480,6 +464,7 @@ impl Event {
             | Self::Presence(_)
             | Self::SuccessionOffered(_)
             | Self::SuccessionCountersigned(_)
+            | Self::ContactsSet(_)
             | Self::Disposed(_) => true,
             Self::BrokerStarted { .. }
             | Self::Snapshotted { .. }
@@ -493,6 +478,7 @@ impl Event {
             | Self::CallSettled { .. }
             | Self::PromptsAlike(_)
             | Self::LineBudgetHit { .. }
+            | Self::NoticeSettled(_)
             | Self::ReadOpened { .. } => false,
         }
     }

@@ -3,6 +3,8 @@
 //! `testdata/records.txt` holds for each kind the record, its digest and its entry under fixed seed, scope and place. Whoever
 //! writes a verifier elsewhere can start from it; whoever changes a byte of a format breaks it.
 
+mod contacts;
+
 use std::{fmt::Write as _, sync::Arc};
 
 use anteroom_proto::{
@@ -377,6 +379,7 @@ fn samples() -> Vec<(Scope, Event)> {
     .into_iter()
     .chain(added(grant, call))
     .chain(successions(grant))
+    .chain(contacts::samples(grant))
     .collect()
 }
 

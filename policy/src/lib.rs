@@ -13,6 +13,7 @@ pub mod facts;
 pub mod grant;
 pub mod judge;
 pub mod marking;
+pub mod notices;
 pub mod record;
 pub mod refusal;
 pub mod replay;

@@ -3,6 +3,7 @@
 //! **Invariant:** `decode(encode(event)) == event`, and bytes that another encoder could have written differently are refused.
 
 mod call;
+mod contacts;
 mod read;
 mod retention;
 mod rules;
@@ -235,6 +236,8 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
         | Event::PromptsAlike(_)
         | Event::Presence(_)
         | Event::LineBudgetHit { .. } => rules::out(&header, event),
+        Event::ContactsSet(set) => record!(60, contacts::set_out(set)),
+        Event::NoticeSettled(settled) => record!(61, contacts::settled_out(settled)),
         Event::SuccessionOffered(_) | Event::SuccessionCountersigned(_) => succession::out(&header, event),
         Event::CallAdmitted(call) => record!(40, admitted_out(call)),
         Event::CallRefused(refused) => record!(41, refused_out(refused)),
@@ -563,6 +566,8 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
         47 => rules::hit_in(record.event()?)?,
         48 => rules::away_in(&record.event()?)?,
         49 => rules::back_in(&record.event()?)?,
+        60 => contacts::set_in(record.event()?)?,
+        61 => contacts::settled_in(record.event()?)?,
         50 => {
             let m: rpc::ReadOpened = record.event()?;
             Event::ReadOpened { reader: m.reader, target: read::scope(&m.target)?, from_seq: m.from_seq }

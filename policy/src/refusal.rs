@@ -128,6 +128,8 @@ refusals! {
     WatchListInvalid "watch_list_invalid" Invalid "the list for the scanner cannot be used; see the detail";
     WatchListChanged "watch_list_changed" Conflict "another list is in force by now than the statement takes the place of; sign again";
     LineBudgetChanged "line_budget_changed" Conflict "another bound on this line is in force by now than the statement takes the place of; sign again";
+    ContactsInvalid "contacts_invalid" Invalid "the list of contacts cannot be used; the detail says why";
+    ContactsChanged "contacts_changed" Conflict "another list of contacts is in force by now than the statement takes the place of; sign again";
     SuccessionUnknown "succession_unknown" Unknown "no such succession is offered under this grant; `anteroom grant show` says what is";
     SuccessionChanged "succession_changed" Conflict "another build has taken the place since the statement was written; read `anteroom grant show` and sign again";
     SuccessionInstant "succession_instant" Invalid "the instant of the change has passed or is not inside the grant's window; the detail says what is expected";

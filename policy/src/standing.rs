@@ -3,6 +3,7 @@
 //! It changes with acts, not with calls, so the shell publishes one shared snapshot of it after each act and every task reads
 //! that without asking the writer. Budgets and calls are not here: only the writer knows them exactly.
 
+mod contacts;
 mod succession;
 
 use std::sync::Arc;
@@ -22,7 +23,10 @@ use anteroom_proto::{
 };
 use imbl::{OrdMap, OrdSet};
 
-pub use self::succession::{OfferedSuccession, StandingSuccession, Successions};
+pub use self::{
+    contacts::StandingContacts,
+    succession::{OfferedSuccession, StandingSuccession, Successions},
+};
 use crate::{
     event::{ClockKey, ClockTrust},
     grant::Phase,
@@ -68,6 +72,8 @@ pub struct Standing {
     pub disposed: OrdMap<Scope, Arc<Disposition>>,
     /// What labs let all grants of a line use together.
     pub line_budgets: OrdMap<(OrgId, ModelLine), Arc<StandingLineBudget>>,
+    /// Where organisations want to be told.
+    pub contacts: OrdMap<OrgId, Arc<StandingContacts>>,
 }
 
 /// An organisation.
@@ -321,6 +327,7 @@ impl Default for Standing {
             released: OrdSet::new(),
             disposed: OrdMap::new(),
             line_budgets: OrdMap::new(),
+            contacts: OrdMap::new(),
         }
     }
 }

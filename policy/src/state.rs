@@ -26,8 +26,8 @@ use crate::{
     event::{Admitted, Dep, Entered, Event, ScopeHead},
     grant::Phase,
     standing::{
-        Grant, IssuedCredential, Model, Org, Pause, PublishedRoster, Reader, Standing, StandingHold, StandingLock,
-        Stated, Successions,
+        Grant, IssuedCredential, Model, Org, Pause, PublishedRoster, Reader, Standing, StandingLock, Stated,
+        Successions,
     },
 };
 
@@ -375,19 +375,12 @@ impl State {
                 standing.locks.remove(lock);
                 standing.lifted.insert(*lock, entered.scope.clone());
             }
-            Event::HoldSet { hold, statement: _ } => {
-                let standing = Arc::make_mut(&mut self.standing);
-                standing.holds.insert(hold.id, Arc::new(StandingHold { hold: hold.clone(), at, index }));
-            }
-            Event::HoldReleased { hold, by: _, statement: _ } => {
-                let standing = Arc::make_mut(&mut self.standing);
-                standing.holds.remove(hold);
-                standing.released.insert(*hold);
-            }
+            Event::HoldSet { .. } | Event::HoldReleased { .. } => self.hold(entered),
             Event::Disposed(disposed) => self.dispose(entered, disposed),
             Event::RulesAdded { .. }
             | Event::WatchListSet { .. }
             | Event::LineBudgetSet { .. }
+            | Event::ContactsSet(_)
             | Event::ScannerLocked { .. } => self.apply_rules(entered),
             Event::SuccessionOffered(_) | Event::SuccessionCountersigned(_) => self.apply_succession(entered),
             Event::CallAdmitted(call) => self.admit(entered, call),
@@ -423,6 +416,7 @@ impl State {
             | Event::PromptsAlike(_)
             | Event::Presence(_)
             | Event::LineBudgetHit { .. }
+            | Event::NoticeSettled(_)
             | Event::ReadOpened { .. } => {}
         }
     }

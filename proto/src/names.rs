@@ -113,6 +113,10 @@ name! {
     RunId
 }
 name! {
+    /// What an organisation calls one of the places where it wants to be told of something.
+    ContactId
+}
+name! {
     /// What a lab sees of a person on an agency's roster; stable while the roster names the person.
     Pseudonym
 }

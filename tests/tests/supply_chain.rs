@@ -39,6 +39,7 @@ const DUPLICATES: &[(&str, &str)] = &[
     ("hashbrown", "petgraph 0.8 and an optional indexmap 1 keep older ones"),
     ("indexmap", "serde_with names version 1 as an option"),
     ("itertools", "prost-build and the rule engine's parser generator keep 0.14"),
+    ("nom", "x509-parser keeps 7; lettre is ahead"),
     ("parking_lot", "sled 0.34 keeps 0.11"),
     ("parking_lot_core", "as parking_lot"),
     ("petgraph", "the rule engine's parser generator keeps 0.7"),

@@ -128,6 +128,11 @@ impl Folder {
         self.root.join("sinks")
     }
 
+    /// Which notices wait, and the roots that relays and webhooks are verified by.
+    pub(crate) fn notices(&self) -> PathBuf {
+        self.root.join("notices")
+    }
+
     /// What the operator hands out.
     pub(crate) fn operator(&self) -> PathBuf {
         self.root.join("operator")

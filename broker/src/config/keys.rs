@@ -66,6 +66,10 @@ keys! {
     log_key: Secret = "ANTEROOM_LOG_KEY" "SECRET" "The key that signs checkpoints (file://<data_dir>/log.key)";
     networks: List = "ANTEROOM_NETWORKS" "NAME=BLOCK,…" "Networks that terms can name, such as hq=192.0.2.0/24";
     sinks: List = "ANTEROOM_SINKS" "NAME=FORMAT+URL,…" "Where each record goes as a row, such as siem=ocsf+https://collector.example/rows";
+    notices_smtp: String = "ANTEROOM_NOTICES_SMTP" "URL" "The relay that mail to contacts goes by, such as smtps://anteroom@mail.example:465 (none)";
+    notices_smtp_password: PathBuf = "ANTEROOM_NOTICES_SMTP_PASSWORD" "FILE" "The file with the relay's password";
+    notices_from: String = "ANTEROOM_NOTICES_FROM" "ADDRESS" "Whom mail to contacts is from, such as anteroom@broker.example";
+    notices_allow: List = "ANTEROOM_NOTICES_ALLOW" "NAME=BLOCK,…" "Networks that are not public and webhooks may lead to all the same (none)";
     witnesses: List = "ANTEROOM_WITNESSES" "URL VKEY,…" "Witnesses that published checkpoints are offered to, each an address and a key";
     witness_quorum: u64 = "ANTEROOM_WITNESS_QUORUM" "COUNT" "How many of them are to cosign (more than half)";
     connections_max: u64 = "ANTEROOM_CONNECTIONS_MAX" "COUNT" "Connections at once (4096)";

@@ -88,6 +88,7 @@ fn example_file_names_every_key_with_its_default() {
     full.publish_listen = None;
     full.retention.schedule = None;
     full.networks = least.networks.clone();
+    full.notices = least.notices.clone();
     full.witnesses = least.witnesses.clone();
     assert_eq!(format!("{full:?}"), format!("{least:?}"));
 }
@@ -109,6 +110,11 @@ fn values_out_of_bounds_are_refused_with_what_would_do() {
         ("server_names = [\"a\", \"a\"]", "twice"),
         ("networks = [\"hq=192.0.2.0/33\"]", "name=address/bits"),
         ("networks = [\"192.0.2.0/24\"]", "name=address/bits"),
+        ("notices_smtp = \"smtp://mail.example:25\"", "on this machine"),
+        ("notices_smtp = \"smtps://user:word@mail.example:465\"", "`notices_smtp` is `given`"),
+        ("notices_smtp = \"smtps://mail.example:465\"", "`notices_from` is missing"),
+        ("notices_from = \"A <a@b.example>\"", "a plain one"),
+        ("notices_allow = [\"10.0.0.0/8\"]", "name=address/bits"),
         ("witnesses = [\"https://w.example\"]", "an address, a space and a verifier key"),
         (
             "witnesses = [\"http://w.example witness.example/w1+f5f1ad4c+BAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH\"]",

@@ -172,6 +172,15 @@ fn fill(told: &mut Told, event: &Event) {
             told.call = Some(call.to_string());
             told.target = Some(line.to_string());
         }
+        Event::ContactsSet(set) => {
+            told.actor = Some(set.contacts.by.to_string());
+            told.count = u64::try_from(set.contacts.contacts.len()).ok();
+        }
+        Event::NoticeSettled(settled) => {
+            told.grant = settled.grant.map(|grant| grant.to_string());
+            told.target = Some(settled.notice.clone());
+            told.count = Some(settled.attempts.into());
+        }
         Event::Disposed(disposed) => {
             told.target = Some(disposed.scope.to_string());
             told.code = Some(disposed.action.as_str().to_owned());

@@ -246,6 +246,8 @@ pub(super) fn found(event: &Event) -> Found<'_> {
         | Event::ScannerLocked { .. }
         | Event::PromptsAlike(_)
         | Event::Presence(_)
+        | Event::ContactsSet(_)
+        | Event::NoticeSettled(_)
         | Event::Disposed(_)
         | Event::ReadOpened { .. } => Found::default(),
     }

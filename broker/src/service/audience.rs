@@ -141,6 +141,8 @@ fn of_the_log(state: &State, org: &OrgId, event: &Event) -> Audience {
         | Event::PromptsAlike(_)
         | Event::Presence(_)
         | Event::LineBudgetHit { .. }
+        | Event::ContactsSet(_)
+        | Event::NoticeSettled(_)
         | Event::Disposed(_)
         | Event::ReadOpened { .. } => Audience::SCOPE,
     }

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Kinds of exceptions, the gravest first.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 15] = [
     "refusals",
     "lock",
     "lock by the scanner",
@@ -26,6 +26,7 @@ const KINDS: [&str; 14] = [
     "act refused",
     "records destroyed",
     "hold",
+    "notice not delivered",
 ];
 
 /// What is known so far.
@@ -197,6 +198,12 @@ impl Fold {
             Event::HoldSet { hold, .. } => {
                 self.raise("hold", entered, format!("{} holds {}: {}", hold.by, hold.scope, hold.reason));
             }
+            Event::NoticeSettled(settled) => {
+                if !settled.failed.is_empty() {
+                    let failed = settled.failed.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(" ");
+                    self.raise("notice not delivered", entered, format!("{} did not reach {failed}", settled.notice));
+                }
+            }
             // The broker's own absence is told by its starts.
             Event::Presence(_)
             | Event::SuccessionOffered(_)
@@ -226,6 +233,7 @@ impl Fold {
             | Event::RulesAdded { .. }
             | Event::WatchListSet { .. }
             | Event::LineBudgetSet { .. }
+            | Event::ContactsSet(_)
             | Event::CallAdmitted(_)
             | Event::CallRefused(_)
             | Event::RefusalsCounted { .. }

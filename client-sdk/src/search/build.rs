@@ -378,6 +378,8 @@ fn by(event: &Event) -> Option<String> {
         Some(caller.clone())
     } else if let Event::ReadOpened { reader, .. } = event {
         Some(reader.clone())
+    } else if let Event::ContactsSet(set) = event {
+        Some(set.contacts.by.to_string())
     } else if let Event::RunCredentialIssued { credential, .. } = event {
         Some(credential.pseudonym.to_string())
     } else {

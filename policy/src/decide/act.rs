@@ -10,6 +10,7 @@ use anteroom_proto::{
             Acceptance, Appointment, Decline, Disposition, Hold, HoldRelease, Lift, Lock, Membership, Offer, Resume,
             RunCredential, Stop,
         },
+        contacts::Contacts,
         envelope::read_json,
         key_set::{Enrolment, KeySet},
         model::Registration,
@@ -19,7 +20,7 @@ use anteroom_proto::{
     },
 };
 
-use super::{Reply, grant, org, org_scope, refused, retention, rules, succession};
+use super::{Reply, contacts, grant, org, org_scope, refused, retention, rules, succession};
 use crate::{
     command::{Act, Decision, Now},
     event::{CallerId, Event},
@@ -105,6 +106,7 @@ fn dispatch(state: &State, act: &Act, now: Now) -> Result<Outcome, No> {
         Narrowing::TYPE => rules::narrow(state, act, read_json(statement)?),
         WatchList::TYPE => rules::watch(state, act, read_json(statement)?),
         LineBudget::TYPE => rules::line_budget(state, act, read_json(statement)?),
+        Contacts::TYPE => contacts::set(state, act, read_json(statement)?),
         Succession::TYPE => succession::offer(state, act, read_json(statement)?, now),
         Countersignature::TYPE => succession::countersign(state, act, read_json(statement)?, now),
         Stop::TYPE => grant::stop(state, act, &read_json(statement)?, now),

@@ -181,6 +181,7 @@ pub(super) fn disposed(state: &State, command: &Command, disposition: &Arc<stand
         | Command::OpenRead { .. }
         | Command::Snapshot { .. }
         | Command::Alike { .. }
+        | Command::NoticeSettled { .. }
         | Command::Tick => nothing(refused(Refusal::ScopeDisposed, detail)),
     }
 }

@@ -5,10 +5,11 @@ use anteroom_proto::{
         leaf::Entry,
         scope::{Scope, TagKey},
     },
-    names::{ModelLine, OrgId},
+    names::{ContactId, GrantId, ModelLine, OrgId},
     rpc::SignedStatement,
     statement::{
         acts::DispositionAction,
+        contacts::{Contacts, NoticeKind},
         succession::{Countersignature, Succession},
     },
     time::At,
@@ -23,6 +24,29 @@ pub struct ClockKey {
     pub line: ModelLine,
     /// The government whose agencies share the clock.
     pub sponsor: OrgId,
+}
+
+/// How far the broker's clock is trusted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClockTrust {
+    /// Calls may pass.
+    Trusted,
+    /// Nothing has confirmed it.
+    Unconfirmed,
+    /// It jumped or drifted.
+    Suspended,
+}
+
+impl ClockTrust {
+    /// Its name in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Suspended => "suspended",
+        }
+    }
 }
 
 /// How alike the prompts of one grant were in the last 24 hours.
@@ -90,6 +114,34 @@ pub struct SuccessionCountersigned {
     pub countersignature: Countersignature,
     /// As signed.
     pub statement: SignedStatement,
+}
+
+/// Where an organisation wants to be told.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ContactsSet {
+    /// What was signed.
+    pub contacts: Contacts,
+    /// As signed.
+    pub statement: SignedStatement,
+}
+
+/// What became of a notice to an organisation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NoticeSettled {
+    /// Its stable identifier.
+    pub notice: String,
+    /// What it was about.
+    pub kind: NoticeKind,
+    /// The grant, if it was about one.
+    pub grant: Option<GrantId>,
+    /// When it was due.
+    pub due: At,
+    /// Contacts that took it.
+    pub delivered: Vec<ContactId>,
+    /// Contacts that did not.
+    pub failed: Vec<ContactId>,
+    /// How often delivery was tried, over all contacts.
+    pub attempts: u32,
 }
 
 /// A scope's chain so far.

@@ -13,11 +13,23 @@ use anteroom_proto::{
 
 use super::State;
 use crate::{
-    event::{Disposed, Entered},
-    standing::{Disposition, Standing},
+    event::{Disposed, Entered, Event},
+    standing::{Disposition, Standing, StandingHold},
 };
 
 impl State {
+    /// Folds in that a scope is held, or not any more.
+    pub(super) fn hold(&mut self, entered: &Entered) {
+        let standing = Arc::make_mut(&mut self.standing);
+        if let Event::HoldSet { hold, statement: _ } = &entered.event {
+            let held = StandingHold { hold: hold.clone(), at: entered.at, index: entered.index };
+            standing.holds.insert(hold.id, Arc::new(held));
+        } else if let Event::HoldReleased { hold, by: _, statement: _ } = &entered.event {
+            standing.holds.remove(hold);
+            standing.released.insert(*hold);
+        }
+    }
+
     /// Forgets a destroyed scope. Each party's scope says so once; the first time counts.
     pub(super) fn dispose(&mut self, entered: &Entered, disposed: &Disposed) {
         if disposed.action != DispositionAction::Destroyed {

@@ -1,4 +1,4 @@
-//! What parties added to grants since they were signed, and what the scanner locked, as part of the fold.
+//! What parties added to grants since they were signed, what the scanner locked, and where to tell whom, as part of the fold.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use anteroom_proto::{ledger::scope::Scope, names::Digest, statement::acts::Lock}
 use super::State;
 use crate::{
     event::{Entered, Event},
-    standing::{AddedRules, StandingLineBudget, StandingLock, StandingWatch},
+    standing::{AddedRules, StandingContacts, StandingLineBudget, StandingLock, StandingWatch},
 };
 
 /// What a lock that the scanner set gives as its reason. What was found stands in the call's own record.
@@ -39,6 +39,10 @@ impl State {
             let standing = StandingLineBudget { budget: budget.clone(), digest, index };
             let key = (budget.by.clone(), budget.line.clone());
             Arc::make_mut(&mut self.standing).line_budgets.insert(key, Arc::new(standing));
+        } else if let Event::ContactsSet(set) = &entered.event {
+            let digest = Digest::of(&set.statement.payload);
+            let standing = StandingContacts { set: Arc::clone(set), digest, index };
+            Arc::make_mut(&mut self.standing).contacts.insert(set.contacts.by.clone(), Arc::new(standing));
         } else if let Event::ScannerLocked { lock, call: _, target } = &entered.event {
             let Scope::Grant(grant) = &entered.scope else { return };
             let standing = Arc::make_mut(&mut self.standing);

@@ -744,6 +744,41 @@ pub struct ReadOpened {
     #[prost(uint64, tag = "18")]
     pub from_seq: u64,
 }
+/// An organisation said where it wants to be told that something waits for it or ends. In its own scope: no other party sees it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ContactsSet {
+    /// The organisation.
+    #[prost(string, tag = "16")]
+    pub by: ::prost::alloc::string::String,
+    /// Signed by its signers.
+    #[prost(message, optional, tag = "17")]
+    pub statement: ::core::option::Option<SignedStatement>,
+}
+/// What became of one notice to an organisation, once for each. In its own scope.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NoticeSettled {
+    /// The notice's stable identifier, by which a receiver drops repeats.
+    #[prost(string, tag = "16")]
+    pub notice: ::prost::alloc::string::String,
+    /// What it was about, for example `ends_in_24h`.
+    #[prost(string, tag = "17")]
+    pub about: ::prost::alloc::string::String,
+    /// The grant; empty if it was about none.
+    #[prost(bytes = "vec", tag = "18")]
+    pub grant: ::prost::alloc::vec::Vec<u8>,
+    /// When it was due.
+    #[prost(int64, tag = "19")]
+    pub due_ms: i64,
+    /// Contacts that took it, by the names that the organisation gave them.
+    #[prost(string, repeated, tag = "20")]
+    pub delivered: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Contacts that did not until its time was over, or that were taken off the list.
+    #[prost(string, repeated, tag = "21")]
+    pub failed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How often delivery was tried, over all contacts.
+    #[prost(uint32, tag = "22")]
+    pub attempts: u32,
+}
 /// What the rules saw of one call. The broker derives every field from the body, the certificate, the roster, the signed run
 /// and the clock, never from the client's word. The canonical encoding of this message is what is recorded and replayed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

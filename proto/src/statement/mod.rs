@@ -8,6 +8,7 @@
 //! readers can never read one statement differently.
 
 pub mod acts;
+pub mod contacts;
 pub mod envelope;
 pub mod key;
 pub mod key_set;

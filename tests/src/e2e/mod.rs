@@ -18,6 +18,7 @@ pub mod liar;
 pub mod model;
 pub mod odd;
 pub mod ports;
+pub mod post;
 pub mod programs;
 pub mod proxy;
 pub mod scene;

@@ -40,7 +40,9 @@ const EPOCHS_MAX: usize = 256;
 impl World {
     /// Something is added, or what the broker noticed is put on record.
     pub fn added(&mut self) -> Step {
-        match self.rng.below(34) {
+        match self.rng.below(40) {
+            34..38 => self.contacts(),
+            38..40 => self.notice(),
             22..34 => self.succession(),
             0..7 => self.narrow(),
             7..11 => self.watch(),

@@ -117,8 +117,12 @@ fn grant(model: &Model, state: &State, id: &anteroom_proto::names::GrantId, now:
     Ok(())
 }
 
-/// Bounds on lines, and what each line's grants use together.
+/// Bounds on lines, and what each line's grants use together; where organisations want to be told.
 fn lines(model: &Model, state: &State) -> Check {
+    let contacts: Vec<_> =
+        state.standing().contacts.values().map(|stands| (&stands.set.contacts, stands.digest)).collect();
+    let wanted: Vec<_> = model.contacts.values().map(|set| (&set.contacts, set.statement)).collect();
+    ensure(contacts == wanted, || format!("contacts are {contacts:?}, not {wanted:?}"))?;
     let bounds: Vec<_> = state.standing().line_budgets.values().map(|stands| (&stands.budget, stands.digest)).collect();
     let wanted: Vec<_> = model.bounds.values().map(|bound| (&bound.budget, bound.statement)).collect();
     ensure(bounds == wanted, || format!("lines are bounded by {bounds:?}, not {wanted:?}"))?;

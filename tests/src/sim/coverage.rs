@@ -92,6 +92,8 @@ const EVENTS: &[&str] = &[
     "LineBudgetHit",
     "ScannerLocked",
     "PromptsAlike",
+    "ContactsSet",
+    "NoticeSettled",
     "LabAway",
     "LabBack",
     "SuccessionOffered",

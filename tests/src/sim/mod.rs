@@ -12,6 +12,7 @@ mod beginning;
 pub mod calls;
 pub mod cast;
 pub mod compare;
+mod contacts;
 pub mod coverage;
 pub mod disk;
 pub mod grants;

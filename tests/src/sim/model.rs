@@ -5,6 +5,7 @@
 //! against the broker's state after every step.
 
 pub mod added;
+pub mod contacts;
 mod locks;
 pub mod lost;
 mod reading;
@@ -85,6 +86,8 @@ pub enum Deed {
     Presence { grant: GrantId, here: bool, since: i64 },
     /// Prompts of a grant are much alike.
     Alike(GrantId),
+    /// What became of a notice to an organisation.
+    Notice(OrgId),
     /// Time passed.
     Tick,
     /// The state was written down.
@@ -151,6 +154,8 @@ pub enum What {
     Succeed(Box<Succeed>),
     /// Takes it.
     Countersign(Counter),
+    /// Says where to be told.
+    Contacts(Box<contacts::MContacts>),
     /// Nothing that anybody could accept.
     Junk,
 }
@@ -351,6 +356,8 @@ pub struct Model {
     pub citizens: BTreeMap<(Digest, Pseudonym), Vec<String>>,
     /// What labs let all grants of (lab, line) use together.
     pub bounds: BTreeMap<(OrgId, String), Bound>,
+    /// Where organisations want to be told.
+    pub contacts: BTreeMap<OrgId, contacts::MContacts>,
     /// Whose reads are on record.
     pub reads: BTreeSet<OrgId>,
     /// Holds that stand.
@@ -399,6 +406,7 @@ impl Model {
             Deed::Early => Answer::Refuse,
             Deed::Alike(grant) if self.grants.contains_key(grant) => Answer::Pass,
             Deed::Alike(_) => Answer::Quiet,
+            Deed::Notice(org) => self.expect_notice(org),
             Deed::Presence { grant, here, .. } => self.expect_presence(grant, *here, now),
             Deed::Finish { call, .. } => {
                 let open = self.calls.iter().any(|known| known.id == *call && known.progress == Progress::Open);
@@ -559,6 +567,7 @@ impl Model {
             What::Narrow(narrow) => self.expect_narrow(narrow),
             What::Watch(watch) => self.expect_watch(watch),
             What::Bound(bound) => self.expect_bound(bound),
+            What::Contacts(set) => self.expect_contacts(set),
             What::Succeed(succeed) => self.expect_succeed(succeed, now),
             What::Countersign(counter) => self.expect_counter(counter, now, clock.trusted),
             What::Junk => Answer::Refuse,
@@ -813,7 +822,7 @@ impl Model {
             Deed::Read { reader, .. } => {
                 self.reads.insert(reader.clone());
             }
-            Deed::Early | Deed::Counted | Deed::Report { .. } | Deed::Snapshot | Deed::Alike(_) => {}
+            Deed::Early | Deed::Counted | Deed::Report { .. } | Deed::Snapshot | Deed::Alike(_) | Deed::Notice(_) => {}
             Deed::Tick => {
                 let (ended, settled) = self.due(now);
                 for (id, stage, end) in ended {
@@ -946,6 +955,7 @@ impl Model {
             What::Narrow(narrow) => self.narrow(narrow),
             What::Watch(watch) => self.watch(watch),
             What::Bound(bound) => self.bound(bound),
+            What::Contacts(set) => self.tell_at(set),
             What::Succeed(succeed) => self.succeed(succeed),
             What::Countersign(counter) => self.counter(counter),
             What::Junk => {}

@@ -614,5 +614,7 @@ fn name_of(event: &Event) -> (&'static str, Option<Move>) {
         Event::LineBudgetHit { .. } => ("LineBudgetHit", None),
         Event::SuccessionOffered(_) => ("SuccessionOffered", None),
         Event::SuccessionCountersigned(_) => ("SuccessionCountersigned", None),
+        Event::ContactsSet(_) => ("ContactsSet", None),
+        Event::NoticeSettled(_) => ("NoticeSettled", None),
     }
 }

@@ -20,6 +20,7 @@ mod gateway;
 mod lost;
 mod messages;
 mod mirror;
+mod notices;
 mod proxy;
 mod retention;
 mod rules;

@@ -1,7 +1,7 @@
 //! What happened, in a line.
 
-use anteroom_policy::event::{Event, Presence};
-use anteroom_proto::{rpc::SignedStatement, time::At};
+use anteroom_policy::event::{Event, NoticeSettled, Presence};
+use anteroom_proto::{names::ContactId, rpc::SignedStatement, time::At};
 use anteroom_sdk::report::{behaviour, target};
 
 /// An event in a line; fields that stand closed to the reader are left out or empty.
@@ -102,6 +102,12 @@ pub(crate) fn describe(event: &Event) -> String {
         Event::LineBudgetHit { call, line, values, .. } => {
             format!("{call} found no room under the bound on {line}: {}", values.replace('\n', " "))
         }
+        Event::ContactsSet(set) => {
+            let contacts = &set.contacts.contacts;
+            let listed = contacts.iter().map(|contact| format!("{} {}", contact.id, contact.to)).collect::<Vec<_>>();
+            format!("{} is told at {} contacts: {}", set.contacts.by, contacts.len(), listed.join(", "))
+        }
+        Event::NoticeSettled(settled) => notice(settled),
         Event::Disposed(disposed) => format!(
             "{} {} under `{}`: {} records up to {}",
             disposed.scope,
@@ -124,6 +130,18 @@ pub(crate) fn is_alert(event: &Event) -> bool {
         return changed(outcome);
     }
     matches!(event, Event::PromptsAlike(_) | Event::ScannerLocked { .. } | Event::LineBudgetHit { .. })
+}
+
+/// What became of a notice.
+fn notice(settled: &NoticeSettled) -> String {
+    let names = |ids: &[ContactId]| ids.iter().map(ContactId::as_str).collect::<Vec<_>>().join(" ");
+    let mut said = format!("notice {}", settled.notice);
+    for (how, ids) in [("delivered to", &settled.delivered), ("not delivered to", &settled.failed)] {
+        if !ids.is_empty() {
+            said.push_str(&format!(", {how} {}", names(ids)));
+        }
+    }
+    format!("{said}; tried {} times", settled.attempts)
 }
 
 /// The same behind other words; empty if it did not change.

@@ -14,6 +14,7 @@ mod chat;
 mod completion;
 mod confirm;
 mod console;
+mod contacts;
 mod content;
 mod context;
 mod disclose;

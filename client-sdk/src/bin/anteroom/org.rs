@@ -3,14 +3,22 @@
 use std::{path::PathBuf, str::FromStr};
 
 use anteroom_proto::{
-    names::{Digest, OrgId},
+    names::{Digest, GrantId, OrgId},
     statement::key_set::{KeyRole, OrgKind, RoleKey},
 };
 use anteroom_sdk::home::KeyChanges;
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::{act, context::Ctx, fail::Fail, key::KeyRow, output::view, statement};
+use crate::{
+    act,
+    contacts::{self, ContactsVerb},
+    context::Ctx,
+    fail::Fail,
+    key::KeyRow,
+    output::view,
+    statement,
+};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   anteroom org init --org lab-a --kind lab
@@ -19,7 +27,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom org enroll
   anteroom org rotate --replace signer --replace stop --out next.json
   anteroom org rotate --add root=ed25519:BASE64 --root-threshold 2 --out next.json
-  anteroom org member agency-a --key-set FINGERPRINT   # as its sponsor";
+  anteroom org member agency-a --key-set FINGERPRINT   # as its sponsor
+  anteroom org contacts set contacts.json              # where to be told that something waits or ends
+  anteroom org notices --grant GRANT                   # what was sent, to whom, and whether it arrived";
 
 /// This organisation.
 #[derive(Subcommand)]
@@ -41,6 +51,15 @@ pub(crate) enum Org {
     Fingerprint,
     /// Make and sign the next version of the key set; nothing is sent
     Rotate(Rotate),
+    /// Where to be told that something waits for this organisation or ends
+    #[command(subcommand)]
+    Contacts(ContactsVerb),
+    /// List what was sent to its contacts and what became of it, from its own proven records
+    Notices {
+        /// About this grant alone
+        #[arg(long)]
+        grant: Option<GrantId>,
+    },
     /// State, as a sponsor, that an agency is a member
     Member {
         /// The agency
@@ -184,6 +203,8 @@ pub(crate) async fn run(ctx: &Ctx, verb: Org) -> Result<(), Fail> {
             ctx.out.line(&fingerprint.to_string())
         }
         Org::Rotate(args) => rotate(ctx, args),
+        Org::Contacts(verb) => contacts::run(ctx, verb).await,
+        Org::Notices { grant } => contacts::notices(ctx, grant).await,
         Org::Member { agency, key_set } => {
             let home = ctx.home()?;
             let key_set = key_set.map_or_else(|| home.fingerprint_of(&agency), Ok)?;

@@ -36,6 +36,8 @@ pub(super) struct Noted {
     used: BTreeMap<LockId, Scope>,
     /// What labs let all grants of a line use, and by which statement.
     bounds: BTreeMap<(OrgId, String), (LineBudget, Digest)>,
+    /// Where organisations want to be told, by which statement.
+    contacts: BTreeMap<OrgId, Digest>,
     /// Rosters, with citizenships in their order.
     rosters: BTreeMap<Digest, (Arc<Roster>, Vec<Vec<String>>)>,
     /// The call that the record before this one refused or ended.
@@ -110,6 +112,26 @@ impl Auditor {
                 let stood = self.noted.bounds.get(&key).map(|(_, statement)| *statement);
                 ensure(budget.previous == stood, || "a bound was set after another one".to_owned())?;
                 self.noted.bounds.insert(key, (budget.clone(), Digest::of(&statement.payload)));
+            }
+            Event::ContactsSet(set) => {
+                let by = &set.contacts.by;
+                let keys = self.keys.get(by);
+                let operator = keys.is_some_and(|keys| keys.kind == OrgKind::Operator);
+                let role = if operator { KeyRole::Root } else { KeyRole::Signer };
+                let signed = keys.is_some_and(|keys| keys.demand(&set.statement, role).is_ok());
+                ensure(signed && entered.scope == Scope::Organisation(by.clone()), || {
+                    "contacts without their organisation's signatures".to_owned()
+                })?;
+                let stood = self.noted.contacts.insert(by.clone(), Digest::of(&set.statement.payload));
+                ensure(set.contacts.previous == stood, || "contacts were set after others".to_owned())?;
+            }
+            Event::NoticeSettled(settled) => {
+                let Scope::Organisation(org) = &entered.scope else {
+                    return Err("a notice outside an organisation".to_owned());
+                };
+                ensure(self.noted.contacts.contains_key(org), || {
+                    format!("{org} was told of {} and never asked to be", settled.notice)
+                })?;
             }
             Event::LineBudgetHit { grant, line, values, .. } => {
                 let lab = self.grants.get(grant).map(|party| party.terms.lab.org.clone());
