@@ -1,8 +1,10 @@
 //! Stories from end to end, through the programs that people run. One target, so that all of it is linked once.
 
+mod balanced;
 mod batch;
 mod bundle;
 mod calls;
+mod certificates;
 mod chat;
 mod clock;
 mod connector;
@@ -22,6 +24,7 @@ mod messages;
 mod mirror;
 mod proxy;
 mod retention;
+mod rotation;
 mod rules;
 mod search;
 mod story;
