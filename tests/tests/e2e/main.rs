@@ -30,4 +30,5 @@ mod search;
 mod story;
 mod succession;
 mod trace;
+mod watching;
 mod witness;
