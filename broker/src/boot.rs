@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** no socket is bound before the ledger is folded and found whole, and the ledger is closed after every door.
 
+pub mod authority;
 mod end;
 mod folder;
 mod fsck;
@@ -13,6 +14,7 @@ mod mend;
 mod outside;
 mod overlay;
 mod publish;
+mod rekey;
 mod renew;
 mod running;
 #[cfg(test)]
@@ -39,11 +41,12 @@ use self::{
 };
 pub use self::{
     end::{Ended, Phase},
-    folder::{Folder, Initialised, init},
+    folder::{Folder, Initialised, init, pins},
     fsck::{Checked, Kept, Wrong, adopt_lock, fsck},
     mend::{MendError, cut_tail, rebuild_index, witnessed},
     outside::{Environment, Outside},
     publish::Unpublishable,
+    rekey::{RekeyError, Rewrapped, rotate_kek},
     running::{Addresses, Running, Switch},
 };
 use crate::{
@@ -73,7 +76,10 @@ use crate::{
     },
     public::Public,
     relay::Relay,
-    service::{enrolment::Registrar, shown::Shown},
+    service::{
+        enrolment::{Registrar, Roots},
+        shown::Shown,
+    },
     telemetry::Telemetry,
     tls::{Tls, TlsError},
 };
@@ -149,6 +155,9 @@ pub enum StartError {
     /// The authority.
     #[error("the built-in authority: {0}")]
     Ca(#[from] CaError),
+    /// The authority signs what nobody trusts.
+    #[error("`{0}` does not hold the root that signs: `pki/` is of two backups, restore it from one")]
+    Roots(String),
     /// The authority is another one's.
     #[error("the built-in authority is that of `{found}`, `trust_domain` is `{given}`")]
     TrustDomain {
@@ -276,10 +285,11 @@ fn keyring(
     let mut bytes = config.kek.read(environment)?;
     let kek = Kek::from_bytes(&bytes);
     bytes.fill(0);
-    match Keyring::open(disk, kek?) {
-        Err(KeyringError::Locked) => Err(StartError::InUse),
-        opened => Ok(opened?),
-    }
+    Keyring::open(disk, kek?).map_err(end_of_keyring)
+}
+
+fn end_of_keyring(error: KeyringError) -> StartError {
+    if matches!(error, KeyringError::Locked) { StartError::InUse } else { error.into() }
 }
 
 async fn assemble(
@@ -301,31 +311,37 @@ async fn assemble(
     let relay = Relay::new(journal.clone(), config.networks);
 
     let now = renew::wall(&clock, &time);
-    let names = config.server_names.clone();
+    let names = config.server_files.is_none().then(|| config.server_names.clone());
     let trust_domain = config.trust_domain.clone();
-    let files = renew::files(&folder, config.existing_pki.as_deref());
+    let files = renew::files(&folder, config.server_files.as_ref(), config.existing_pki.as_deref());
     let (ca, tls, tokens) = {
         let (folder, names, files) = (folder.clone(), names.clone(), files.clone());
         let now = Arc::clone(&now);
         let load = move || -> Result<_, StartError> {
-            let ca = folder.ca()?;
+            let ca = authority::settle(&folder)?;
             if *ca.trust_domain() != trust_domain {
                 let (found, given) = (ca.trust_domain().as_str().to_owned(), trust_domain.as_str().to_owned());
                 return Err(StartError::TrustDomain { found, given });
             }
-            renew::renew(&folder, &ca, &names, now())?;
+            if let Some(names) = names {
+                renew::renew(&folder, &ca, &names, now())?;
+            }
             let tokens = Arc::new(TokenStore::open(&folder.tokens())?);
             Ok((Arc::new(ca), Arc::new(Tls::load(files, now)?), tokens))
         };
         tokio::task::spawn_blocking(load).await??
     };
 
+    let roots = Roots::new({
+        let tls = Arc::clone(&tls);
+        move || tls.server_roots_pem()
+    });
     let index = Index::open(&folder.index(), &journal);
     let services = wire::Services {
         journal: journal.clone(),
         relay: Arc::clone(&relay),
         index: index.clone(),
-        registrar: Registrar::new(Arc::clone(&ca), ClientLifetime::default(), ca.cert_pem().into(), Arc::clone(&clock)),
+        registrar: Registrar::new(Arc::clone(&ca), ClientLifetime::default(), roots, Arc::clone(&clock)),
         tokens,
         published: Arc::clone(&published),
         witnesses: config.witnesses.clone(),
@@ -336,9 +352,11 @@ async fn assemble(
     let mut limits = config.programme;
     limits.drain_max = CLOSE_MAX;
     let programme = Listener::programme(config.listen, Arc::clone(&tls), limits).await?;
+    let programme = programme.behind(config.proxy_peers.clone());
     let mut limits = ListenLimits::enrolment();
     limits.drain_max = CLOSE_MAX;
     let enrolment = Listener::enrolment(config.enrol_listen, Arc::clone(&tls), limits).await?;
+    let enrolment = enrolment.behind(config.proxy_peers);
     let ops_failed = |source| ListenError { address: config.ops_listen, source };
     let ops_socket = tokio::net::TcpListener::bind(config.ops_listen).await.map_err(ops_failed)?;
     let addresses = Addresses {
@@ -401,7 +419,7 @@ async fn assemble(
         async move { relay.note_presence().await }
     });
     config.witnesses.start(&mut tasks, &published, &(Arc::new(journal.clone()) as Arc<_>));
-    tasks.spawn(tick::look_after_tls(tick::Renewal { folder, ca, tls, names, files, now }));
+    tasks.spawn(tick::look_after_tls(tick::Renewal { folder, own: names.map(|names| (ca, names)), tls, files, now }));
     if let Some(public) = public {
         tasks.spawn(public.serve());
     }

@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** a [`Config`] that exists is consistent: later code asks it nothing twice and finds no value out of bounds.
 
+mod doors;
 mod keys;
 mod notices;
 mod secret;
@@ -21,6 +22,7 @@ use std::{
 use anteroom_proto::ledger::note::{Algorithm, KeyError, KeyName, VerifierKey};
 
 pub use self::{
+    doors::ServerFiles,
     keys::{KEYS, KeyInfo, List, LogFormat, Settings},
     secret::{Secret, SecretError},
 };
@@ -29,7 +31,7 @@ use crate::{
     export::{SINKS_MAX, SinkAddress},
     identity::TrustDomain,
     journal::writer,
-    listen::ListenLimits,
+    listen::{ListenLimits, ProxyPeers},
     notices::NoticeSettings,
     pki::{FileError, ca::SERVER_NAMES_MAX, read_bounded},
     relay::networks::{NETWORKS_MAX, Network, Networks},
@@ -102,6 +104,8 @@ pub struct Config {
     pub(crate) origin: KeyName,
     pub(crate) server_names: Vec<String>,
     pub(crate) existing_pki: Option<PathBuf>,
+    pub(crate) server_files: Option<ServerFiles>,
+    pub(crate) proxy_peers: ProxyPeers,
     pub(crate) kek: Secret,
     pub(crate) log_key: Secret,
     pub(crate) programme: ListenLimits,
@@ -167,6 +171,9 @@ impl Config {
         }
         let server_names = settings.server_names.map_or_else(|| vec!["localhost".to_owned()], |names| names.0);
         check_names(&server_names)?;
+        let server_files =
+            doors::check_server(settings.server_certificate, settings.server_key, settings.server_roots)?;
+        let proxy_peers = doors::check_proxies(settings.proxy_peers)?;
         let wal = check_wal(settings.wal_segment_bytes, settings.wal_reserve_bytes)?;
         let every = writer::SNAPSHOT_EVERY;
         let snapshot_every = within("snapshot_every", settings.snapshot_every, every, 0..=SNAPSHOT_EVERY_MAX)?;
@@ -209,6 +216,8 @@ impl Config {
             origin,
             server_names,
             existing_pki: settings.existing_pki,
+            server_files,
+            proxy_peers,
             kek,
             log_key,
             programme,
@@ -345,11 +354,9 @@ fn check_sinks(given: Option<List>) -> Result<Vec<SinkAddress>, ConfigError> {
 
 fn read_network(text: &str) -> Option<Network> {
     let (name, block) = text.split_once('=')?;
-    let (address, bits) = block.split_once('/')?;
-    let (address, prefix_bits): (std::net::IpAddr, u32) = (address.parse().ok()?, bits.parse().ok()?);
-    let bits_max = if address.is_ipv4() { 32 } else { 128 };
     let named = !name.is_empty() && name.len() <= 63 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    (named && prefix_bits <= bits_max).then(|| Network { name: name.to_owned(), address, prefix_bits })
+    let block = block.parse().ok()?;
+    named.then(|| Network { name: name.to_owned(), block })
 }
 
 /// Each as `address key`.

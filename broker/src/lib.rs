@@ -3,6 +3,7 @@
 //! It knows sockets, files, clocks and tasks; it decides nothing. What may happen is decided in `anteroom-policy`, what it
 //! looks like in bytes in `anteroom-proto`.
 
+pub mod block;
 pub mod book;
 pub mod boot;
 pub mod clock;

@@ -3,13 +3,14 @@
 //! The *programme's* door asks every peer for a certificate and puts an [`Arc<Conn>`](crate::identity::Conn) into each request's
 //! extensions. The *enrolment* door is for those who have no certificate yet: it shows the server's, asks for none, puts a
 //! [`Newcomer`](crate::identity::Newcomer) there, and is narrow and short in everything. They are two sockets, so that no
-//! route of one can be reached through the other.
+//! route of one can be reached through the other. Balancers that are listed say, in front of TLS, whose connection they pass on.
 //!
 //! **Invariant:** no request on the programme's door lacks a verified identity; no connection outlives its certificate, its
 //! [`Kill`](crate::identity::Kill), or a reload that no longer trusts it.
 
 mod connections;
 mod limits;
+mod proxy;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use crate::tls::{ALPN, Loaded, Tls};
 pub use connections::Connections;
 use connections::{Addresses, Pass};
 pub use limits::ListenLimits;
+pub use proxy::{PROXY_PEERS_MAX, ProxyPeers};
 use serve::{Door, Peer};
 
 /// What became of the connections when a door closed.
@@ -59,6 +61,7 @@ pub struct Listener {
     door: Door,
     tls: Arc<Tls>,
     limits: ListenLimits,
+    proxies: ProxyPeers,
     connections: Arc<Connections>,
 }
 
@@ -79,6 +82,13 @@ impl Listener {
         Self::bind(address, Door::Enrolment, tls, limits).await
     }
 
+    /// Has these peers, and nobody else, say whose connections they pass on.
+    #[must_use]
+    pub fn behind(mut self, proxies: ProxyPeers) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
     /// The address in use: with port 0 asked for, the one the kernel chose.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
@@ -94,7 +104,7 @@ impl Listener {
     /// Serves `routes` until `stop` ends; then accepts nobody, lets open requests finish within the drain's deadline, and cuts
     /// the rest.
     pub async fn serve(self, routes: Routes, stop: impl Future<Output = ()> + Send) -> Drained {
-        let Self { socket, address, door, tls, limits, connections } = self;
+        let Self { socket, address, door, tls, limits, proxies, connections } = self;
         let shared = Arc::new(Shared {
             door,
             tls,
@@ -120,8 +130,12 @@ impl Listener {
                         tracing::warn!(%peer, "turned away: every connection is taken");
                         continue;
                     };
-                    let Some(pass) = shared.addresses.admit(peer.ip()) else {
-                        tracing::warn!(%peer, "turned away: too many connections without an identity from this address");
+                    // A proxy is bounded by its clients' addresses, which its headers will say.
+                    let pass = if proxies.list(peer.ip()) {
+                        None
+                    } else if let Some(pass) = shared.admit(peer) {
+                        Some(pass)
+                    } else {
                         continue;
                     };
                     let arrival = Arrival { stream, peer, handshake, pass };
@@ -149,7 +163,7 @@ impl Listener {
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         let connections = Arc::new(Connections::new(limits.connections_per_org_max));
-        Ok(Self { socket, address, door, tls, limits, connections })
+        Ok(Self { socket, address, door, tls, limits, proxies: ProxyPeers::default(), connections })
     }
 }
 
@@ -157,7 +171,8 @@ struct Arrival {
     stream: TcpStream,
     peer: SocketAddr,
     handshake: OwnedSemaphorePermit,
-    pass: Pass,
+    /// None for a proxy, whose header has yet to say for whom.
+    pass: Option<Pass>,
 }
 
 struct Shared {
@@ -173,11 +188,19 @@ struct Shared {
 impl Shared {
     /// One connection from its first byte to its last.
     async fn attend(&self, arrival: Arrival) {
-        let Arrival { stream, peer, handshake, pass } = arrival;
+        let Arrival { mut stream, peer, handshake, pass } = arrival;
+        let mut draining = self.drain.subscribe();
+        let introduced = match pass {
+            Some(pass) => Some((peer, pass)),
+            None => tokio::select! {
+                introduced = self.introduce(&mut stream, peer) => introduced,
+                _ = draining.wait_for(|drain| *drain) => return,
+            },
+        };
+        let Some((peer, pass)) = introduced else { return };
         // The generation is read before the configuration, so that a reload in between is noticed and not missed.
         let generation = self.tls.generation();
         let loaded = self.tls.current();
-        let mut draining = self.drain.subscribe();
         let shaken = tokio::select! {
             shaken = timeout(self.limits.handshake_max, self.handshake(stream, &loaded)) => shaken,
             _ = draining.wait_for(|drain| *drain) => return,
@@ -216,6 +239,31 @@ impl Shared {
                 drop(pass);
             }
         }
+    }
+
+    /// Counts a connection in that has no identity yet.
+    fn admit(&self, peer: SocketAddr) -> Option<Pass> {
+        let pass = self.addresses.admit(peer.ip());
+        if pass.is_none() {
+            tracing::warn!(%peer, "turned away: too many connections without an identity from this address");
+        }
+        pass
+    }
+
+    /// Learns from a proxy whose connection this is.
+    async fn introduce(&self, stream: &mut TcpStream, proxy: SocketAddr) -> Option<(SocketAddr, Pass)> {
+        let peer = match timeout(self.limits.proxy_header_max, proxy::read(stream)).await {
+            Ok(Ok(told)) => told.unwrap_or(proxy),
+            Ok(Err(error)) => {
+                tracing::warn!(%proxy, %error, "turned away");
+                return None;
+            }
+            Err(_) => {
+                tracing::warn!(%proxy, "turned away: its PROXY header took too long");
+                return None;
+            }
+        };
+        Some((peer, self.admit(peer)?))
     }
 
     async fn handshake(&self, stream: TcpStream, loaded: &Loaded) -> std::io::Result<TlsStream<TcpStream>> {

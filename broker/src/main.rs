@@ -30,6 +30,8 @@ A value comes from its flag, else from its environment variable, else from the f
 
 #[path = "main/ledger.rs"]
 mod ledger;
+#[path = "main/rotate.rs"]
+mod rotate;
 
 #[derive(Parser)]
 #[command(name = "anteroom-broker", version, about = "Lends access to a model before its release, on terms both sides signed", after_help = EXIT_CODES)]
@@ -46,6 +48,9 @@ enum Command {
     /// Run the broker. The first signal drains it, the second stops it.
     #[command(after_help = "Example:\n  anteroom-broker serve --config /etc/anteroom/broker.toml")]
     Serve(Configured),
+    /// Print what the parties pin: the log's key, then the roots of the server's certificate. Works while the broker runs.
+    #[command(after_help = "Example:\n  anteroom-broker pins --config broker.toml > pins.txt")]
+    Pins(Configured),
     /// Mint a one-time token with which somebody gets a first certificate. Works while the broker runs.
     #[command(
         after_help = "Example:\n  anteroom-broker token --config broker.toml --org aisi --role person --name alice --ttl 2h"
@@ -62,6 +67,16 @@ enum Command {
     /// Move the index aside; the next start makes it anew from the ledger while it serves. The broker must be stopped.
     #[command(after_help = "Example:\n  anteroom-broker rebuild-index --config broker.toml")]
     RebuildIndex(Configured),
+    /// Wrap the scopes' keys under another key-encryption key. The broker must be stopped.
+    #[command(
+        after_help = "Run it again if it was interrupted. deploy/RUNBOOK.md has the whole rotation.\n\nExample:\n  anteroom-broker rotate-kek --config broker.toml --to file:///var/lib/anteroom/kek.2"
+    )]
+    RotateKek(rotate::KekArgs),
+    /// Exchange the built-in authority's root, in three steps a day apart.
+    #[command(
+        after_help = "deploy/RUNBOOK.md has the whole rotation.\n\nExample:\n  anteroom-broker rotate-ca begin --config broker.toml"
+    )]
+    RotateCa(rotate::CaArgs),
     /// Run a broker for trying things out, with one lab, one agency and one auditor.
     #[cfg(feature = "demo")]
     Dev(anteroom_broker::demo::DevArgs),
@@ -122,6 +137,8 @@ enum Failure {
     Wrong(#[from] boot::Wrong),
     #[error("{0}")]
     Mend(boot::MendError),
+    #[error("{0}")]
+    Rotation(String),
     #[error("the broker stopped: {0}")]
     Fatal(String),
     #[error(
@@ -155,6 +172,10 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Init(configured) => init(&configured.load()?),
         Command::Serve(configured) => serve(configured.load()?),
+        Command::Pins(configured) => {
+            let (log_key, roots) = boot::pins(&configured.load()?)?;
+            say(&format!("{log_key}\n{roots}"))
+        }
         Command::Token(args) => token(args),
         Command::Config(ConfigCommand::Validate(configured)) => {
             configured.load()?;
@@ -163,6 +184,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Fsck(args) => ledger::fsck(args),
         Command::RebuildIndex(configured) => ledger::rebuild_index(configured),
         Command::Retention(configured) => ledger::retention(configured),
+        Command::RotateKek(args) => rotate::kek(args),
+        Command::RotateCa(args) => rotate::ca(args),
         #[cfg(feature = "demo")]
         Command::Dev(args) => Ok(runtime()?.block_on(anteroom_broker::demo::dev(args))?),
         #[cfg(feature = "demo")]

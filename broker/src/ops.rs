@@ -100,6 +100,11 @@ impl Ops {
             self.tls.server_not_after_ms() / 1_000,
         );
         text.gauge(
+            "anteroom_tls_outdated",
+            "Whether certificates on disk were refused, so that older ones are in force.",
+            u8::from(self.tls.is_outdated()),
+        );
+        text.gauge(
             "anteroom_stale_authorities",
             "Existing PKIs whose revocation lists are too old, so that their members are refused.",
             self.tls.stale_authorities().len(),

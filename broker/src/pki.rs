@@ -11,4 +11,4 @@ pub mod mapping;
 pub mod token;
 
 pub use files::FileError;
-pub(crate) use files::{read_bounded, read_secret};
+pub(crate) use files::{read_bounded, read_secret, sync_folder};

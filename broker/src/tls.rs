@@ -14,7 +14,10 @@ mod tests;
 mod trust;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -43,6 +46,8 @@ pub struct TlsFiles {
     pub server_chain: PathBuf,
     /// The server's private key: PEM, not readable by everybody.
     pub server_key: PathBuf,
+    /// The roots that the server's certificate has to lead to, which members are handed: PEM.
+    pub server_roots: Option<PathBuf>,
     /// Roots of the built-in CA, of one trust domain: PEM.
     pub builtin_roots: Option<PathBuf>,
     /// The mapping file for existing PKIs: TOML, see [`crate::pki::mapping`].
@@ -64,6 +69,14 @@ pub enum TlsError {
     /// The server's certificate is past its end or before its start.
     #[error("the server certificate in `{}` is not valid at this time", .0.display())]
     ServerLapsed(PathBuf),
+    /// Members would refuse the server's certificate.
+    #[error("the server certificate does not lead to a root in `{}`: {why}", path.display())]
+    ServerRoots {
+        /// The file with the roots.
+        path: PathBuf,
+        /// What the verifier said.
+        why: rustls::Error,
+    },
     /// Neither a built-in CA nor a mapping file: nobody could connect.
     #[error("no client authority is configured: give built-in roots, a mapping file or both")]
     NoAuthority,
@@ -109,6 +122,7 @@ pub struct Tls {
     now: NowMs,
     current: ArcSwap<Loaded>,
     generation: watch::Sender<u64>,
+    outdated: AtomicBool,
 }
 
 impl Tls {
@@ -118,7 +132,7 @@ impl Tls {
     /// See [`TlsError`].
     pub fn load(files: TlsFiles, now: NowMs) -> Result<Self, TlsError> {
         let current = ArcSwap::from_pointee(Loaded::read(&files, &now)?);
-        Ok(Self { files, now, current, generation: watch::Sender::new(0) })
+        Ok(Self { files, now, current, generation: watch::Sender::new(0), outdated: AtomicBool::new(false) })
     }
 
     /// Reads the files again and, if all are good, puts them in force for new connections and judges open ones by them.
@@ -127,11 +141,24 @@ impl Tls {
     /// # Errors
     /// See [`TlsError`]; the configuration in force stays as it was.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let loaded = Loaded::read(&self.files, &self.now)?;
-        self.current.store(Arc::new(loaded));
+        let loaded = Loaded::read(&self.files, &self.now);
+        self.outdated.store(loaded.is_err(), Ordering::Relaxed);
+        self.current.store(Arc::new(loaded?));
         self.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
         tracing::info!("TLS material reloaded");
         Ok(())
+    }
+
+    /// Whether the files on disk were refused the last time, so that older ones are in force.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.outdated.load(Ordering::Relaxed)
+    }
+
+    /// The roots that members verify this server with, PEM; empty where no file was named.
+    #[must_use]
+    pub fn server_roots_pem(&self) -> Arc<str> {
+        Arc::clone(&self.current.load().server_roots_pem)
     }
 
     /// The last valid instant of the server's certificate, Unix milliseconds: when to worry about renewing it.
@@ -174,6 +201,7 @@ pub(crate) struct Loaded {
     pub(crate) enrolment: Arc<ServerConfig>,
     pub(crate) trust: Arc<ClientTrust>,
     server_not_after_ms: i64,
+    server_roots_pem: Arc<str>,
 }
 
 impl Loaded {
@@ -181,6 +209,10 @@ impl Loaded {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let trust = Arc::new(files::client_trust(files, now(), &provider)?);
         let server = files::server(files, now())?;
+        let server_roots_pem = match &files.server_roots {
+            Some(path) => files::server_roots(path, &server, now(), &provider)?,
+            None => "".into(),
+        };
         let mut programme = builder(&provider, now)?
             .with_client_cert_verifier(Arc::clone(&trust) as Arc<_>)
             .with_single_cert(server.chain.clone(), server.key.clone_key())?;
@@ -193,6 +225,7 @@ impl Loaded {
             enrolment: Arc::new(enrolment),
             trust,
             server_not_after_ms: server.not_after_ms,
+            server_roots_pem,
         })
     }
 }

@@ -54,6 +54,7 @@ impl Pki {
         let files = TlsFiles {
             server_chain: server.clone(),
             server_key: server,
+            server_roots: None,
             builtin_roots: Some(self.0.join(CA_CERT_FILE)),
             mapping: None,
         };

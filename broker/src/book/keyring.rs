@@ -7,6 +7,10 @@
 //! lose. A destruction that began is finished by the next start, whatever interrupted it. After an I/O error other than a full
 //! disk no key is created or destroyed until the process starts again.
 
+mod rewrap;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -202,7 +206,7 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Takes the directory for this process alone, finishes interrupted destructions and loads every key.
+    /// Takes the directory for this process alone, finishes what was interrupted and loads every key.
     ///
     /// # Errors
     /// If the directory is in use, a key's file is damaged or does not open, a file is none of the keyring's, or the disk fails.
@@ -210,6 +214,7 @@ impl Keyring {
         if !disk.lock().map_err(failed("lock the key directory"))? {
             return Err(KeyringError::Locked);
         }
+        rewrap::settle(&*disk)?;
         let mut keys = BTreeMap::new();
         let mut swept = false;
         for name in disk.list().map_err(failed("list the keys"))? {
@@ -256,19 +261,13 @@ impl Keyring {
     /// failure, after which the keyring is stopped.
     pub fn create(&mut self, seed: KeySeed) -> Result<KeyId, KeyringError> {
         self.running()?;
-        let KeySeed { id, mut key, nonce } = seed;
+        let id = seed.id;
         if self.keys.contains_key(&id) {
             return Err(KeyringError::Taken(id));
         }
         // Neither can fail: the key has AES-256's length and is far below GCM's bound.
-        let unbound = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| KeyringError::Damaged(id))?;
-        let wrap = Nonce::assume_unique_for_key(nonce);
-        let tag = self
-            .kek
-            .0
-            .seal_in_place_separate_tag(wrap, context(id), &mut key)
-            .map_err(|_| KeyringError::Damaged(id))?;
-        let file = [MAGIC.as_slice(), &nonce, &key, tag.as_ref()].concat();
+        let unbound = UnboundKey::new(&AES_256_GCM, &seed.key).map_err(|_| KeyringError::Damaged(id))?;
+        let file = wrap(&self.kek, seed)?;
         match write_durably(&*self.disk, &file_name(id, LIVE), &file) {
             Ok(()) => {}
             Err(error) if is_full(&error) => return Err(KeyringError::Full),
@@ -316,6 +315,23 @@ fn erase(disk: &dyn Disk, id: KeyId) -> Result<(), KeyringError> {
 }
 
 fn load(disk: &dyn Disk, kek: &Kek, id: KeyId) -> Result<ScopeKey, KeyringError> {
+    let mut bytes = unwrap(disk, kek, id)?;
+    let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| KeyringError::Damaged(id));
+    bytes.fill(0);
+    Ok(ScopeKey(LessSafeKey::new(key?)))
+}
+
+/// What a key's file holds.
+fn wrap(kek: &Kek, seed: KeySeed) -> Result<Vec<u8>, KeyringError> {
+    let KeySeed { id, mut key, nonce } = seed;
+    let tag = kek
+        .0
+        .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), context(id), &mut key)
+        .map_err(|_| KeyringError::Damaged(id))?;
+    Ok([MAGIC.as_slice(), &nonce, &key, tag.as_ref()].concat())
+}
+
+fn unwrap(disk: &dyn Disk, kek: &Kek, id: KeyId) -> Result<[u8; 32], KeyringError> {
     let bytes = read_small(disk, &file_name(id, LIVE), FILE_BYTES).map_err(failed("read a key"))?;
     let bytes = bytes.filter(|bytes| bytes.len() == FILE_BYTES).ok_or(KeyringError::Damaged(id))?;
     let rest = bytes.strip_prefix(MAGIC.as_slice()).ok_or(KeyringError::Damaged(id))?;
@@ -323,9 +339,9 @@ fn load(disk: &dyn Disk, kek: &Kek, id: KeyId) -> Result<ScopeKey, KeyringError>
     let mut sealed = sealed.to_vec();
     let nonce = Nonce::assume_unique_for_key(*nonce);
     let opened = kek.0.open_in_place(nonce, context(id), &mut sealed).map_err(|_| KeyringError::Unwrap(id))?;
-    let key = UnboundKey::new(&AES_256_GCM, opened).map_err(|_| KeyringError::Damaged(id));
+    let key = (&*opened).try_into().map_err(|_| KeyringError::Damaged(id));
     opened.fill(0);
-    Ok(ScopeKey(LessSafeKey::new(key?)))
+    key
 }
 
 /// The name is part of what is authenticated, so one key's file cannot be passed off as another's.
@@ -345,165 +361,4 @@ fn parse(name: &str, suffix: &str) -> Option<KeyId> {
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> KeyringError {
     move |source| KeyringError::Disk { doing, source }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
-
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::super::disk::lossy::{Fault, LossyDisk};
-    use super::*;
-
-    fn kek() -> Kek {
-        Kek::from_bytes(&[7; 32]).unwrap()
-    }
-
-    fn seed(number: u8) -> KeySeed {
-        KeySeed { id: KeyId([number; 16]), key: [number ^ 0x5a; 32], nonce: [number; 12] }
-    }
-
-    fn ring(disk: &LossyDisk) -> Result<Keyring, KeyringError> {
-        Keyring::open(Arc::new(disk.again()), kek())
-    }
-
-    fn sealed(ring: &Keyring, id: KeyId) -> Vec<u8> {
-        let mut bytes = b"prose".to_vec();
-        let tag = ring.key(id).unwrap().seal([1; 12], b"here", &mut bytes).unwrap();
-        bytes.extend_from_slice(&tag);
-        bytes
-    }
-
-    #[test]
-    fn a_created_key_survives_a_power_cut_and_opens_what_it_sealed() {
-        let disk = LossyDisk::new();
-        for round in 0..50 {
-            let mut keys = ring(&disk).unwrap();
-            let id = keys.create(seed(round)).unwrap();
-            let bytes = sealed(&keys, id);
-            drop(keys);
-            disk.crash(u64::from(round));
-            let keys = ring(&disk).unwrap();
-            assert_eq!(keys.key(id).unwrap().open([1; 12], b"here", &bytes).unwrap(), b"prose");
-            assert_eq!(keys.key(id).unwrap().open([1; 12], b"there", &bytes), None);
-        }
-    }
-
-    #[test]
-    fn a_destroyed_key_is_gone_from_memory_and_disk() {
-        let disk = LossyDisk::new();
-        let mut keys = ring(&disk).unwrap();
-        let id = keys.create(seed(1)).unwrap();
-        keys.destroy(id).unwrap();
-        assert!(matches!(keys.key(id), Err(KeyringError::Unknown(unknown)) if unknown == id));
-        drop(keys);
-        disk.crash(1);
-        assert_eq!(ring(&disk).unwrap().ids().count(), 0);
-        assert_eq!(disk.used_bytes(), 0);
-    }
-
-    #[test]
-    fn a_destruction_interrupted_anywhere_ends_with_the_key_whole_or_gone() {
-        for fault in [Fault::Lost, Fault::Kept, Fault::Killed] {
-            for at in 0..7 {
-                for power_cut in [None, Some(3), Some(4)] {
-                    let disk = LossyDisk::new();
-                    let mut keys = ring(&disk).unwrap();
-                    let id = keys.create(seed(1)).unwrap();
-                    disk.fail(at, fault);
-                    let done = keys.destroy(id).is_ok();
-                    assert!(keys.find(id).is_none());
-                    assert!(done || matches!(keys.create(seed(2)), Err(KeyringError::Stopped)));
-                    drop(keys);
-                    disk.mend();
-                    if let Some(seed) = power_cut {
-                        disk.crash(seed);
-                    }
-                    let keys = ring(&disk).unwrap();
-                    assert!(!done || keys.find(id).is_none());
-                    assert_eq!(disk.used_bytes() == 0, keys.find(id).is_none());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_creation_interrupted_anywhere_leaves_a_ring_that_opens() {
-        for fault in [Fault::Lost, Fault::Kept, Fault::Full, Fault::Killed] {
-            for at in 0..6 {
-                let disk = LossyDisk::new();
-                let mut keys = ring(&disk).unwrap();
-                disk.fail(at, fault);
-                let made = keys.create(seed(1)).is_ok();
-                drop(keys);
-                disk.mend();
-                disk.crash(at);
-                assert!(ring(&disk).unwrap().find(KeyId([1; 16])).is_some() || !made);
-            }
-        }
-    }
-
-    #[test]
-    fn a_full_disk_refuses_a_key_and_takes_it_later() {
-        let disk = LossyDisk::new();
-        let mut keys = ring(&disk).unwrap();
-        disk.limit_capacity(Some(10));
-        assert!(matches!(keys.create(seed(1)), Err(KeyringError::Full)));
-        disk.limit_capacity(None);
-        keys.create(seed(1)).unwrap();
-    }
-
-    #[test]
-    fn every_altered_byte_of_a_key_file_is_found() {
-        let disk = LossyDisk::new();
-        let id = ring(&disk).unwrap().create(seed(1)).unwrap();
-        let name = file_name(id, LIVE);
-        let original = disk.contents(&name).unwrap();
-        for at in 0..original.len() {
-            let mut altered = original.clone();
-            *altered.get_mut(at).unwrap() ^= 1;
-            disk.tamper(&name, altered);
-            assert!(matches!(ring(&disk), Err(KeyringError::Damaged(_) | KeyringError::Unwrap(_))));
-        }
-        disk.tamper(&name, original.clone());
-        assert!(ring(&disk).is_ok());
-        let other = KeyId([2; 16]);
-        disk.tamper(&file_name(other, LIVE), original);
-        assert!(matches!(ring(&disk), Err(KeyringError::Unwrap(id)) if id == other));
-    }
-
-    #[test]
-    fn another_key_encryption_key_opens_nothing() {
-        let disk = LossyDisk::new();
-        ring(&disk).unwrap().create(seed(1)).unwrap();
-        let stranger = Keyring::open(Arc::new(disk.again()), Kek::from_bytes(&[8; 32]).unwrap());
-        assert!(matches!(stranger, Err(KeyringError::Unwrap(_))));
-    }
-
-    #[test]
-    fn a_name_is_taken_once_and_a_stray_file_is_refused() {
-        let disk = LossyDisk::new();
-        let mut keys = ring(&disk).unwrap();
-        keys.create(seed(1)).unwrap();
-        assert!(matches!(keys.create(seed(1)), Err(KeyringError::Taken(_))));
-        assert!(matches!(ring(&disk), Err(KeyringError::Locked)));
-        drop(keys);
-        disk.tamper("notes.txt", vec![1]);
-        assert!(matches!(ring(&disk), Err(KeyringError::Stray(name)) if name == "notes.txt"));
-    }
-
-    #[test]
-    fn a_key_encryption_key_others_can_read_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kek");
-        Kek::create(&path, &[9; 32]).unwrap();
-        assert!(Kek::create(&path, &[9; 32]).is_err());
-        assert!(Kek::read(&path).is_ok());
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Kek::read(&path), Err(KeyringError::ExposedKek { mode: 0o640 })));
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        std::fs::write(&path, [0; 31]).unwrap();
-        assert!(matches!(Kek::read(&path), Err(KeyringError::KekLength)));
-    }
 }

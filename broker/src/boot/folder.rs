@@ -13,7 +13,7 @@
 //! lock/           how long the published log is, unless `lock_file` is elsewhere
 //! index/          for searches; can be thrown away
 //! sinks/          how far each sink is, and what it is let in with
-//! operator/       what the operator hands to the parties: the authority's root and the log's verifier key
+//! operator/       what the operator hands to the parties: the roots of the server's certificate and the log's verifier key
 //! ```
 //!
 //! **Invariant:** nothing here replaces a key or a ledger that exists, and everything secret is readable by its owner alone.
@@ -28,7 +28,7 @@ use std::{
 
 use anteroom_proto::ledger::note::NoteSigner;
 
-use super::{StartError, publish, renew};
+use super::{StartError, authority, publish, renew};
 use crate::{
     book::disk::{RealDisk, read_small, write_durably},
     clock::TimeSource,
@@ -36,10 +36,14 @@ use crate::{
     entropy::{self, SystemEntropy},
     journal::Snapshots,
     pki::{
-        ca::{CA_CERT_FILE, CA_KEY_FILE, Ca},
+        ca::{CA_CERT_FILE, CA_KEY_FILE, Ca, PEM_BYTES_MAX},
+        read_bounded,
         token::TokenStore,
     },
 };
+
+/// In `pki/`.
+pub(crate) const ROOTS_FILE: &str = "roots.pem";
 
 const FORMAT: &[u8] = b"anteroom-data-1\n";
 
@@ -104,6 +108,16 @@ impl Folder {
     /// Certificates.
     pub(crate) fn pki(&self) -> PathBuf {
         self.root.join("pki")
+    }
+
+    /// Roots of the built-in authority: all that are trusted, of which the one that signs is `ca.pem`.
+    pub(crate) fn roots(&self) -> PathBuf {
+        self.pki().join(ROOTS_FILE)
+    }
+
+    /// The authority that is to follow, while it is prepared.
+    pub(crate) fn next_pki(&self) -> PathBuf {
+        self.pki().join("next")
     }
 
     /// Enrolment tokens.
@@ -186,17 +200,37 @@ pub fn init(
     let mut entropy = SystemEntropy::new();
     let ca = Ca::create(&config.trust_domain, now_ms, &mut entropy)?;
     ca.save(&folder.pki(), &mut entropy)?;
-    renew::write(&folder, &ca, &config.server_names, now_ms)?;
+    authority::settle(&folder)?;
+    if config.server_files.is_none() {
+        renew::write(&folder, &ca, &config.server_names, now_ms)?;
+    }
     TokenStore::open(&folder.tokens())?;
     let root = folder.operator().join(CA_CERT_FILE);
     let log_key = signer.verifier().to_string();
     let operator = RealDisk::open(&folder.operator()).map_err(failed(&folder.operator()))?;
-    write_durably(&operator, CA_CERT_FILE, ca.cert_pem().as_bytes()).map_err(failed(&root))?;
+    let handed = match &config.server_files {
+        Some(files) => read_bounded(&files.roots, PEM_BYTES_MAX)?,
+        None => ca.cert_pem().as_bytes().to_vec(),
+    };
+    write_durably(&operator, CA_CERT_FILE, &handed).map_err(failed(&root))?;
     write_durably(&operator, "log.vkey", format!("{log_key}\n").as_bytes()).map_err(failed(&folder.operator()))?;
     publish::init(config)?;
     let disk = RealDisk::open(&config.data_dir).map_err(failed(&config.data_dir))?;
     write_durably(&disk, "format", FORMAT).map_err(failed(&config.data_dir))?;
     Ok(Initialised { log_key, root, operator: folder.operator() })
+}
+
+/// What the parties pin: the log's verifier key, and the roots of the server's certificate in PEM.
+///
+/// # Errors
+/// If there is no data directory, or a file cannot be read.
+pub fn pins(config: &Config) -> Result<(String, String), StartError> {
+    let operator = Folder::open(&config.data_dir)?.operator();
+    let roots = config.server_files.as_ref().map_or_else(|| operator.join(CA_CERT_FILE), |files| files.roots.clone());
+    let read = |path: &Path| -> Result<String, StartError> {
+        Ok(String::from_utf8_lossy(&read_bounded(path, PEM_BYTES_MAX)?).trim_end().to_owned())
+    };
+    Ok((read(&operator.join("log.vkey"))?, read(&roots)?))
 }
 
 /// The log's signer.
@@ -214,9 +248,14 @@ fn make(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a secret where it is kept in a file; one in the environment is the operator's to make.
-fn make_secret(secret: &Secret) -> Result<(), StartError> {
+/// Makes a secret where it is kept in a file and there is none yet; one in the environment is the operator's to make, as is one that
+/// an orchestrator puts in place.
+pub(super) fn make_secret(secret: &Secret) -> Result<(), StartError> {
     let Secret::File(path) = secret else { return Ok(()) };
+    if path.try_exists().map_err(|source| StartError::Folder { path: path.display().to_string(), source })? {
+        secret.read(&|_| None)?.fill(0);
+        return Ok(());
+    }
     let mut bytes = entropy::bytes::<32>(&mut SystemEntropy::new());
     let made = write_secret(path, &bytes);
     bytes.fill(0);

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -15,10 +16,11 @@ use super::{StartError, folder::Folder};
 use crate::{
     book::disk::{RealDisk, write_durably},
     clock::{TimeSource, Timekeeper, Trust},
+    config::ServerFiles,
     entropy::SystemEntropy,
     pki::{
-        ca::{CA_CERT_FILE, Ca, PEM_BYTES_MAX},
-        mapping::{MAPPING_BYTES_MAX, Mapping},
+        ca::{Ca, PEM_BYTES_MAX},
+        mapping::{Bound, MAPPING_BYTES_MAX, Mapping},
         read_bounded, read_secret,
     },
     tls::{NowMs, Tls, TlsFiles},
@@ -32,11 +34,16 @@ pub(crate) const RENEW_BEFORE_MS: i64 = 30 * 24 * 3_600_000;
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Where the TLS library finds everything.
-pub(super) fn files(folder: &Folder, existing_pki: Option<&Path>) -> TlsFiles {
+pub(super) fn files(folder: &Folder, server: Option<&ServerFiles>, existing_pki: Option<&Path>) -> TlsFiles {
+    let (server_chain, server_key, server_roots) = match server {
+        Some(files) => (files.certificate.clone(), files.key.clone(), files.roots.clone()),
+        None => (folder.pki().join(SERVER_FILE), folder.pki().join(SERVER_FILE), folder.roots()),
+    };
     TlsFiles {
-        server_chain: folder.pki().join(SERVER_FILE),
-        server_key: folder.pki().join(SERVER_FILE),
-        builtin_roots: Some(folder.pki().join(CA_CERT_FILE)),
+        server_chain,
+        server_key,
+        server_roots: Some(server_roots),
+        builtin_roots: Some(folder.roots()),
         mapping: existing_pki.map(Path::to_owned),
     }
 }
@@ -50,9 +57,9 @@ pub(super) fn write(folder: &Folder, ca: &Ca, names: &[String], now_ms: i64) -> 
     put.map_err(|source| StartError::Folder { path: folder.pki().join(SERVER_FILE).display().to_string(), source })
 }
 
-/// Renews the server's certificate if it is missing, near its end, or for other names. `true` if it did.
+/// Renews the server's certificate if it is missing, near its end, for other names or of another root. `true` if it did.
 pub(super) fn renew(folder: &Folder, ca: &Ca, names: &[String], now_ms: i64) -> Result<bool, StartError> {
-    let fit = current(&folder.pki().join(SERVER_FILE));
+    let fit = current(&folder.pki().join(SERVER_FILE), ca);
     let fits = fit.is_some_and(|(not_after_ms, found)| {
         not_after_ms.saturating_sub(now_ms) > RENEW_BEFORE_MS && names.iter().all(|name| found.contains(name))
     });
@@ -63,9 +70,12 @@ pub(super) fn renew(folder: &Folder, ca: &Ca, names: &[String], now_ms: i64) -> 
     Ok(true)
 }
 
-/// The end and the names of the certificate in a file; nothing if it cannot be read, which makes it due.
-fn current(path: &Path) -> Option<(i64, Vec<String>)> {
+/// The end and the names of the certificate in a file; nothing if it cannot be read or is not of this root, which makes it due.
+fn current(path: &Path, ca: &Ca) -> Option<(i64, Vec<String>)> {
     let pem = read_secret(path, PEM_BYTES_MAX).ok()?;
+    if !std::str::from_utf8(&pem).ok()?.contains(ca.cert_pem()) {
+        return None;
+    }
     let der = CertificateDer::from_pem_slice(&pem).ok()?;
     let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
     let mut names = Vec::new();
@@ -82,11 +92,14 @@ fn current(path: &Path) -> Option<(i64, Vec<String>)> {
     Some((parsed.validity().not_after.timestamp().saturating_mul(1_000), names))
 }
 
+/// Time of the last change, length, and which file it is: one that was put in another's place may be as long and as old.
+type Stamp = (SystemTime, u64, u64);
+
 /// Notices files that changed.
 #[derive(Debug)]
 pub(super) struct Watch {
     files: TlsFiles,
-    seen: BTreeMap<PathBuf, Option<(SystemTime, u64)>>,
+    seen: BTreeMap<PathBuf, Option<Stamp>>,
 }
 
 impl Watch {
@@ -95,10 +108,11 @@ impl Watch {
         Self { files, seen }
     }
 
-    /// Reloads what changed since the last look. Waits for the disk.
+    /// Reloads what changed since the last look. What was refused is tried again at every look: the other half of a pair may have
+    /// been on its way, or a certificate not have begun. Waits for the disk.
     pub(super) fn reload_if_changed(&mut self, tls: &Arc<Tls>) {
         let found = look(&self.files);
-        if found == self.seen {
+        if found == self.seen && !tls.is_outdated() {
             return;
         }
         self.seen = found;
@@ -108,8 +122,9 @@ impl Watch {
     }
 }
 
-fn look(files: &TlsFiles) -> BTreeMap<PathBuf, Option<(SystemTime, u64)>> {
+fn look(files: &TlsFiles) -> BTreeMap<PathBuf, Option<Stamp>> {
     let mut paths = vec![files.server_chain.clone(), files.server_key.clone()];
+    paths.extend(files.server_roots.clone());
     paths.extend(files.builtin_roots.clone());
     if let Some(path) = &files.mapping {
         paths.push(path.clone());
@@ -118,12 +133,14 @@ fn look(files: &TlsFiles) -> BTreeMap<PathBuf, Option<(SystemTime, u64)>> {
         // A mapping that does not parse leads to a reload that says why.
         for authority in text.and_then(|text| Mapping::parse(&text).ok()).into_iter().flat_map(|m| m.authorities) {
             paths.push(folder.join(&authority.roots));
-            paths.extend(authority.crls.iter().map(|name| folder.join(name)));
+            if let Bound::Crls { files, .. } = &authority.bound {
+                paths.extend(files.iter().map(|name| folder.join(name)));
+            }
         }
     }
     let stamp = |path: &Path| {
         let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
+        Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
     };
     paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect()
 }
@@ -179,9 +196,10 @@ mod tests {
         let mut entropy = SystemEntropy::new();
         let ca = Ca::create(&TrustDomain::new("broker.example").unwrap(), NOW, &mut entropy).unwrap();
         ca.save(&folder.pki(), &mut entropy).unwrap();
+        crate::boot::authority::settle(&folder).unwrap();
         let names = ["broker.example".to_owned()];
         write(&folder, &ca, &names, NOW).unwrap();
-        let files = files(&folder, None);
+        let files = files(&folder, None, None);
         let tls = Arc::new(Tls::load(files.clone(), Arc::new(|| NOW + DAY_MS)).unwrap());
         let mut watch = Watch::new(files);
         let before = tls.server_not_after_ms();

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::{clock::ScriptedTime, config::Settings};
+use crate::{
+    clock::ScriptedTime,
+    config::{Secret, Settings},
+};
 
 const NOW: i64 = 1_790_000_000_000;
 
@@ -109,6 +112,31 @@ fn init_replaces_nothing_and_shows_nothing_to_others() {
     for file in ["data/kek", "data/log.key", "data/pki/ca.key", "data/pki/server.pem"] {
         assert_eq!(mode(file), 0o600, "{file}");
     }
+}
+
+#[tokio::test]
+async fn a_secret_that_an_orchestrator_put_in_place_is_used_and_never_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut config, time) = (config(root.path()), ScriptedTime::new(NOW));
+    let (kek, log_key) = (root.path().join("kek"), root.path().join("log.key"));
+    for (path, byte) in [(&kek, 7), (&log_key, 8)] {
+        std::fs::write(path, [byte; 32]).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o440)).unwrap();
+    }
+    (config.kek, config.log_key) = (Secret::File(kek.clone()), Secret::File(log_key.clone()));
+    init(&config, &time, &|_| None).unwrap();
+    assert_eq!((std::fs::read(&kek).unwrap(), std::fs::read(&log_key).unwrap()), (vec![7; 32], vec![8; 32]));
+    let running = start(config.clone(), outside(&time)).await.unwrap();
+    running.stop();
+    assert_eq!(running.ended().await, Ended::Orderly { open_calls: 0 });
+    let (log, _) = pins(&config).unwrap();
+    assert!(log.starts_with("broker.test/log+"), "{log}");
+    // One of another length is no secret, and nothing is made over it.
+    std::fs::remove_dir_all(root.path().join("data")).unwrap();
+    std::fs::set_permissions(&kek, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(&kek, [7; 31]).unwrap();
+    assert!(matches!(init(&config, &time, &|_| None), Err(StartError::Secret(_))));
+    assert_eq!(std::fs::read(&kek).unwrap(), vec![7; 31]);
 }
 
 #[tokio::test]

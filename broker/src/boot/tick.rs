@@ -74,9 +74,9 @@ pub(super) async fn every_second(journal: Journal, time: Arc<dyn TimeSource>, he
 /// What keeps certificates going.
 pub(super) struct Renewal {
     pub(super) folder: Folder,
-    pub(super) ca: Arc<Ca>,
+    /// The authority that makes the server's certificate, and for which names; none if it comes from elsewhere.
+    pub(super) own: Option<(Arc<Ca>, Vec<String>)>,
     pub(super) tls: Arc<Tls>,
-    pub(super) names: Vec<String>,
     pub(super) files: TlsFiles,
     pub(super) now: NowMs,
 }
@@ -91,11 +91,13 @@ pub(super) async fn look_after_tls(renewal: Renewal) {
         interval.tick().await;
         let renewal = Arc::clone(&renewal);
         let looked = tokio::task::spawn_blocking(move || {
-            let Renewal { folder, ca, tls, names, now, .. } = &*renewal;
-            match renew::renew(folder, ca, names, now()) {
-                Ok(true) => tracing::info!("the server's certificate was renewed"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, "the server's certificate cannot be renewed"),
+            let Renewal { folder, own, tls, now, .. } = &*renewal;
+            if let Some((ca, names)) = own {
+                match renew::renew(folder, ca, names, now()) {
+                    Ok(true) => tracing::info!("the server's certificate was renewed"),
+                    Ok(false) => {}
+                    Err(error) => tracing::error!(%error, "the server's certificate cannot be renewed"),
+                }
             }
             watch.reload_if_changed(tls);
             watch

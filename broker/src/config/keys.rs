@@ -62,6 +62,10 @@ keys! {
     origin: String = "ANTEROOM_ORIGIN" "NAME" "The log's name, a URL without its scheme (<trust_domain>/log)";
     server_names: List = "ANTEROOM_SERVER_NAMES" "NAME,…" "DNS names and addresses in the server's certificate (localhost)";
     existing_pki: PathBuf = "ANTEROOM_EXISTING_PKI" "FILE" "Mapping file that lets members of an existing PKI in";
+    server_certificate: PathBuf = "ANTEROOM_SERVER_CERTIFICATE" "FILE" "Certificate of both doors from elsewhere, PEM, intermediates after it (made by the built-in authority)";
+    server_key: PathBuf = "ANTEROOM_SERVER_KEY" "FILE" "Its private key, PEM, not readable by everybody";
+    server_roots: PathBuf = "ANTEROOM_SERVER_ROOTS" "FILE" "The roots it leads to, PEM: members are handed them with each certificate";
+    proxy_peers: List = "ANTEROOM_PROXY_PEERS" "BLOCK,…" "Balancers that say whose connections they pass on, in PROXY protocol version 2, such as 10.0.0.0/8 (none)";
     kek: Secret = "ANTEROOM_KEK" "SECRET" "The key that wraps the scopes' keys (file://<data_dir>/kek)";
     log_key: Secret = "ANTEROOM_LOG_KEY" "SECRET" "The key that signs checkpoints (file://<data_dir>/log.key)";
     networks: List = "ANTEROOM_NETWORKS" "NAME=BLOCK,…" "Networks that terms can name, such as hq=192.0.2.0/24";

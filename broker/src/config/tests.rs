@@ -85,6 +85,8 @@ fn example_file_names_every_key_with_its_default() {
     let mut full = load(Settings::default(), &[], &whole).unwrap();
     // What has no default is shown by an example.
     full.existing_pki = None;
+    full.server_files = None;
+    full.proxy_peers = least.proxy_peers.clone();
     full.publish_listen = None;
     full.retention.schedule = None;
     full.networks = least.networks.clone();
@@ -135,6 +137,11 @@ fn values_out_of_bounds_are_refused_with_what_would_do() {
         ("lock_file = \"/data/wal/log.lock\"", "a directory of its own"),
         ("lock_file = \"/data/log.lock\"", "a directory of its own"),
         ("lock_file = \"log.lock\"", "a directory of its own"),
+        ("proxy_peers = [\"10.0.0.0\"]", "`address/bits`"),
+        ("proxy_peers = [\"0.0.0.0/0\"]", "name the balancers"),
+        ("proxy_peers = [\"10.0.0.0/8\", \"::/0\"]", "name the balancers"),
+        ("server_key = \"/tls/tls.key\"", "together or not at all"),
+        ("server_certificate = \"/tls/tls.crt\"\nserver_key = \"/tls/tls.key\"", "together or not at all"),
         ("connections_per_org_max = 5000", "1 to 4096 is expected"),
         ("trust_domain = \"other.example\"", "duplicate key"),
         ("log_filter = \"a=b=c\"", "`log_filter`"),

@@ -26,6 +26,8 @@ pub(crate) struct Presented {
     /// Lower-case hex.
     pub(crate) serial: String,
     /// Unix milliseconds.
+    pub(crate) not_before_ms: i64,
+    /// Unix milliseconds.
     pub(crate) not_after_ms: i64,
     /// SHA-256 of the DER bytes.
     pub(crate) fingerprint: [u8; 32],
@@ -59,6 +61,7 @@ impl Presented {
             uris,
             upns,
             serial: data_encoding::HEXLOWER.encode(&parsed.serial.to_bytes_be()),
+            not_before_ms: parsed.validity().not_before.timestamp().saturating_mul(1_000),
             not_after_ms: parsed.validity().not_after.timestamp().saturating_mul(1_000),
             fingerprint: fingerprint(der),
         })

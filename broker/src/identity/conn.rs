@@ -78,7 +78,7 @@ impl Conn {
         Self { peer, identity, authority, chain, kill: Kill::new() }
     }
 
-    /// The other end's address, as the kernel reports it.
+    /// The other end's address, as the kernel reports it or, behind a listed proxy, as the proxy does.
     #[must_use]
     pub const fn peer(&self) -> SocketAddr {
         self.peer
@@ -162,7 +162,7 @@ impl Caller {
 /// Somebody at the enrolment door: an address and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Newcomer {
-    /// The other end's address, as the kernel reports it.
+    /// The other end's address, as the kernel reports it or, behind a listed proxy, as the proxy does.
     pub peer: SocketAddr,
 }
 

@@ -12,14 +12,16 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
 pub struct ListenLimits {
     /// Handshakes under way at once; more wait in the kernel's queue.
     pub handshakes_max: usize,
-    /// Time from accept to the end of the handshake.
+    /// Time from accept to the end of a proxy's header.
+    pub proxy_header_max: Duration,
+    /// Time from there, or from accept, to the end of the handshake.
     pub handshake_max: Duration,
     /// Connections at once; more are turned away.
     pub connections_max: usize,
     /// Connections at once of one organisation; more are turned away.
     pub connections_per_org_max: usize,
     /// Connections at once from one address that have shown no certificate (yet); more are turned away. Where a balancer hides
-    /// addresses, this bounds the balancer.
+    /// addresses and is not one of `proxy_peers`, this bounds the balancer.
     pub unidentified_per_address_max: usize,
     /// How long a connection may last; none means until its certificate ends.
     pub age_max: Option<Duration>,
@@ -55,6 +57,7 @@ impl ListenLimits {
     pub const fn programme() -> Self {
         Self {
             handshakes_max: 256,
+            proxy_header_max: Duration::from_secs(3),
             handshake_max: Duration::from_secs(10),
             connections_max: 4_096,
             connections_per_org_max: 1_024,
@@ -80,6 +83,7 @@ impl ListenLimits {
     pub const fn enrolment() -> Self {
         Self {
             handshakes_max: 16,
+            proxy_header_max: Duration::from_secs(3),
             handshake_max: Duration::from_secs(5),
             connections_max: 64,
             connections_per_org_max: 0,

@@ -1,6 +1,8 @@
 //! Real sockets, real TLS, and the health service as something to call.
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
+mod proxied;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;

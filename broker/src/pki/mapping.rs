@@ -5,14 +5,20 @@
 //! [[authority]]
 //! name = "agency-pki"
 //! roots = "agency-roots.pem"          # beside this file
-//! crls = ["agency.crl"]               # PEM or DER; at least one
-//! crl_age_hours_max = 24
+//! crls = ["agency.crl"]               # PEM or DER; at least one,
+//! crl_age_hours_max = 24              # or, of an authority that revokes nothing, in place of both:
+//! # lifetime_hours_max = 24           # its certificates live no longer than this
 //! [[authority.member]]
 //! issuer = "CN=Agency Issuing CA 2,O=Agency,C=GB"   # openssl x509 -nameopt RFC2253,-esc_msb
 //! uuid = "urn:uuid:6f1f3c9e-1c52-4b6a-9d3a-0d6f6a0f9f11"  # or upn = "…", or subject = "…"
 //! org = "agency"
 //! role = "person"
 //! name = "alice"
+//! [[authority.member]]
+//! uri = "spiffe://agency.example/eval/runner"       # a SPIFFE ID; whichever of the authority's issuers signed it
+//! org = "agency"
+//! role = "workload"
+//! name = "runner"
 //! ```
 //!
 //! Each authority keeps its own roots: one authority's certificates never match another's members, whatever its issuers call
@@ -36,6 +42,9 @@ pub const CRLS_MAX: usize = 64;
 /// Highest age an authority's revocation lists may reach, in hours.
 pub const CRL_AGE_HOURS_MAX: u32 = 168;
 
+/// Longest life that certificates may have where nothing is revoked, in hours: as long as the built-in authority's at most.
+pub const LIFETIME_HOURS_MAX: u32 = 168;
+
 /// Why a mapping file was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MappingError {
@@ -52,13 +61,20 @@ pub enum MappingError {
     #[error("the mapping file has two authorities called `{0}`")]
     AuthorityTwice(String),
     /// No revocation list, or more than [`CRLS_MAX`].
-    #[error("authority `{0}` needs 1 to {CRLS_MAX} revocation lists")]
+    #[error(
+        "authority `{0}` needs 1 to {CRLS_MAX} revocation lists and `crl_age_hours_max`, or `lifetime_hours_max` alone"
+    )]
     Crls(String),
+    /// The lifetime is zero or over [`LIFETIME_HOURS_MAX`].
+    #[error("authority `{0}`: lifetime_hours_max lies between 1 and {LIFETIME_HOURS_MAX}")]
+    Lifetime(String),
     /// The age is zero or over [`CRL_AGE_HOURS_MAX`].
     #[error("authority `{0}`: crl_age_hours_max lies between 1 and {CRL_AGE_HOURS_MAX}")]
     CrlAge(String),
-    /// An entry with none or several of uuid, upn and subject.
-    #[error("authority `{authority}`: the entry of `{member}` needs exactly one of uuid, upn and subject")]
+    /// An entry that names its holder in no way or two.
+    #[error(
+        "authority `{authority}`: the entry of `{member}` needs an issuer and exactly one of uuid, upn and subject, or a uri alone"
+    )]
     Holder {
         /// The authority.
         authority: String,
@@ -68,6 +84,9 @@ pub enum MappingError {
     /// A UUID that is not a `urn:uuid:` with 32 lower-case hex digits in the usual groups.
     #[error("`{0}` is not a urn:uuid: in lower case")]
     Uuid(String),
+    /// A URI that is no SPIFFE ID of a workload.
+    #[error("`{0}` is no `spiffe://` name with a path")]
+    Uri(String),
     /// Two entries for one certificate holder.
     #[error("authority `{authority}` maps `{holder}` twice")]
     Twice {
@@ -94,17 +113,28 @@ pub(crate) struct MappedAuthority {
     pub(crate) name: String,
     /// Relative to the mapping file's folder.
     pub(crate) roots: String,
-    /// Relative to the mapping file's folder; at least one.
-    pub(crate) crls: Vec<String>,
-    /// Milliseconds.
-    pub(crate) crl_age_ms_max: i64,
+    pub(crate) bound: Bound,
     pub(crate) members: Members,
 }
 
-/// The members of one authority, by issuer and holder.
+/// What ends trust in a certificate before long.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    /// Revocation lists.
+    Crls {
+        /// Relative to the mapping file's folder; at least one.
+        files: Vec<String>,
+        /// Milliseconds.
+        age_ms_max: i64,
+    },
+    /// Its own end: no certificate lives longer, in milliseconds.
+    Lifetime(i64),
+}
+
+/// The members of one authority, by holder and, but for SPIFFE IDs, issuer.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
-    by_holder: BTreeMap<(String, Holder), Principal>,
+    by_holder: BTreeMap<(Option<String>, Holder), Principal>,
 }
 
 impl Mapping {
@@ -130,20 +160,33 @@ impl Mapping {
 
 impl MappedAuthority {
     fn check(raw: RawAuthority) -> Result<Self, MappingError> {
-        let RawAuthority { name, roots, crls, crl_age_hours_max, member } = raw;
-        if crls.is_empty() || crls.len() > CRLS_MAX {
-            return Err(MappingError::Crls(name));
-        }
-        if crl_age_hours_max == 0 || crl_age_hours_max > CRL_AGE_HOURS_MAX {
-            return Err(MappingError::CrlAge(name));
-        }
+        let RawAuthority { name, roots, crls, crl_age_hours_max, lifetime_hours_max, member } = raw;
+        let bound = match (crls, crl_age_hours_max, lifetime_hours_max) {
+            (Some(files), Some(hours), None) => {
+                if files.is_empty() || files.len() > CRLS_MAX {
+                    return Err(MappingError::Crls(name));
+                }
+                if hours == 0 || hours > CRL_AGE_HOURS_MAX {
+                    return Err(MappingError::CrlAge(name));
+                }
+                Bound::Crls { files, age_ms_max: i64::from(hours) * 3_600_000 }
+            }
+            (None, None, Some(hours)) => {
+                if hours == 0 || hours > LIFETIME_HOURS_MAX {
+                    return Err(MappingError::Lifetime(name));
+                }
+                Bound::Lifetime(i64::from(hours) * 3_600_000)
+            }
+            _ => return Err(MappingError::Crls(name)),
+        };
         let mut members = Members::default();
         for entry in member {
             let principal = Principal::new(&entry.org, entry.role, &entry.name)?;
-            let holder = match (entry.uuid, entry.upn, entry.subject) {
-                (Some(uuid), None, None) => Holder::Uuid(uuid_urn(&uuid)?),
-                (None, Some(upn), None) => Holder::Upn(upn.to_lowercase()),
-                (None, None, Some(subject)) => Holder::Subject(subject),
+            let holder = match (&entry.issuer, entry.uuid, entry.upn, entry.subject, entry.uri) {
+                (Some(_), Some(uuid), None, None, None) => Holder::Uuid(uuid_urn(&uuid)?),
+                (Some(_), None, Some(upn), None, None) => Holder::Upn(upn.to_lowercase()),
+                (Some(_), None, None, Some(subject), None) => Holder::Subject(subject),
+                (None, None, None, None, Some(uri)) => Holder::Uri(spiffe_id(uri)?),
                 _ => {
                     return Err(MappingError::Holder { authority: name, member: principal.to_string() });
                 }
@@ -153,7 +196,7 @@ impl MappedAuthority {
                 return Err(MappingError::Twice { authority: name, holder: shown });
             }
         }
-        Ok(Self { name, roots, crls, crl_age_ms_max: i64::from(crl_age_hours_max) * 3_600_000, members })
+        Ok(Self { name, roots, bound, members })
     }
 }
 
@@ -164,12 +207,14 @@ impl Members {
     /// [`IdentityRefusal::Unmapped`] if no entry fits, [`IdentityRefusal::Ambiguous`] if entries that fit disagree.
     pub(crate) fn find(&self, presented: &Presented) -> Result<Principal, IdentityRefusal> {
         let issuer = presented.issuer.as_ref().ok_or(IdentityRefusal::Unmapped)?;
-        let holders = (presented.uris.iter().map(|uri| Holder::Uuid(uri.clone())))
-            .chain(presented.upns.iter().map(|upn| Holder::Upn(upn.clone())))
-            .chain(presented.subject.iter().map(|subject| Holder::Subject(subject.clone())));
+        let issued = |holder| (Some(issuer.clone()), holder);
+        let holders = (presented.uris.iter().map(|uri| issued(Holder::Uuid(uri.clone()))))
+            .chain(presented.upns.iter().map(|upn| issued(Holder::Upn(upn.clone()))))
+            .chain(presented.subject.iter().map(|subject| issued(Holder::Subject(subject.clone()))))
+            .chain(presented.uris.iter().map(|uri| (None, Holder::Uri(uri.clone()))));
         let mut found: Option<&Principal> = None;
         for holder in holders {
-            match (found, self.by_holder.get(&(issuer.clone(), holder))) {
+            match (found, self.by_holder.get(&holder)) {
                 (_, None) => {}
                 (None, Some(principal)) => found = Some(principal),
                 (Some(first), Some(second)) if first == second => {}
@@ -185,12 +230,13 @@ enum Holder {
     Uuid(String),
     Upn(String),
     Subject(String),
+    Uri(String),
 }
 
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Uuid(text) | Self::Upn(text) | Self::Subject(text) => f.write_str(text),
+            Self::Uuid(text) | Self::Upn(text) | Self::Subject(text) | Self::Uri(text) => f.write_str(text),
         }
     }
 }
@@ -208,8 +254,9 @@ struct RawFile {
 struct RawAuthority {
     name: String,
     roots: String,
-    crls: Vec<String>,
-    crl_age_hours_max: u32,
+    crls: Option<Vec<String>>,
+    crl_age_hours_max: Option<u32>,
+    lifetime_hours_max: Option<u32>,
     #[serde(default)]
     member: Vec<RawMember>,
 }
@@ -217,13 +264,22 @@ struct RawAuthority {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawMember {
-    issuer: String,
+    issuer: Option<String>,
     uuid: Option<String>,
     upn: Option<String>,
     subject: Option<String>,
+    uri: Option<String>,
     org: String,
     role: Role,
     name: String,
+}
+
+fn spiffe_id(uri: String) -> Result<String, MappingError> {
+    let parts = uri.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
+    match parts {
+        Some((domain, path)) if !domain.is_empty() && !path.is_empty() => Ok(uri),
+        _ => Err(MappingError::Uri(uri.chars().take(80).collect())),
+    }
 }
 
 fn uuid_urn(text: &str) -> Result<String, MappingError> {
@@ -260,6 +316,7 @@ mod tests {
             uris: uris.iter().map(|uri| (*uri).to_owned()).collect(),
             upns: upns.iter().map(|upn| (*upn).to_owned()).collect(),
             serial: "01".to_owned(),
+            not_before_ms: 0,
             not_after_ms: 0,
             fingerprint: [0; 32],
         }
@@ -301,6 +358,23 @@ mod tests {
         assert!(matches!(bad(&HEAD.replace("= 1", "= 2")), MappingError::Version(2)));
         assert!(matches!(bad(&HEAD.replace("[\"c.crl\"]", "[]")), MappingError::Crls(_)));
         assert!(matches!(bad(&HEAD.replace("= 24", "= 0")), MappingError::CrlAge(_)));
+        assert!(
+            matches!(bad(&format!("{HEAD}lifetime_hours_max = 1")), MappingError::Crls(_)),
+            "one bound or the other"
+        );
+        let none = HEAD.replace("crls = [\"c.crl\"]\ncrl_age_hours_max = 24\n", "");
+        assert!(matches!(bad(&none), MappingError::Crls(_)), "no bound at all");
+        for hours in ["0", "169"] {
+            assert!(matches!(bad(&format!("{none}lifetime_hours_max = {hours}")), MappingError::Lifetime(_)));
+        }
+        let uri = |uri: &str| {
+            format!("{none}lifetime_hours_max = 1\n{}", member(uri, "r").replace("issuer = \"CN=I\"\n", ""))
+        };
+        assert!(Mapping::parse(&uri("uri = \"spiffe://a.example/r\"")).is_ok());
+        assert!(matches!(bad(&uri("uri = \"spiffe://a.example\"")), MappingError::Uri(_)));
+        assert!(matches!(bad(&uri("uri = \"https://a.example/r\"")), MappingError::Uri(_)));
+        let issued = format!("{HEAD}{}", member("uri = \"spiffe://a.example/r\"", "r"));
+        assert!(matches!(bad(&issued), MappingError::Holder { .. }), "a SPIFFE ID stands without an issuer");
         assert!(matches!(bad("version = 1"), MappingError::Authorities));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::block::Block;
+
 /// What stands for an address that no network holds.
 pub const UNKNOWN: &str = "unknown";
 /// Most networks in a configuration.
@@ -12,10 +14,8 @@ pub const NETWORKS_MAX: usize = 1024;
 pub struct Network {
     /// Its name, as terms list it.
     pub name: String,
-    /// An address in it.
-    pub address: IpAddr,
-    /// How many leading bits all its addresses share.
-    pub prefix_bits: u32,
+    /// Its addresses.
+    pub block: Block,
 }
 
 /// The networks that the broker knows, first match first.
@@ -33,22 +33,7 @@ impl Networks {
     /// The name of the network that an address is in. An IPv4 address that comes mapped into IPv6 is the IPv4 address.
     #[must_use]
     pub fn name(&self, address: IpAddr) -> &str {
-        let address = address.to_canonical();
-        self.0.iter().find(|network| holds(network, address)).map_or(UNKNOWN, |network| &network.name)
-    }
-}
-
-fn holds(network: &Network, address: IpAddr) -> bool {
-    match (network.address.to_canonical(), address) {
-        (IpAddr::V4(own), IpAddr::V4(other)) => {
-            u32::from(own).checked_shr(32_u32.saturating_sub(network.prefix_bits)).unwrap_or(0)
-                == u32::from(other).checked_shr(32_u32.saturating_sub(network.prefix_bits)).unwrap_or(0)
-        }
-        (IpAddr::V6(own), IpAddr::V6(other)) => {
-            u128::from(own).checked_shr(128_u32.saturating_sub(network.prefix_bits)).unwrap_or(0)
-                == u128::from(other).checked_shr(128_u32.saturating_sub(network.prefix_bits)).unwrap_or(0)
-        }
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        self.0.iter().find(|network| network.block.holds(address)).map_or(UNKNOWN, |network| &network.name)
     }
 }
 
@@ -59,15 +44,11 @@ mod tests {
 
     #[test]
     fn addresses_find_their_network_and_mapped_ones_are_what_they_map() {
-        let network = |name: &str, address: &str, prefix_bits| Network {
-            name: name.to_owned(),
-            address: address.parse().unwrap(),
-            prefix_bits,
-        };
+        let network = |name: &str, block: &str| Network { name: name.to_owned(), block: block.parse().unwrap() };
         let networks = Networks::new(vec![
-            network("hq", "10.1.0.0", 16),
-            network("all-ten", "10.0.0.0", 8),
-            network("six", "2001:db8::", 32),
+            network("hq", "10.1.0.0/16"),
+            network("all-ten", "10.0.0.0/8"),
+            network("six", "2001:db8::/32"),
         ]);
         for (address, name) in [
             ("10.1.2.3", "hq"),

@@ -29,21 +29,39 @@ pub const ENROLMENTS_MAX: usize = 4;
 /// Most bytes of a token that is looked at.
 const TOKEN_BYTES_MAX: usize = 256;
 
+/// What members verify the broker with, PEM: asked for with each certificate, since it may change.
+#[derive(Clone)]
+pub struct Roots(Arc<dyn Fn() -> Arc<str> + Send + Sync>);
+
+impl Roots {
+    /// Those that `now` answers with.
+    #[must_use]
+    pub fn new(now: impl Fn() -> Arc<str> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+}
+
+impl std::fmt::Debug for Roots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Roots(..)")
+    }
+}
+
 /// Where certificates are made: the authority, and for how long it vouches. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Registrar {
     ca: Arc<Ca>,
     lifetime: ClientLifetime,
-    roots_pem: Arc<str>,
+    roots: Roots,
     clock: Arc<Timekeeper>,
     turns: Arc<Semaphore>,
 }
 
 impl Registrar {
-    /// Certificates of `ca` that live for `lifetime`; members verify the broker with `roots_pem`.
+    /// Certificates of `ca` that live for `lifetime`; members verify the broker with `roots`.
     #[must_use]
-    pub fn new(ca: Arc<Ca>, lifetime: ClientLifetime, roots_pem: Arc<str>, clock: Arc<Timekeeper>) -> Self {
-        Self { ca, lifetime, roots_pem, clock, turns: Arc::new(Semaphore::new(ENROLMENTS_MAX)) }
+    pub fn new(ca: Arc<Ca>, lifetime: ClientLifetime, roots: Roots, clock: Arc<Timekeeper>) -> Self {
+        Self { ca, lifetime, roots, clock, turns: Arc::new(Semaphore::new(ENROLMENTS_MAX)) }
     }
 
     /// Makes the next certificate of somebody who has one.
@@ -73,7 +91,7 @@ impl Registrar {
         let issued = issued.await.map_err(|_| failed())?.map_err(|error| refusal(&error))?;
         Ok(EnrolReply {
             certificate_pem: issued.cert_pem,
-            roots_pem: self.roots_pem.to_string(),
+            roots_pem: (self.roots.0)().to_string(),
             not_after_ms: issued.identity.not_after_ms,
             identity: issued.identity.principal.to_string(),
         })

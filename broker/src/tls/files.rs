@@ -7,17 +7,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::CryptoProvider;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::trust::{ClientTrust, Rule, Trusted};
-use super::{TlsError, TlsFiles};
+use super::{TlsError, TlsFiles, unix_time};
 use crate::pki::ca::{PEM_BYTES_MAX, root_trust_domain};
-use crate::pki::mapping::{MAPPING_BYTES_MAX, MappedAuthority, Mapping, MappingError};
+use crate::pki::mapping::{Bound, MAPPING_BYTES_MAX, MappedAuthority, Mapping, MappingError};
 use crate::pki::{read_bounded, read_secret};
 
 /// Largest file with revocation lists, in bytes.
@@ -46,6 +47,30 @@ pub(super) fn server(files: &TlsFiles, now_ms: i64) -> Result<Server, TlsError> 
         return Err(TlsError::ServerLapsed(files.server_chain.clone()));
     }
     Ok(Server { chain, key, not_after_ms })
+}
+
+/// Reads the roots that members are handed, and holds the server's certificate against them: one that they would refuse must not
+/// take the place of one that they accept.
+pub(super) fn server_roots(
+    path: &Path,
+    server: &Server,
+    now_ms: i64,
+    provider: &CryptoProvider,
+) -> Result<Arc<str>, TlsError> {
+    let pem =
+        String::from_utf8(read_bounded(path, PEM_BYTES_MAX)?).map_err(|_| TlsError::Certificate(path.to_owned()))?;
+    let mut store = RootCertStore::empty();
+    for root in certificates(path)? {
+        store.add(root)?;
+    }
+    let refused = |why| TlsError::ServerRoots { path: path.to_owned(), why };
+    let (leaf, intermediates) =
+        server.chain.split_first().ok_or_else(|| refused(rustls::Error::NoCertificatesPresented))?;
+    let leaf = ParsedCertificate::try_from(leaf).map_err(refused)?;
+    let now = unix_time(now_ms).ok_or(rustls::Error::FailedToGetCurrentTime)?;
+    let algorithms = provider.signature_verification_algorithms.all;
+    verify_server_cert_signed_by_trust_anchor(&leaf, &store, intermediates, now, algorithms).map_err(refused)?;
+    Ok(pem.into())
 }
 
 /// Reads all client authorities.
@@ -106,10 +131,14 @@ impl Reader<'_> {
         let store = self.store(&path, certificates(&path)?)?;
         let mut crls = Vec::new();
         let mut crls_fresh_until_ms = i64::MAX;
-        for name in &authority.crls {
+        let (names, age_ms_max, lifetime_ms_max) = match authority.bound {
+            Bound::Crls { files, age_ms_max } => (files, age_ms_max, i64::MAX),
+            Bound::Lifetime(lifetime_ms_max) => (Vec::new(), i64::MAX, lifetime_ms_max),
+        };
+        for name in names {
             let path = folder.join(name);
             for crl in revocation_lists(&path)? {
-                let until_ms = self.crl_fresh_until_ms(&path, &crl, authority.crl_age_ms_max)?;
+                let until_ms = self.crl_fresh_until_ms(&path, &crl, age_ms_max)?;
                 crls_fresh_until_ms = crls_fresh_until_ms.min(until_ms);
                 crls.push(crl);
             }
@@ -118,12 +147,13 @@ impl Reader<'_> {
             // This authority's members stay out until a fresh list comes; the others must not suffer for it.
             tracing::error!(authority = %authority.name, "revocation lists are too old: its members are refused");
         }
-        // The defaults check every certificate below the root and refuse where no list speaks of one.
+        // The defaults check every certificate below the root and refuse where no list speaks of one, unless there are none.
         let verifier = WebPkiClientVerifier::builder_with_provider(store, Arc::clone(self.provider))
             .with_crls(crls)
             .enforce_revocation_expiration()
             .build()?;
-        let rule = Rule::Existing { name: authority.name, members: authority.members, crls_fresh_until_ms };
+        let (name, members) = (authority.name, authority.members);
+        let rule = Rule::Existing { name, members, crls_fresh_until_ms, lifetime_ms_max };
         Ok(Trusted { verifier, rule })
     }
 

@@ -72,6 +72,7 @@ impl World {
         TlsFiles {
             server_chain: self.path("server.pem"),
             server_key: self.path("server.key"),
+            server_roots: None,
             builtin_roots: Some(self.path("roots.pem")),
             mapping: None,
         }

@@ -234,3 +234,48 @@ fn broken_mapping_and_no_authority_are_refused() {
     let error = Tls::load(broken, world.now()).unwrap_err();
     assert!(matches!(error, TlsError::Mapping { source: MappingError::Syntax(_), .. }));
 }
+
+#[test]
+fn short_lived_certificates_need_no_revocation_list_and_others_are_refused() {
+    const ID: &str = "spiffe://agency.example/eval/runner";
+    let pki = Pki::new();
+    let (world, files) = with_pki(&pki, "");
+    world.write(
+        "mapping.toml",
+        &format!(
+            "version = 1\n[[authority]]\nname = \"agency-spire\"\nroots = \"agency.pem\"\nlifetime_hours_max = 2\n\
+             [[authority.member]]\nuri = \"{ID}\"\norg = \"agency\"\nrole = \"workload\"\nname = \"runner\"\n"
+        ),
+    );
+    let tls = Tls::load(files, world.now()).unwrap();
+    let leaf = |uri: &str, hours: u64| -> CertificateDer<'static> {
+        let mut params = valid_from(NOW - HOUR);
+        params.not_after = params.not_before + Duration::from_secs(hours * 3_600);
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.signed_by(&KeyPair::generate().unwrap(), &pki.root).unwrap().into()
+    };
+    let (identity, authority) = identify(&tls, leaf(ID, 2), NOW).unwrap();
+    assert_eq!(identity.principal.to_string(), "agency/workload/runner");
+    assert_eq!(authority, Authority::Existing("agency-spire".to_owned()));
+    assert_eq!(identify(&tls, leaf(ID, 2), NOW + 2 * HOUR).unwrap_err(), IdentityRefusal::Expired);
+    assert_eq!(identify(&tls, leaf(ID, 3), NOW).unwrap_err(), IdentityRefusal::Untrusted, "it lives too long");
+    let other = leaf("spiffe://agency.example/eval/other", 2);
+    assert_eq!(identify(&tls, other, NOW).unwrap_err(), IdentityRefusal::Unmapped);
+}
+
+#[test]
+fn a_server_certificate_that_members_would_refuse_is_refused_first() {
+    let world = World::new();
+    let files = TlsFiles { server_roots: Some(world.path("handed.pem")), ..world.files() };
+    world.write("handed.pem", world.ca.cert_pem());
+    let tls = Tls::load(files.clone(), world.now()).unwrap();
+    assert_eq!(&*tls.server_roots_pem(), world.ca.cert_pem());
+    world.write("handed.pem", ca().cert_pem());
+    assert!(matches!(tls.reload(), Err(TlsError::ServerRoots { .. })));
+    assert!(tls.is_outdated());
+    assert_eq!(&*tls.server_roots_pem(), world.ca.cert_pem(), "what was in force stays");
+    world.write("handed.pem", &format!("{}{}", ca().cert_pem(), world.ca.cert_pem()));
+    tls.reload().unwrap();
+    assert!(!tls.is_outdated() && tls.server_roots_pem().contains(world.ca.cert_pem()));
+}

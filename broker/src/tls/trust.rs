@@ -39,8 +39,10 @@ pub(crate) enum Rule {
     Existing {
         name: String,
         members: Members,
-        /// The last instant at which every list is in force and young enough: Unix milliseconds.
+        /// The last instant at which every list is in force and young enough: Unix milliseconds; without lists there is no last.
         crls_fresh_until_ms: i64,
+        /// The longest life of a certificate, in milliseconds, where lists do not end it.
+        lifetime_ms_max: i64,
     },
 }
 
@@ -131,7 +133,12 @@ impl Rule {
                 };
                 Ok((Principal::from_uri(uri, domain)?, Authority::BuiltIn))
             }
-            Self::Existing { name, members, .. } => Ok((members.find(presented)?, Authority::Existing(name.clone()))),
+            Self::Existing { name, members, lifetime_ms_max, .. } => {
+                if presented.not_after_ms.saturating_sub(presented.not_before_ms) > *lifetime_ms_max {
+                    return Err(IdentityRefusal::Untrusted);
+                }
+                Ok((members.find(presented)?, Authority::Existing(name.clone())))
+            }
         }
     }
 }

@@ -101,6 +101,7 @@ impl Liar {
         let files = TlsFiles {
             server_chain: pki.join("server.pem"),
             server_key: pki.join("server.pem"),
+            server_roots: None,
             builtin_roots: Some(pki.join("ca.pem")),
             mapping: None,
         };

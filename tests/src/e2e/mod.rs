@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** nothing here is believed because the broker says so where the ledger can be read instead ([`book`]).
 
+pub mod balancer;
 pub mod book;
 pub mod broker;
 pub mod caller;

@@ -1,8 +1,10 @@
 //! Stories from end to end, through the programs that people run. One target, so that all of it is linked once.
 
+mod balanced;
 mod batch;
 mod bundle;
 mod calls;
+mod certificates;
 mod chat;
 mod clock;
 mod connector;
@@ -23,10 +25,12 @@ mod mirror;
 mod notices;
 mod proxy;
 mod retention;
+mod rotation;
 mod rules;
 mod search;
 mod several;
 mod story;
 mod succession;
 mod trace;
+mod watching;
 mod witness;

@@ -27,7 +27,7 @@ impl SlotCount for Three {
 fn service(world: &World) -> Directory {
     let domain = TrustDomain::new("broker.test").unwrap();
     let ca = Arc::new(Ca::create(&domain, START_MS, &mut SystemEntropy::new()).unwrap());
-    let roots = ca.cert_pem().into();
+    let roots = crate::service::enrolment::Roots::new(|| "roots".into());
     let registrar = Registrar::new(ca, ClientLifetime::default(), roots, Arc::clone(&world.clock));
     Directory::new(world.journal.clone(), Some(registrar), Arc::new(Three))
 }

@@ -25,7 +25,7 @@ impl Door {
         let clock = Arc::new(Timekeeper::start(Arc::new(time.clone()), None).unwrap());
         let domain = TrustDomain::new("broker.test").unwrap();
         let ca = Arc::new(Ca::create(&domain, NOW, &mut SystemEntropy::new()).unwrap());
-        let registrar = Registrar::new(ca, ClientLifetime::default(), "roots".into(), clock);
+        let registrar = Registrar::new(ca, ClientLifetime::default(), Roots::new(|| "roots".into()), clock);
         let tokens = Arc::new(TokenStore::open(folder.path()).unwrap());
         Self { enrolment: Enrolment::new(registrar, tokens), time, _folder: folder }
     }
