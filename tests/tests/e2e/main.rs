@@ -26,5 +26,6 @@ mod rules;
 mod search;
 mod story;
 mod succession;
+mod taken;
 mod trace;
 mod witness;
