@@ -47,13 +47,16 @@ fn later_rounds_take_what_is_new_and_come_to_the_same() {
     let mut going = rounds(folder.path(), &log);
     let mut before = 0;
     for size in [12, 13, 255, 256, 300, 300, 1_100] {
-        if size > before + 3 {
+        if before > 0 && size > before + 3 {
             Call::new(&world).record(&world, &mut log);
         }
         fill(&mut log, size);
         mirrored(folder.path(), &mut Broker::new(&log), &scopes).unwrap();
         let Went { verified: round, handed } = round(&mut going).unwrap();
-        assert_eq!(handed, (before..size).collect::<Vec<_>>(), "each record once, in the order of the log");
+        let known = |scope: Scope| scopes.iter().any(|(own, _)| *own == scope);
+        let new = log.records.iter().map(|(record, _)| record).filter(|record| known(record.scope().unwrap()));
+        let due: Vec<u64> = new.map(|record| record.header().index).filter(|index| *index >= before).collect();
+        assert_eq!(handed, due, "each record once, in the order of the log");
         let whole = verified(folder.path(), &demands(&log)).unwrap();
         assert_eq!(round.slices(), whole.slices());
         assert_eq!(round.checkpoint().checkpoint(), whole.checkpoint().checkpoint());
