@@ -11,7 +11,6 @@ mod address;
 mod cursor;
 mod file;
 mod http;
-mod ocsf;
 mod row;
 mod syslog;
 #[cfg(test)]
@@ -27,14 +26,14 @@ use std::{
     time::Duration,
 };
 
-use anteroom_policy::state::State;
+use anteroom_policy::{siem::ocsf, state::State};
 use anteroom_proto::ledger::note::KeyName;
 use tokio::{sync::watch, task::JoinSet, task::spawn_blocking, time::timeout};
 
 pub(crate) use self::http::chain;
 pub use self::{
     address::{AddressError, Format, SinkAddress, Transport},
-    row::{Row, Told},
+    row::Row,
 };
 use self::{cursor::Cursor, file::FileSink, http::HttpSink, syslog::SyslogSink};
 use crate::{
@@ -303,7 +302,10 @@ fn lines(journal: &Journal, origin: &Arc<str>, format: Format, from: u64, to: u6
         let row = Row::new(Arc::clone(origin), index, entry, sealed.as_deref());
         let text = match format {
             Format::Jsonl => serde_json::to_string(&row),
-            Format::Ocsf => serde_json::to_string(&ocsf::event(&row)),
+            Format::Ocsf => {
+                let place = ocsf::Place { origin: &row.origin, index, leaf_hash: &row.leaf_hash };
+                serde_json::to_string(&ocsf::event(&place, row.told.as_ref()))
+            }
         };
         let text = text.map_err(|error| SinkError::Read(error.to_string()))?;
         lines.push(Line { index, at_ms: row.at_ms(), warning: row.is_refusal(), text });

@@ -15,6 +15,7 @@ pub mod channel;
 pub mod connector;
 #[cfg(feature = "console")]
 pub mod console;
+pub mod controls;
 pub mod credentials;
 mod durable;
 pub mod error;

@@ -18,6 +18,7 @@ pub mod record;
 pub mod refusal;
 pub mod replay;
 pub mod rules;
+pub mod siem;
 pub mod standing;
 pub mod state;
 

@@ -13,25 +13,22 @@ use anteroom_proto::{
         leaf::Entry,
         scope::Scope,
         tiles::{Tile, TileKind},
-        tree::{EMPTY_ROOT, Hash, root_at},
+        tree::{EMPTY_ROOT, Hash, NodeSource, root_at},
     },
     names::{Digest, OrgId},
 };
 
 use super::{
-    Mirror, MirrorError, Progress, Tell,
-    destroyed::Destroyed,
-    dossier::{Dossiers, HeldDossier},
+    Mirror, MirrorError, Tell,
+    dossier::HeldDossier,
     layout::read,
+    rounds::{Stands, pass},
     set::Disclosed,
-    slice::SliceReader,
-    tree::{self, Due, Met, Tree, Watch, Watched},
+    tags::Tags,
+    tree::{self, Due, Looked, Tree, Watch, Watched},
     write::{FRAMED_BYTES, nodes},
 };
 use crate::verify::scope::{SliceError, SliceRecord, TagKeys};
-
-/// How often progress over records is told.
-const TELL_EVERY: u64 = 1_024;
 
 /// Whom a reader believes, and what it knows itself.
 #[derive(Clone, Debug)]
@@ -65,10 +62,10 @@ pub struct WholeSlice {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Verified {
-    checkpoint: VerifiedCheckpoint,
-    tree: Tree,
-    slices: Vec<WholeSlice>,
-    dossiers: Vec<HeldDossier>,
+    pub(super) checkpoint: VerifiedCheckpoint,
+    pub(super) tree: Tree,
+    pub(super) slices: Vec<WholeSlice>,
+    pub(super) dossiers: Vec<HeldDossier>,
 }
 
 impl Verified {
@@ -108,86 +105,12 @@ pub fn verify(
     tell: Tell<'_>,
     mut each: impl FnMut(&SliceRecord) -> Result<(), MirrorError>,
 ) -> Result<Verified, MirrorError> {
-    verify_at(mirror, demands, scopes, tell, |record, _| each(record))
-}
-
-/// As [`verify`], and says where each record begins in its slice's file.
-pub(crate) fn verify_at(
-    mirror: &Mirror,
-    demands: &Demands,
-    scopes: Option<&[Scope]>,
-    tell: Tell<'_>,
-    mut each: impl FnMut(&SliceRecord, u64) -> Result<(), MirrorError>,
-) -> Result<Verified, MirrorError> {
-    let checkpoint = mirror.checkpoint(&demands.trust)?;
-    mirror.check_key(&demands.trust)?;
-    let log = log_only(&demands.trust);
-    let size = checkpoint.checkpoint().size();
     let scopes = match scopes {
         Some(scopes) => scopes.to_vec(),
         None => mirror.scopes()?,
     };
-    let mut readers = Vec::new();
-    for scope in &scopes {
-        let key = mirror.tag_key(scope, &demands.known)?;
-        readers.push(SliceReader::open(mirror, scope, key, &log)?);
-    }
-    let mut dossiers = Dossiers::open(mirror, &scopes, demands)?;
-    let mut destroyed = Destroyed::default();
-    let mut watch = Watch::new();
-    let mut beyond = vec![0_u64; readers.len()];
-    let mut told = 0_u64;
-    while let Some(slice) = earliest(&mut readers)? {
-        let Some(reader) = readers.get_mut(slice) else { break };
-        let Some((at, record)) = reader.next_at()? else { break };
-        each(&record, at)?;
-        dossiers.take(&record)?;
-        let header = record.record.header();
-        let (seq, entry) = (header.seq, *record.record.entry());
-        if header.index < size {
-            destroyed.take(&record)?;
-        } else if let Some(count) = beyond.get_mut(slice) {
-            *count += 1;
-        }
-        watch.insert(entry.tag(), Watched { slice, seq, due: Due::At(header.index, entry) });
-        told += 1;
-        if told.is_multiple_of(TELL_EVERY) {
-            tell(Progress { what: "records", done: told, all: 0 });
-        }
-    }
-    let mut placed = readers.iter().zip(&beyond).map(|(reader, beyond)| reader.count() - beyond).sum::<u64>();
-    let (mut once, mut gone) = (0, Vec::new());
-    for (slice, reader) in readers.iter().enumerate() {
-        let missing = destroyed.after(&reader.scope, reader.count());
-        gone.push(missing.len() as u64);
-        placed += u64::from(!missing.is_empty());
-        once += (missing.len() as u64).saturating_sub(1);
-        let next = reader.count() + missing.len() as u64;
-        for (seq, due) in missing {
-            watch.insert(reader.tag_key.tag(seq), Watched { slice, seq, due });
-        }
-        watch.insert(reader.tag_key.tag(next), Watched { slice, seq: next, due: Due::Nowhere });
-    }
-    let (tree, seen) = tree::verify(mirror, &checkpoint, &watch, tell)?;
-    agrees(mirror, demands, &checkpoint)?;
-    if let Some(met) = seen.met {
-        return Err(misplaced(&readers, &met));
-    }
-    if seen.placed != placed || seen.once != once {
-        return Err(absent(mirror, &readers, &gone, &watch, size));
-    }
-    let mut slices = Vec::new();
-    for ((reader, beyond), destroyed) in readers.iter().zip(beyond).zip(gone) {
-        let newer = compare_roots(mirror, reader, &checkpoint)?;
-        let records = reader.count() - beyond;
-        slices.push(WholeSlice { scope: reader.scope.clone(), records, beyond, destroyed, newer });
-    }
-    let records = |grant| {
-        let reader = readers.iter().find(|reader| reader.scope == Scope::Grant(grant));
-        reader.map_or(0, SliceReader::count)
-    };
-    let dossiers = dossiers.finish(records)?;
-    Ok(Verified { checkpoint, tree, slices, dossiers })
+    let (verified, _) = pass(mirror, demands, Stands::nothing(&scopes), tell, &mut |record, _| each(record))?;
+    Ok(verified)
 }
 
 /// Demands that a disclosed set is the whole of its scope up to the mirror's checkpoint: the scope's next tag is nowhere in it.
@@ -199,10 +122,11 @@ pub fn whole_set(mirror: &Mirror, demands: &Demands, set: &Disclosed, file: &Pat
     let size = checkpoint.checkpoint().size();
     let watched = Watched { slice: 0, seq: set.records(), due: Due::Nowhere };
     let watch = Watch::from([(set.due(), watched)]);
-    let (_, seen) = tree::verify(mirror, &checkpoint, &watch, &mut |_| {})?;
+    let looked = Looked { tags: &Tags::default(), watch: &watch };
+    let (_, seen, _) = tree::verify(mirror, &checkpoint, looked, &mut |_| {})?;
     let wrong = |why| MirrorError::Record { path: file.to_owned(), at: 0, why };
     if let Some(met) = seen.met {
-        return Err(wrong(SliceError::Withheld { seq: met.watched.seq, at: met.at }));
+        return Err(wrong(SliceError::Withheld { seq: set.records(), at: met.at }));
     }
     let stated = set.checkpoint().checkpoint();
     if stated.size() > size {
@@ -214,9 +138,12 @@ pub fn whole_set(mirror: &Mirror, demands: &Demands, set: &Disclosed, file: &Pat
     Ok(())
 }
 
-/// Demands that the mirror agrees with what this party saw elsewhere, as far as it reaches; a contradiction is kept.
-fn agrees(mirror: &Mirror, demands: &Demands, checkpoint: &VerifiedCheckpoint) -> Result<(), MirrorError> {
-    let Some(seen) = &demands.seen else { return Ok(()) };
+/// Demands that the mirror agrees with a checkpoint that this party saw, as far as it reaches; a contradiction is kept.
+pub(super) fn agrees(
+    mirror: &Mirror,
+    seen: &VerifiedCheckpoint,
+    checkpoint: &VerifiedCheckpoint,
+) -> Result<(), MirrorError> {
     let (ours, theirs) = (checkpoint.checkpoint().size(), seen.checkpoint().size());
     if theirs > ours || root_of(mirror, theirs, ours) == Some(*seen.checkpoint().root()) {
         return Ok(());
@@ -233,7 +160,12 @@ pub(super) fn log_only(trust: &LogTrust) -> LogTrust {
 
 /// The root of the mirrored tree's first `size` entries.
 pub(crate) fn root_of(mirror: &Mirror, size: u64, mirrored: u64) -> Option<Hash> {
-    if size == 0 { Some(EMPTY_ROOT) } else { root_at(&nodes(mirror, mirrored), size).ok() }
+    root_in(&nodes(mirror, mirrored), size)
+}
+
+/// As [`root_of`], where the tree's subtrees are at hand.
+pub(super) fn root_in(nodes: &impl NodeSource, size: u64) -> Option<Hash> {
+    if size == 0 { Some(EMPTY_ROOT) } else { root_at(nodes, size).ok() }
 }
 
 /// The mirrored entry at an index.
@@ -246,64 +178,4 @@ pub(super) fn entry_at(mirror: &Mirror, index: u64, size: u64) -> Result<Entry, 
     let entry = bytes.get(at.saturating_add(2)..at.saturating_add(FRAMED_BYTES)).and_then(Entry::from_slice);
     let why = || "it ends before the entry".to_owned();
     entry.ok_or_else(|| MirrorError::Damaged { path, at: bytes.len() as u64, index: Some(index), why: why() })
-}
-
-/// Which slice's next record stands first in the log.
-fn earliest(readers: &mut [SliceReader]) -> Result<Option<usize>, MirrorError> {
-    let mut first: Option<(u64, usize)> = None;
-    for (slice, reader) in readers.iter_mut().enumerate() {
-        if let Some(index) = reader.peek()?
-            && first.is_none_or(|(earliest, _)| index < earliest)
-        {
-            first = Some((index, slice));
-        }
-    }
-    Ok(first.map(|(_, slice)| slice))
-}
-
-fn misplaced(readers: &[SliceReader], met: &Met) -> MirrorError {
-    let (seq, at) = (met.watched.seq, met.at);
-    let Some(reader) = readers.get(met.watched.slice) else { return MirrorError::Interrupted };
-    let why = match met.watched.due {
-        Due::At(..) | Due::Once => SliceError::Forked { seq, at },
-        Due::Nowhere => SliceError::Withheld { seq, at },
-    };
-    MirrorError::Record { path: reader.path().to_owned(), at: 0, why }
-}
-
-/// The first record that is not where it belongs; if all are, one that was destroyed stands nowhere, or twice.
-fn absent(mirror: &Mirror, readers: &[SliceReader], gone: &[u64], watch: &Watch, size: u64) -> MirrorError {
-    let placed = |watched: &Watched| match watched.due {
-        Due::At(index, entry) => Some((index, entry, watched.slice, watched.seq)),
-        Due::Nowhere | Due::Once => None,
-    };
-    let mut shown: Vec<(u64, Entry, usize, u64)> = watch.values().filter_map(placed).collect();
-    shown.sort_by_key(|(index, ..)| *index);
-    let wrong = |slice: usize, seq| {
-        let path = readers.get(slice).map(|reader| reader.path().to_owned()).unwrap_or_default();
-        MirrorError::Record { path, at: 0, why: SliceError::Absent(seq) }
-    };
-    for (index, entry, slice, seq) in shown {
-        if index < size && entry_at(mirror, index, size).ok() != Some(entry) {
-            return wrong(slice, seq);
-        }
-    }
-    match gone.iter().position(|gone| *gone > 1) {
-        Some(slice) => wrong(slice, readers.get(slice).map_or(0, SliceReader::count)),
-        None => MirrorError::Interrupted,
-    }
-}
-
-/// Every checkpoint that a record came with must be one of this log. Returns how many are newer than the mirror.
-fn compare_roots(mirror: &Mirror, reader: &SliceReader, checkpoint: &VerifiedCheckpoint) -> Result<u64, MirrorError> {
-    let mirrored = checkpoint.checkpoint().size();
-    let mut newer = 0;
-    for (size, root) in reader.roots() {
-        if *size > mirrored {
-            newer += 1;
-        } else if root_of(mirror, *size, mirrored) != Some(*root) {
-            return Err(MirrorError::Record { path: reader.path().to_owned(), at: 0, why: SliceError::Root(*size) });
-        }
-    }
-    Ok(newer)
 }

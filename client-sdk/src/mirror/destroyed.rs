@@ -53,7 +53,7 @@ impl Destroyed {
             return Vec::new();
         }
         let last = had.records - 1;
-        let due = |seq| if seq == last { Due::At(had.last.0, had.last.1) } else { Due::Once };
+        let due = |seq| if seq == last { Due::At(Box::new(had.last)) } else { Due::Once };
         (mirrored..had.records).map(|seq| (seq, due(seq))).collect()
     }
 }

@@ -238,39 +238,30 @@ impl Dossiers {
         Ok(Self(kept))
     }
 
-    /// Holds a mirrored record against them.
-    pub(super) fn take(&mut self, record: &SliceRecord) -> Result<(), MirrorError> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        let name = record.record.opened().spec().name;
-        match name {
-            "GrantOffered" => {
-                let offered: GrantOffered = event(record)?;
-                let Some(kept) = self.of(record.record.scope()) else { return Ok(()) };
+    /// Whether there are none.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Holds what a mirrored record says against them.
+    pub(super) fn take(&mut self, recorded: &Recorded) -> Result<(), MirrorError> {
+        match recorded {
+            Recorded::Offered(scope, offered) => {
+                let Some(kept) = self.of(scope) else { return Ok(()) };
                 kept.same("terms", &kept.dossier.terms, &offered.terms)?;
-                kept.same_statement(
-                    "offer",
-                    &kept.dossier.offer.clone().unwrap_or_default(),
-                    &offered.offer.unwrap_or_default(),
-                )?;
+                let (own, recorded) = (kept.dossier.offer.as_ref(), offered.offer.as_ref());
+                let none = SignedStatement::default();
+                kept.same_statement("offer", own.unwrap_or(&none), recorded.unwrap_or(&none))?;
                 kept.offered = true;
             }
-            "GrantAccepted" => {
-                let accepted: GrantAccepted = event(record)?;
-                let Some(kept) = self.of(record.record.scope()) else { return Ok(()) };
+            Recorded::Accepted(scope, accepted) => {
+                let Some(kept) = self.of(scope) else { return Ok(()) };
                 // One from before the acceptance has none.
                 if let Some(own) = &kept.dossier.acceptance {
-                    kept.same_statement("acceptance", own, &accepted.acceptance.unwrap_or_default())?;
+                    kept.same_statement("acceptance", own, accepted)?;
                 }
             }
-            "RunCredentialIssued" => self.met(event::<RunCredentialIssued>(record)?.statement)?,
-            "SuccessionOffered" => self.met(event::<SuccessionOffered>(record)?.statement)?,
-            "SuccessionCountersigned" => self.met(event::<SuccessionCountersigned>(record)?.statement)?,
-            "RosterPublished" => self.met(event::<RosterPublished>(record)?.statement)?,
-            "OrganisationEnrolled" => self.met(event::<OrganisationEnrolled>(record)?.key_set)?,
-            "KeySetChanged" => self.met(event::<KeySetChanged>(record)?.key_set)?,
-            _ => {}
+            Recorded::Stated(statement) => self.0.iter().try_for_each(|kept| kept.met(statement))?,
         }
         Ok(())
     }
@@ -291,11 +282,35 @@ impl Dossiers {
     fn of(&mut self, scope: &Scope) -> Option<&mut Kept> {
         self.0.iter_mut().find(|kept| *scope == Scope::Grant(kept.grant))
     }
+}
 
-    fn met(&self, statement: Option<SignedStatement>) -> Result<(), MirrorError> {
-        // A field that is closed to this reader reads as absent.
-        let Some(statement) = statement else { return Ok(()) };
-        self.0.iter().try_for_each(|kept| kept.met(&statement))
+/// What a mirrored record says that a dossier must say, too.
+#[derive(Clone, Debug)]
+pub(super) enum Recorded {
+    Offered(Scope, Box<GrantOffered>),
+    Accepted(Scope, SignedStatement),
+    Stated(SignedStatement),
+}
+
+impl Recorded {
+    /// `None` if a record says nothing of the kind. A field that is closed to this reader reads as absent.
+    pub(super) fn of(record: &SliceRecord) -> Result<Option<Self>, MirrorError> {
+        let scope = || record.record.scope().clone();
+        let statement = match record.record.opened().spec().name {
+            "GrantOffered" => return Ok(Some(Self::Offered(scope(), Box::new(event(record)?)))),
+            "GrantAccepted" => {
+                let accepted = event::<GrantAccepted>(record)?.acceptance.unwrap_or_default();
+                return Ok(Some(Self::Accepted(scope(), accepted)));
+            }
+            "RunCredentialIssued" => event::<RunCredentialIssued>(record)?.statement,
+            "SuccessionOffered" => event::<SuccessionOffered>(record)?.statement,
+            "SuccessionCountersigned" => event::<SuccessionCountersigned>(record)?.statement,
+            "RosterPublished" => event::<RosterPublished>(record)?.statement,
+            "OrganisationEnrolled" => event::<OrganisationEnrolled>(record)?.key_set,
+            "KeySetChanged" => event::<KeySetChanged>(record)?.key_set,
+            _ => None,
+        };
+        Ok(statement.map(Self::Stated))
     }
 }
 

@@ -55,7 +55,7 @@ pub struct Mirror {
 
 /// Held while a mirror is written.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
@@ -230,13 +230,7 @@ impl Mirror {
     pub(super) fn prepare(&self, trust: &LogTrust) -> Result<Lock, MirrorError> {
         fs::create_dir_all(&self.dir).map_err(|why| io(&self.dir, why))?;
         private_dir(&self.slices_dir())?;
-        let path = self.own_dir().join("lock");
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = file.map_err(|why| io(&path, why))?;
-        file.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => MirrorError::InUse(self.dir.clone()),
-            fs::TryLockError::Error(why) => io(&path, why),
-        })?;
+        let lock = self.lock()?;
         match self.check_key(trust) {
             Err(MirrorError::Missing(path)) => replace_private(&path, format!("{}\n", trust.log()).as_bytes())?,
             other => other?,
@@ -249,7 +243,25 @@ impl Mirror {
         if fs::read(&readme).ok().as_deref() != Some(README.as_bytes()) {
             replace_shared(&readme, README.as_bytes())?;
         }
-        Ok(Lock { _file: file })
+        Ok(lock)
+    }
+
+    /// Takes the mirror's lock: what is in it does not change meanwhile.
+    fn lock(&self) -> Result<Lock, MirrorError> {
+        let path = self.own_dir().join("lock");
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.map_err(|why| io(&path, why))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(fs::TryLockError::WouldBlock) => Err(MirrorError::InUse(self.dir.clone())),
+            Err(fs::TryLockError::Error(why)) => Err(io(&path, why)),
+        }
+    }
+
+    /// As [`Mirror::lock`], of a mirror that may have nothing of ours yet.
+    pub(crate) fn still(&self) -> Result<Lock, MirrorError> {
+        private_dir(&self.own_dir())?;
+        self.lock()
     }
 
     /// Keeps a scope's tag key and makes room for its records.

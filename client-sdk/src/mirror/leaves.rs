@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anteroom_proto::ledger::{
     checkpoint::VerifiedCheckpoint,
+    leaf::Entry,
     tiles::{Tile, TileKind},
     tree::{Hash, leaf_hash},
 };
@@ -34,6 +35,14 @@ impl Leaves {
     /// # Errors
     /// The mirror ends before it, or its bundle cannot be read.
     pub fn at(&mut self, index: u64) -> Result<Hash, MirrorError> {
+        self.entry(index).map(|entry| leaf_hash(entry.as_bytes()))
+    }
+
+    /// The entry at an index.
+    ///
+    /// # Errors
+    /// As [`Leaves::at`].
+    pub fn entry(&mut self, index: u64) -> Result<Entry, MirrorError> {
         let number = index / WIDTH;
         if self.bundle.as_ref().is_none_or(|(held, ..)| *held != number) {
             let tile = Tile::at_size(TileKind::Entries, number, self.size).filter(|_| index < self.size);
@@ -42,10 +51,9 @@ impl Leaves {
             self.bundle = Some((number, path, bytes));
         }
         let at = usize::try_from(index % WIDTH).unwrap_or(usize::MAX).saturating_mul(FRAMED_BYTES);
-        let entry = self
-            .bundle
-            .as_ref()
-            .and_then(|(_, _, bytes)| bytes.get(at.saturating_add(2)..at.saturating_add(FRAMED_BYTES)).map(leaf_hash));
+        let framed =
+            |bytes: &[u8]| bytes.get(at.saturating_add(2)..at.saturating_add(FRAMED_BYTES)).and_then(Entry::from_slice);
+        let entry = self.bundle.as_ref().and_then(|(_, _, bytes)| framed(bytes));
         entry.ok_or_else(|| {
             let (_, path, bytes) = self.bundle.take().unwrap_or_default();
             let why = "it ends before the entry".to_owned();

@@ -2,7 +2,7 @@
 //!
 //! The public part is C2SP's `tlog-tiles` layout: `checkpoint`, `tile/L/N`, `tile/entries/N`. What is ours stands beside it in
 //! `anteroom/`: the log's key, and for each scope that this reader may read its records as they came and the key of its tags.
-//! [`take`] writes a mirror from what a broker sends, [`check`] verifies one, [`prove`] holds a call against one, and [`disclose`] cuts a
+//! [`take`] writes a mirror from what a broker sends, [`check`] verifies one, [`rounds`] goes on verifying it as it grows, [`prove`] holds a call against one, and [`disclose`] cuts a
 //! redacted set out of one, which [`set`] verifies.
 //!
 //! **Invariant:** `checkpoint` is written last and names only what was recomputed from the entries; and whatever does not follow
@@ -18,8 +18,10 @@ mod error;
 pub(crate) mod layout;
 pub mod leaves;
 pub mod prove;
+pub mod rounds;
 pub mod set;
 mod slice;
+mod tags;
 pub mod take;
 #[cfg(test)]
 mod tests;

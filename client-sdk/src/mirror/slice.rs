@@ -6,7 +6,7 @@
 //! there, and itself to follow the one before it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     fs::{File, OpenOptions},
     io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
@@ -23,7 +23,6 @@ use anteroom_proto::{
         receipt::{ReceiptError, verify_proven_under},
         record::{Record, Seed},
         scope::{Scope, TagKey},
-        tree::Hash,
     },
     rpc::ReadReply,
 };
@@ -44,7 +43,7 @@ const VARINT_BYTES: usize = 10;
 
 /// A reply as it stands in the file: where it begins, and its bytes.
 type Framed = (u64, Vec<u8>);
-/// A record with where it begins and its reply.
+/// A record with where it begins, and its reply.
 type Checked = (u64, SliceRecord, ReadReply);
 
 /// Where replies are read from.
@@ -58,6 +57,13 @@ impl Frames {
     fn open(path: &Path) -> Result<Self, MirrorError> {
         let file = File::open(path).map_err(|why| io(path, why))?;
         Ok(Self { path: path.to_owned(), file: BufReader::with_capacity(1 << 18, file), at: 0 })
+    }
+
+    /// Goes on at a place of the file.
+    fn begin_at(&mut self, at: u64) -> Result<(), MirrorError> {
+        self.file.seek(SeekFrom::Start(at)).map_err(|why| io(&self.path, why))?;
+        self.at = at;
+        Ok(())
     }
 
     /// The length of the next reply and where it begins; `None` at the end.
@@ -120,8 +126,7 @@ pub(super) fn record_at(
 ) -> Result<(SliceRecord, ReadReply), MirrorError> {
     let path = mirror.slice_path(scope);
     let mut frames = Frames::open(&path)?;
-    frames.file.seek(SeekFrom::Start(at)).map_err(|why| io(&path, why))?;
-    frames.at = at;
+    frames.begin_at(at)?;
     let framed = frames.next()?.ok_or_else(|| frames.cut(at))?;
     let (_, record, reply) =
         check_part(&path, &[framed], log, tag_key)?.pop().ok_or_else(|| frames.damaged(at, "no record begins here"))?;
@@ -132,6 +137,27 @@ pub(super) fn record_at(
     Err(MirrorError::Record { path, at, why })
 }
 
+/// How far a slice was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Upto {
+    /// Where the next record begins in the file.
+    at: u64,
+    /// Its position.
+    pub(super) seq: u64,
+    /// The record before it, by index and entry.
+    last: (u64, Entry),
+}
+
+impl Upto {
+    /// Nothing was read yet.
+    pub(super) const START: Self = Self { at: 0, seq: 0, last: (0, Entry::NONE) };
+
+    /// Where the next record begins in the file.
+    pub(super) const fn at(&self) -> u64 {
+        self.at
+    }
+}
+
 /// A slice being read.
 pub(super) struct SliceReader {
     pub(super) scope: Scope,
@@ -140,19 +166,29 @@ pub(super) struct SliceReader {
     batches: mpsc::Receiver<Result<Vec<Checked>, MirrorError>>,
     ready: VecDeque<Checked>,
     ended: bool,
-    next: u64,
-    last: (u64, Entry),
-    roots: BTreeMap<u64, Hash>,
+    upto: Upto,
 }
 
 impl SliceReader {
     /// Reads a scope's slice. Checkpoints in it need the log's signature alone.
     pub(super) fn open(mirror: &Mirror, scope: &Scope, tag_key: TagKey, log: &LogTrust) -> Result<Self, MirrorError> {
+        Self::open_from(mirror, scope, tag_key, log, Upto::START)
+    }
+
+    /// As [`SliceReader::open`], from where it was read to before.
+    pub(super) fn open_from(
+        mirror: &Mirror,
+        scope: &Scope,
+        tag_key: TagKey,
+        log: &LogTrust,
+        upto: Upto,
+    ) -> Result<Self, MirrorError> {
         let path = mirror.slice_path(scope);
         let mut frames = match Frames::open(&path) {
             Err(MirrorError::Missing(_)) => return Err(MirrorError::NoSlice(scope.clone())),
             other => other?,
         };
+        frames.begin_at(upto.at)?;
         let (send, batches) = mpsc::sync_channel(AHEAD);
         let trust = log.clone();
         thread::spawn(move || {
@@ -165,17 +201,7 @@ impl SliceReader {
                 }
             }
         });
-        Ok(Self {
-            scope: scope.clone(),
-            tag_key,
-            path,
-            batches,
-            ready: VecDeque::new(),
-            ended: false,
-            next: 0,
-            last: (0, Entry::NONE),
-            roots: BTreeMap::new(),
-        })
+        Ok(Self { scope: scope.clone(), tag_key, path, batches, ready: VecDeque::new(), ended: false, upto })
     }
 
     /// Makes sure that a record is ready; `false` at the end.
@@ -198,11 +224,6 @@ impl SliceReader {
         Ok(self.taken()?.map(|(_, record, reply)| (record, reply)))
     }
 
-    /// Where the next record begins in the file, and it; `None` at the end.
-    pub(super) fn next_at(&mut self) -> Result<Option<(u64, SliceRecord)>, MirrorError> {
-        Ok(self.taken()?.map(|(at, record, _)| (at, record)))
-    }
-
     fn taken(&mut self) -> Result<Option<Checked>, MirrorError> {
         self.fill()?;
         let Some((at, record, reply)) = self.ready.pop_front() else { return Ok(None) };
@@ -212,29 +233,30 @@ impl SliceReader {
         if *record.record.scope() != self.scope {
             return Err(wrong(SliceError::OtherScope(record.record.scope().clone())));
         }
-        if header.seq != self.next {
-            return Err(wrong(SliceError::Gap { expected: self.next, found: header.seq }));
+        let Upto { seq, last, .. } = self.upto;
+        if header.seq != seq {
+            return Err(wrong(SliceError::Gap { expected: seq, found: header.seq }));
         }
-        if *record.record.prev() != self.last.1 || (self.next > 0 && header.index <= self.last.0) {
-            return Err(wrong(SliceError::Chain(self.next)));
+        if *record.record.prev() != last.1 || (seq > 0 && header.index <= last.0) {
+            return Err(wrong(SliceError::Chain(seq)));
         }
-        let checkpoint = record.record.checkpoint().checkpoint();
-        if *self.roots.entry(checkpoint.size()).or_insert(*checkpoint.root()) != *checkpoint.root() {
-            return Err(wrong(SliceError::Root(checkpoint.size())));
-        }
-        self.last = (header.index, *record.record.entry());
-        self.next += 1;
+        let length = reply.encoded_len();
+        self.upto = Upto {
+            at: at + (prost::length_delimiter_len(length) + length) as u64,
+            seq: seq + 1,
+            last: (header.index, *record.record.entry()),
+        };
         Ok(Some((at, record, reply)))
     }
 
-    /// How many records came out.
-    pub(super) const fn count(&self) -> u64 {
-        self.next
+    /// The next record with where it begins in the file, and how far that is; `None` at the end.
+    pub(super) fn next_upto(&mut self) -> Result<Option<(u64, SliceRecord, Upto)>, MirrorError> {
+        Ok(self.taken()?.map(|(at, record, _)| (at, record, self.upto)))
     }
 
-    /// The roots that its records' checkpoints name, by size.
-    pub(super) const fn roots(&self) -> &BTreeMap<u64, Hash> {
-        &self.roots
+    /// How many records came out, with those before it began.
+    pub(super) const fn count(&self) -> u64 {
+        self.upto.seq
     }
 
     pub(super) fn path(&self) -> &Path {

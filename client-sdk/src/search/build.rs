@@ -6,19 +6,17 @@
 use std::collections::HashMap;
 
 use anteroom_policy::{
-    event::{Admitted, Entered, Event, Finished, Refused},
-    marking::banner,
+    event::Entered,
     record::{decode, decode_opened},
 };
 use anteroom_proto::{
-    ledger::scope::Scope,
+    ledger::{record::RecordError, scope::Scope},
     names::{CallId, GrantId},
-    rpc::Facts,
 };
-use prost::Message as _;
 
 use super::{
     Catalogue, Group, SearchError,
+    make::{ABANDONED, End, Numbers, OPEN, Parties, fill, plain},
     names::{NameId, Names},
     row::Raw,
     store::{Paths, State, unusable},
@@ -26,7 +24,8 @@ use super::{
 use crate::{
     mirror::{
         Mirror, MirrorError, Tell,
-        check::{self, Demands, Verified},
+        check::{Demands, Verified},
+        rounds::Rounds,
     },
     verify::scope::SliceRecord,
 };
@@ -45,22 +44,33 @@ pub struct Indexed {
     pub rows: u64,
     /// Whether all of them were made anew.
     pub anew: bool,
+    /// Rows from before that were completed, by their numbers.
+    pub completed: Vec<u64>,
 }
 
-/// Parties of a grant, by the numbers of their names.
-#[derive(Clone, Copy, Default)]
-struct Parties {
-    lab: NameId,
-    agency: NameId,
-    line: NameId,
+/// Rows that are kept up to date while a mirror grows: the first update verifies everything, later ones what is new.
+#[derive(Debug)]
+pub struct Live {
+    rounds: Rounds,
+    kept: Option<Kept>,
+}
+
+/// What one update leaves for the next.
+#[derive(Debug)]
+struct Kept {
+    /// How far the rows went. If another process went on with them, this is nothing.
+    state: State,
+    grants: HashMap<GrantId, Parties>,
+    /// Calls without an end, by their rows.
+    open: HashMap<CallId, u64>,
 }
 
 /// Rows being made.
 struct Builder<'c> {
     catalogue: &'c mut Catalogue,
-    /// Rows that counted before, and whether one of them was changed.
+    /// Rows that counted before, and those of them that were changed.
     before: u64,
-    changed: bool,
+    completed: Vec<u64>,
     /// Rows that are not on disk yet; the first has the number `written`.
     waiting: Vec<u8>,
     written: u64,
@@ -69,53 +79,75 @@ struct Builder<'c> {
     /// Records from here on are not covered by the checkpoint yet, and get rows once they are.
     until: u64,
     grants: HashMap<GrantId, Parties>,
-    /// Calls without an end, by their rows.
     open: HashMap<CallId, u64>,
 }
 
-impl Catalogue {
-    /// Verifies the mirror and makes rows of what came since.
+impl Live {
+    /// Of a mirror of which nothing was verified yet.
+    #[must_use]
+    pub const fn new(mirror: Mirror, demands: Demands) -> Self {
+        Self { rounds: Rounds::new(mirror, demands), kept: None }
+    }
+
+    /// The mirror.
+    #[must_use]
+    pub const fn mirror(&self) -> &Mirror {
+        self.rounds.mirror()
+    }
+
+    /// Verifies the mirror as far as it is new, and makes rows of what came since. What does not hold is looked for once more in the
+    /// whole mirror, so that the error says where.
     ///
     /// # Errors
-    /// The mirror does not hold, or rows cannot be written.
-    pub fn update(mirror: &Mirror, demands: &Demands, tell: Tell<'_>) -> Result<(Self, Indexed), SearchError> {
+    /// The mirror does not hold, no longer extends what was verified before, or rows cannot be written.
+    pub fn update(&mut self, tell: Tell<'_>) -> Result<(Catalogue, Indexed), SearchError> {
+        let went_on = self.kept.is_some();
+        match self.round(tell) {
+            Err(SearchError::Mirror(error)) if went_on && !error.is_local() => self.round(tell),
+            other => other,
+        }
+    }
+
+    fn round(&mut self, tell: Tell<'_>) -> Result<(Catalogue, Indexed), SearchError> {
+        let mirror = self.rounds.mirror().clone();
+        // Another process that went on with the mirror or its rows meanwhile would look like something that does not hold.
+        let _still = mirror.still()?;
         let scopes: Vec<Scope> = mirror.scopes()?;
         let named: Vec<String> = scopes.iter().map(ToString::to_string).collect();
         // Unusable rows are made anew: they are nothing but a shorter way to what the mirror holds.
-        let mut catalogue = match Self::open(mirror) {
+        let mut catalogue = match Catalogue::open(&mirror) {
             Ok(catalogue) => catalogue,
-            Err(SearchError::Rows { .. }) => Self::emptied(mirror)?,
+            Err(SearchError::Rows { .. }) => Catalogue::emptied(&mirror)?,
             Err(error) => return Err(error),
         };
         let anew = catalogue.state.scopes != named && catalogue.rows() > 0;
         if anew {
-            catalogue = Self::emptied(mirror)?;
+            catalogue = Catalogue::emptied(&mirror)?;
         }
-        let before = catalogue.rows();
-        let mut open = HashMap::new();
-        let (unended, settles) = (catalogue.names.find(OPEN), catalogue.names.find(ABANDONED));
-        catalogue.scan(0, false, |row, raw| {
-            let waits = Some(raw.outcome) == unended || Some(raw.outcome) == settles;
-            if let (Group::Call, true, Some(call)) = (raw.group, waits, raw.call()) {
-                open.insert(call, row);
+        let kept = self.kept.take().filter(|kept| kept.state == catalogue.state && self.rounds.goes_on(&scopes));
+        let (grants, open) = match kept {
+            Some(kept) => (kept.grants, kept.open),
+            None => {
+                self.rounds.forget();
+                (HashMap::new(), catalogue.open_calls()?)
             }
-            true
-        })?;
+        };
+        let before = catalogue.rows();
         let from = catalogue.size();
-        let until = mirror.checkpoint(&demands.trust)?.checkpoint().size();
+        let until = mirror.checkpoint(&self.rounds.demands().trust)?.checkpoint().size();
         let mut builder = Builder {
             before,
-            changed: false,
+            completed: Vec::new(),
             written: before,
             waiting: Vec::new(),
             from,
             until,
-            grants: HashMap::new(),
+            grants,
             open,
             catalogue: &mut catalogue,
         };
         let mut failed = None;
-        let verified = check::verify_at(mirror, demands, Some(&scopes), tell, |record, at| {
+        let verified = self.rounds.next(&scopes, tell, &mut |record, at| {
             builder.take(record, at).map_err(|error| {
                 failed = Some(error);
                 MirrorError::Interrupted
@@ -126,12 +158,37 @@ impl Catalogue {
         }
         let verified = verified?;
         builder.flush()?;
-        let rows = builder.written;
+        let Builder { written: rows, completed, grants, open, .. } = builder;
         catalogue.append_names()?;
-        catalogue.file.sync_data().map_err(|why| unusable(&Paths::of(mirror).rows, why))?;
+        catalogue.file.sync_data().map_err(|why| unusable(&Paths::of(&mirror).rows, why))?;
         catalogue.state = State { version: 0, size: until, rows, names: catalogue.names.len(), scopes: named };
         catalogue.keep_state()?;
-        Ok((catalogue, Indexed { verified, before, rows, anew }))
+        self.kept = Some(Kept { state: catalogue.state.clone(), grants, open });
+        Ok((catalogue, Indexed { verified, before, rows, anew, completed }))
+    }
+}
+
+impl Catalogue {
+    /// Verifies the mirror and makes rows of what came since.
+    ///
+    /// # Errors
+    /// The mirror does not hold, or rows cannot be written.
+    pub fn update(mirror: &Mirror, demands: &Demands, tell: Tell<'_>) -> Result<(Self, Indexed), SearchError> {
+        Live::new(mirror.clone(), demands.clone()).update(tell)
+    }
+
+    /// Rows of calls without an end.
+    fn open_calls(&self) -> Result<HashMap<CallId, u64>, SearchError> {
+        let mut open = HashMap::new();
+        let (unended, settles) = (self.names.find(OPEN), self.names.find(ABANDONED));
+        self.scan(0, false, |row, raw| {
+            let waits = Some(raw.outcome) == unended || Some(raw.outcome) == settles;
+            if let (Group::Call, true, Some(call)) = (raw.group, waits, raw.call()) {
+                open.insert(call, row);
+            }
+            true
+        })?;
+        Ok(open)
     }
 
     fn emptied(mirror: &Mirror) -> Result<Self, SearchError> {
@@ -161,164 +218,68 @@ impl Catalogue {
     }
 }
 
-/// The outcome of a call that has no end yet.
-const OPEN: &str = "open";
-/// The outcome of a call of which no end was seen.
-const ABANDONED: &str = "abandoned";
-/// The outcome of a call of which no end was seen, once its hold was settled.
-const SETTLED: &str = "settled";
+impl Numbers for Names {
+    fn id(&mut self, name: &str) -> NameId {
+        Self::id(self, name)
+    }
+}
+
+/// A proven record as the deciding functions know it; `None` if it is about others altogether.
+pub(super) fn read(record: &SliceRecord) -> Result<Option<Entered>, RecordError> {
+    let entry = *record.record.entry();
+    match &record.full {
+        Some(full) => decode(full, entry).map(Some),
+        None => decode_opened(record.record.opened(), entry),
+    }
+}
 
 impl Builder<'_> {
     fn take(&mut self, record: &SliceRecord, at: u64) -> Result<(), SearchError> {
-        let entry = *record.record.entry();
-        let read = match &record.full {
-            Some(full) => decode(full, entry).map(Some),
-            None => decode_opened(record.record.opened(), entry),
-        };
         let header = record.record.header();
         let index = header.index;
-        let failed = |why: String| SearchError::Row { index, why };
-        let entered = read.map_err(|error| failed(error.to_string()))?;
-        if let Some(entered) = &entered {
-            self.know(entered);
+        let entered = read(record).map_err(|error| SearchError::Row { index, why: error.to_string() })?;
+        let names = &mut self.catalogue.names;
+        let mut parties = Parties::default();
+        if let Scope::Grant(grant) = record.record.scope() {
+            let offered = entered.as_ref().filter(|_| header.seq == 0);
+            if let Some(offered) = offered.and_then(|entered| Parties::of(&entered.event, names)) {
+                self.grants.insert(*grant, offered);
+            }
+            parties = self.grants.get(grant).copied().unwrap_or_default();
         }
         if index < self.from || index >= self.until {
             return Ok(());
         }
-        let name = record.record.opened().spec().name;
-        let mut raw = Raw::new(index, header.at_ms, Group::Other);
-        raw.offset = at;
-        raw.kind = self.id(name);
-        raw.scope = self.id(&record.record.scope().to_string());
-        if let Scope::Grant(grant) = record.record.scope() {
-            raw.grant = self.id(&grant.to_string());
-            let parties = self.grants.get(grant).copied().unwrap_or_default();
-            (raw.lab, raw.agency, raw.line) = (parties.lab, parties.agency, parties.line);
-        }
+        let mut raw = plain(record, at, parties, names);
         // A record about others altogether is there, and says nothing to this reader.
         let Some(entered) = entered else { return self.push(&raw) };
-        if let Event::CallAdmitted(call) = &entered.event {
-            self.admitted(raw, call)
-        } else if let Event::CallRefused(refused) = &entered.event {
-            self.refused(raw, refused)
-        } else if let Event::RefusalsCounted { code, caller, count, .. } = &entered.event {
-            raw.group = Group::Refusal;
-            (raw.outcome, raw.person, raw.count) = (self.id(code), self.id(caller), *count);
-            self.push(&raw)
-        } else if let Event::CallFinished(finished) = &entered.event {
-            self.finished(&raw, finished)
-        } else if let Event::CallAbandoned { call, .. } = &entered.event {
-            let outcome = self.id(ABANDONED);
-            self.end(*call, &raw, false, |row| row.outcome = outcome)
-        } else if let Event::CallSettled { call, charged, .. } = &entered.event {
-            let (outcome, charged) = (self.id(SETTLED), *charged);
-            self.end(*call, &raw, true, |row| (row.outcome, row.tokens) = (outcome, charged))
-        } else {
-            if let Some(by) = by(&entered.event) {
-                raw.person = self.id(&by);
-            }
-            self.push(&raw)
+        if let Some(end) = End::of(&entered.event, names) {
+            return self.end(&end, &raw);
         }
-    }
-
-    /// Learns whose a grant is.
-    fn know(&mut self, entered: &Entered) {
-        if let (Event::GrantOffered { terms, .. }, Scope::Grant(grant)) = (&entered.event, &entered.scope) {
-            let parties = Parties {
-                lab: self.id(terms.lab.org.as_str()),
-                agency: self.id(terms.agency.org.as_str()),
-                line: self.id(terms.model.line.as_str()),
-            };
-            self.grants.insert(*grant, parties);
-        }
-    }
-
-    fn id(&mut self, name: &str) -> NameId {
-        self.names().id(name)
-    }
-
-    const fn names(&mut self) -> &mut Names {
-        &mut self.catalogue.names
-    }
-
-    fn admitted(&mut self, mut raw: Raw, call: &Admitted) -> Result<(), SearchError> {
-        raw.group = Group::Call;
-        raw.call = *call.call.as_bytes();
-        raw.run = self.id(call.run.as_str());
-        raw.person = self.id(call.pseudonym.as_str());
-        raw.outcome = self.id(OPEN);
-        raw.rules = self.rules(&call.reasons);
-        raw.tokens = call.hold;
-        self.facts(&mut raw, &call.facts);
-        let row = self.next();
-        self.open.insert(call.call, row);
-        self.push(&raw)
-    }
-
-    fn refused(&mut self, mut raw: Raw, refused: &Refused) -> Result<(), SearchError> {
-        raw.group = Group::Refusal;
-        if let Some(call) = &refused.call {
-            raw.call = *call.as_bytes();
-        }
-        if let Some(run) = &refused.run {
-            raw.run = self.id(run.as_str());
-        }
-        let who = refused.pseudonym.as_ref().map_or(refused.caller.as_str(), |person| person.as_str());
-        raw.person = self.id(who);
-        raw.outcome = self.id(&refused.code);
-        raw.rules = self.rules(&refused.reasons);
-        if let Some(facts) = &refused.facts {
-            self.facts(&mut raw, facts);
+        fill(&mut raw, &entered.event, names);
+        if let (Group::Call, Some(call)) = (raw.group, raw.call()) {
+            let row = self.next();
+            self.open.insert(call, row);
         }
         self.push(&raw)
-    }
-
-    /// Rules as one name; each has a number of its own, too.
-    fn rules(&mut self, rules: &[String]) -> NameId {
-        for rule in rules {
-            self.id(rule);
-        }
-        self.id(&rules.join(" "))
-    }
-
-    /// What the rules saw.
-    fn facts(&mut self, raw: &mut Raw, facts: &[u8]) {
-        let Ok(facts) = Facts::decode(facts) else { return };
-        raw.route = self.id(&facts.route);
-        if let Some(marking) = &facts.marking {
-            raw.marking = self.id(&banner(marking));
-        }
-        raw.features = asked(&facts);
-    }
-
-    fn finished(&mut self, raw: &Raw, finished: &Finished) -> Result<(), SearchError> {
-        let outcome = self.id(&finished.end);
-        self.end(finished.call, raw, true, |row| {
-            (row.outcome, row.tokens) = (outcome, finished.charged);
-            (row.events, row.status) = (finished.released_events, finished.status);
-        })
     }
 
     /// Completes a call's row; a later record of a call that has none is a row of its own.
-    fn end(&mut self, call: CallId, of: &Raw, last: bool, change: impl FnOnce(&mut Raw)) -> Result<(), SearchError> {
-        let Some(row) = self.open.get(&call).copied() else {
-            let mut alone = *of;
-            (alone.group, alone.call) = (Group::Call, *call.as_bytes());
-            change(&mut alone);
-            return self.push(&alone);
-        };
-        if last {
-            self.open.remove(&call);
+    fn end(&mut self, end: &End, of: &Raw) -> Result<(), SearchError> {
+        let Some(row) = self.open.get(&end.call).copied() else { return self.push(&end.alone(of)) };
+        if end.last {
+            self.open.remove(&end.call);
         }
         if row >= self.written {
             self.flush()?;
         }
         let mut raw = self.catalogue.read_at(row)?;
-        (raw.end_index, raw.end_at, raw.end_offset) = (of.index, of.at, of.offset);
-        change(&mut raw);
-        if row < self.before && !self.changed {
-            self.catalogue.forget_state()?;
-            self.changed = true;
+        end.complete(&mut raw, of);
+        if row < self.before {
+            if self.completed.is_empty() {
+                self.catalogue.forget_state()?;
+            }
+            self.completed.push(row);
         }
         self.catalogue.write_at(row, &raw.encode())
     }
@@ -339,50 +300,5 @@ impl Builder<'_> {
         self.written = self.next();
         self.waiting.clear();
         Ok(())
-    }
-}
-
-/// The features that a call asked for, as bits.
-fn asked(facts: &Facts) -> u32 {
-    let has = |name: &str| match name {
-        "streaming" => facts.stream,
-        "tools" => !facts.tools.is_empty(),
-        "images" => facts.images > 0,
-        "logprobs" => facts.logprobs > 0,
-        "logit_bias" => facts.logit_bias,
-        "n" => facts.n > 1,
-        "seed" => facts.seed,
-        "prefill" => facts.prefill,
-        "reasoning" => facts.reasoning,
-        // What a body says nothing about is `text`, which asks for nothing.
-        "response_format" => !matches!(facts.response_format.as_str(), "" | "text"),
-        "named_fields" => !facts.named_fields.is_empty(),
-        _ => false,
-    };
-    super::row::FEATURES.iter().filter(|(name, _)| has(name)).fold(0, |bits, (_, bit)| bits | bit)
-}
-
-/// Whose act it is, where a record says so itself.
-fn by(event: &Event) -> Option<String> {
-    if let Event::LockSet { lock, .. } = event {
-        Some(lock.by.to_string())
-    } else if let Event::LockLifted { by, .. }
-    | Event::GrantPaused { by, .. }
-    | Event::GrantResumed { by, .. }
-    | Event::HoldReleased { by, .. } = event
-    {
-        Some(by.to_string())
-    } else if let Event::RulesAdded { narrowing, .. } = event {
-        Some(narrowing.by.to_string())
-    } else if let Event::ActRefused { caller, .. } = event {
-        Some(caller.clone())
-    } else if let Event::ReadOpened { reader, .. } = event {
-        Some(reader.clone())
-    } else if let Event::ContactsSet(set) = event {
-        Some(set.contacts.by.to_string())
-    } else if let Event::RunCredentialIssued { credential, .. } = event {
-        Some(credential.pseudonym.to_string())
-    } else {
-        None
     }
 }

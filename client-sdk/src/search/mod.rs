@@ -9,9 +9,13 @@
 //! is held in memory but the names and the calls that are open.
 
 mod build;
+#[cfg(feature = "export")]
+mod export;
+mod make;
 mod names;
 mod query;
 mod row;
+mod siem;
 mod store;
 mod totals;
 
@@ -20,9 +24,12 @@ use std::path::PathBuf;
 use anteroom_proto::{names::CallId, time::At};
 use serde::Serialize;
 
-pub use build::Indexed;
+pub use build::{Indexed, Live};
+#[cfg(feature = "export")]
+pub use export::{ExportError, Lines, Shape, Written, export};
 pub use query::{PAGE_ROWS_MAX, Page, Query, QueryError};
 pub use row::Group;
+pub use siem::ocsf;
 pub use store::Catalogue;
 pub use totals::{Bucket, Dimension, KEYS_MAX, REST, Totals};
 

@@ -53,19 +53,25 @@ impl Names {
 
     /// The number of a name, which is given one if it has none.
     pub(crate) fn id(&mut self, name: &str) -> NameId {
-        if let Some(id) = self.known.get(name) {
-            return *id;
+        if let Some(id) = self.cut(name) {
+            return id;
         }
         if self.all.len() >= NAMES_MAX {
             return self.find(TOO_MANY).unwrap_or_else(|| self.add(TOO_MANY));
         }
         let short: String = name.chars().take(CHARS_MAX).collect();
-        if short.len() < name.len()
-            && let Some(id) = self.known.get(short.as_str())
-        {
-            return *id;
-        }
         self.add(&short)
+    }
+
+    /// The number that a row has for a name; none if no row can have it.
+    pub(crate) fn known(&self, name: &str) -> Option<NameId> {
+        self.cut(name).or_else(|| self.find(TOO_MANY))
+    }
+
+    /// Finds a name as it was cut.
+    fn cut(&self, name: &str) -> Option<NameId> {
+        let end = name.char_indices().nth(CHARS_MAX).map_or(name.len(), |(end, _)| end);
+        self.find(name.get(..end).unwrap_or(name))
     }
 
     fn add(&mut self, name: &str) -> NameId {

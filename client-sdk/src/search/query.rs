@@ -188,6 +188,22 @@ impl Catalogue {
         self.page(query, from, false, limit)
     }
 
+    /// Those of some rows that fit, in their order.
+    ///
+    /// # Errors
+    /// As [`Catalogue::search`].
+    pub fn chosen(&self, query: &Query, rows: &[u64]) -> Result<Vec<Row>, SearchError> {
+        let Some(filter) = Filter::of(query, self)? else { return Ok(Vec::new()) };
+        let mut chosen = Vec::new();
+        for number in rows {
+            let raw = self.read_at(*number)?;
+            if filter.fits(&raw) {
+                chosen.push(self.shown(*number, &raw));
+            }
+        }
+        Ok(chosen)
+    }
+
     fn page(&self, query: &Query, at: u64, backwards: bool, limit: usize) -> Result<Page, SearchError> {
         let limit = limit.clamp(1, PAGE_ROWS_MAX);
         let Some(filter) = Filter::of(query, self)? else { return Ok(Page { rows: Vec::new(), next: None }) };

@@ -94,6 +94,35 @@ impl Raw {
         (self.call != [0; 16]).then(|| CallId::from_slice(&self.call).ok()).flatten()
     }
 
+    /// The first column in which two rows differ.
+    pub(crate) fn differs(&self, other: &Self) -> Option<&'static str> {
+        let columns = [
+            ("index", self.index != other.index),
+            ("instant", self.at != other.at),
+            ("end", (self.end_index, self.end_at) != (other.end_index, other.end_at)),
+            ("call", self.call != other.call),
+            ("place", (self.offset, self.end_offset) != (other.offset, other.end_offset)),
+            ("tokens", self.tokens != other.tokens),
+            ("events", self.events != other.events),
+            ("count", self.count != other.count),
+            ("scope", (self.scope, self.grant) != (other.scope, other.grant)),
+            ("run", self.run != other.run),
+            ("person", self.person != other.person),
+            ("parties", (self.lab, self.agency, self.line) != (other.lab, other.agency, other.line)),
+            ("outcome", self.outcome != other.outcome),
+            ("rules", self.rules != other.rules),
+            ("marking", self.marking != other.marking),
+            ("route", self.route != other.route),
+            ("kind", self.kind != other.kind),
+            ("features", self.features != other.features),
+            ("status", self.status != other.status),
+            ("group", self.group != other.group),
+        ];
+        let column = columns.into_iter().find(|(_, differ)| *differ);
+        // A column that comes later is not left out.
+        column.map(|(name, _)| name).or((self != other).then_some("a column"))
+    }
+
     pub(crate) fn encode(&self) -> [u8; ROW_BYTES] {
         let mut out = Vec::with_capacity(ROW_BYTES);
         for number in [self.index, self.at.cast_unsigned(), self.end_index, self.end_at.cast_unsigned()] {

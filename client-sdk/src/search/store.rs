@@ -10,12 +10,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anteroom_proto::{ledger::scope::Scope, time::At};
+use anteroom_proto::{
+    ledger::{record::RecordError, scope::Scope},
+    time::At,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Group, Row, SearchError,
-    names::Names,
+    build::read,
+    make::{End, Numbers, Parties, fill, plain},
+    names::{NameId, Names},
     row::{ROW_BYTES, Raw, features},
 };
 use crate::{
@@ -229,8 +234,8 @@ impl Catalogue {
         }
     }
 
-    /// Proves the records behind a row: that they stand in the mirrored log under its signed checkpoint, and say what the row says.
-    /// The first is the row's own; of a call that ended, the second is its end.
+    /// Proves the records behind a row: that they stand in the mirrored log under its signed checkpoint, and that the row made of them
+    /// again is this one, column by column. The first is the row's own; of a call that ended, the second is its end.
     ///
     /// # Errors
     /// A record does not hold, or the row says something else.
@@ -246,23 +251,50 @@ impl Catalogue {
         let raw = self.read_at(row)?;
         let wrong = |why: &str| SearchError::Row { index: raw.index, why: why.to_owned() };
         let scope: Scope = self.names.name(raw.scope).parse().map_err(|_| wrong("its scope is none"))?;
-        let mut places = vec![(raw.offset, raw.index, raw.at)];
-        if raw.end_index > 0 {
-            places.push((raw.end_offset, raw.end_index, raw.end_at));
+        let mut names = Known(&self.names);
+        let parties = self.parties(&scope, demands, &mut names)?;
+        let (record, proof) = prove::prove_at(&self.mirror, demands, &scope, raw.offset)?;
+        let mut made = plain(&record, raw.offset, parties, &mut names);
+        let unread = |error: RecordError| wrong(&error.to_string());
+        let entered = read(&record).map_err(unread)?;
+        match entered.as_ref().map(|entered| (End::of(&entered.event, &mut names), entered)) {
+            Some((Some(end), _)) => made = end.alone(&made),
+            Some((None, entered)) => fill(&mut made, &entered.event, &mut names),
+            None => {}
         }
-        let mut proven = Vec::new();
-        for (offset, index, at) in places {
-            let (record, proof) = prove::prove_at(&self.mirror, demands, &scope, offset)?;
-            let header = record.record.header();
-            if header.index != index || header.at_ms != at {
-                return Err(wrong("another record stands where it points to"));
-            }
-            if index == raw.index && record.record.opened().spec().name != self.names.name(raw.kind) {
-                return Err(wrong("the record is of another kind"));
-            }
+        let mut proven = vec![(record, proof)];
+        if raw.end_index > 0 {
+            let (record, proof) = prove::prove_at(&self.mirror, demands, &scope, raw.end_offset)?;
+            let of = plain(&record, raw.end_offset, parties, &mut names);
+            let end = read(&record).map_err(unread)?.and_then(|entered| End::of(&entered.event, &mut names));
+            let end = end.filter(|end| made.call() == Some(end.call));
+            end.ok_or_else(|| wrong("its end is the end of no such call"))?.complete(&mut made, &of);
             proven.push((record, proof));
         }
-        Ok(proven)
+        match raw.differs(&made) {
+            Some(column) => Err(wrong(&format!("its {column} is another than the record has"))),
+            None => Ok(proven),
+        }
+    }
+
+    /// Whose a grant is, as its first record says.
+    fn parties(&self, scope: &Scope, demands: &Demands, names: &mut Known<'_>) -> Result<Parties, SearchError> {
+        if !matches!(scope, Scope::Grant(_)) {
+            return Ok(Parties::default());
+        }
+        let (record, _) = prove::prove_at(&self.mirror, demands, scope, 0)?;
+        let index = record.record.header().index;
+        let entered = read(&record).map_err(|error| SearchError::Row { index, why: error.to_string() })?;
+        Ok(entered.and_then(|entered| Parties::of(&entered.event, names)).unwrap_or_default())
+    }
+}
+
+/// Names as rows have them; one that no row has is no row's.
+struct Known<'n>(&'n Names);
+
+impl Numbers for Known<'_> {
+    fn id(&mut self, name: &str) -> NameId {
+        self.0.known(name).unwrap_or(NameId::MAX)
     }
 }
 

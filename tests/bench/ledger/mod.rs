@@ -7,6 +7,7 @@ mod bytes;
 pub(super) mod place;
 mod search;
 mod steps;
+mod taken;
 pub(super) mod world;
 
 use std::path::Path;
@@ -97,9 +98,29 @@ pub async fn search(folder: &Path, calls: u64) -> Fallible<(String, Value)> {
         table.row(vec![name, round(number(one, "p50_ms")), round(number(one, "p95_ms"))]);
     }
     table.row(vec!["**all of them**".to_owned(), round(number(&found, "p50_ms")), round(number(&found, "p95_ms"))]);
+    let taken = found.get("taken").cloned().unwrap_or_default();
+    let mut rows = Table::new(&["taken along", "rows", "lines", "MB", "seconds", "MB before", "MB at most"]);
+    for one in taken.get("exports").and_then(Value::as_array).into_iter().flatten() {
+        let mut row = vec![one.get("shape").and_then(Value::as_str).unwrap_or_default().to_owned()];
+        row.extend(["rows", "lines"].map(|name| count(one, name)));
+        row.push(round(number(one, "bytes") / 1e6));
+        row.extend(["seconds", "resident_before_mb", "resident_peak_mb"].map(|name| round(number(one, name))));
+        rows.row(row);
+    }
+    let report = taken.get("report").cloned().unwrap_or_default();
+    let mut row = vec!["report, verified first".to_owned(), count(&report, "calls"), String::new(), String::new()];
+    row.extend(["seconds", "resident_before_mb", "resident_peak_mb"].map(|name| round(number(&report, name))));
+    rows.row(row);
+    let went: Vec<String> = taken
+        .get("round_seconds")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|seconds| format!("{:.2} s", seconds.as_f64().unwrap_or(f64::NAN)))
+        .collect();
     let text = format!(
         "{}\n\n{} calls in a log of {} entries. Mirrored in {} s; verified and made into rows in {} s with {} MB; rows opened in {} ms; summed \
-        by the hour in {} ms; one row proven in {} ms; {} MB while searching.\n\n{}",
+        by the hour in {} ms; one row proven in {} ms; {} MB while searching.\n\n{}\n{}\nRounds of a live tail, the first of which verifies everything: {}; {} MB at most, {} MB between them.",
         machine::describe(),
         count(&found, "calls"),
         count(&found, "entries"),
@@ -111,6 +132,10 @@ pub async fn search(folder: &Path, calls: u64) -> Fallible<(String, Value)> {
         round(number(&found, "prove_ms")),
         round(number(&found, "resident_peak_mb")),
         table.text(),
+        rows.text(),
+        went.join(", "),
+        round(number(&taken, "rounds_peak_mb")),
+        round(number(&taken, "rounds_resident_mb")),
     );
     Ok((text, json!({"filled": filled, "search": found})))
 }

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 
 use super::{
     place::{Place, trust},
+    taken::taken,
     world::{CALL_EVERY_MS, START_MS},
 };
 use crate::bench::{Fallible, machine};
@@ -161,12 +162,15 @@ fn looked(mirror: &Mirror, mirrored: f64, size: u64) -> Fallible<Value> {
         let _ = catalogue.prove(row.row, &demands)?;
     }
     let proven = begun.elapsed();
+    let searching_peak = machine::peak_mb()?;
+    let taken = taken(mirror, &catalogue, &demands, mirror.dir().parent().ok_or("no folder")?)?;
     Ok(json!({
+        "taken": taken,
         "entries": size, "calls": calls, "mirror_seconds": mirrored, "verify_and_index_seconds": indexed,
         "indexing_peak_mb": indexing_peak, "open_ms": opened.as_secs_f64() * 1e3, "searches": each,
         "p50_ms": quantile(&mut all, 50), "p95_ms": quantile(&mut all, 95),
         "sum_by_hour_ms": summed.as_secs_f64() * 1e3, "sums": totals.buckets.len(), "prove_ms": proven.as_secs_f64() * 1e3,
-        "resident_peak_mb": machine::peak_mb()?,
+        "resident_peak_mb": searching_peak,
     }))
 }
 

@@ -11,6 +11,7 @@ mod lm_eval;
 mod model_server;
 mod openai;
 mod openai_node;
+mod oscal;
 mod promptfoo;
 mod pyrit;
 mod scripted;

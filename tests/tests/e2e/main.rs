@@ -31,6 +31,7 @@ mod search;
 mod several;
 mod story;
 mod succession;
+mod taken;
 mod trace;
 mod watching;
 mod witness;

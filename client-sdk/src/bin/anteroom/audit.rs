@@ -26,6 +26,7 @@ use crate::{
     bundle::{self, Bundle},
     content::{self, ProveContent},
     context::Ctx,
+    controls::{self, Controls},
     disclose,
     event::{describe, is_alert},
     fail::Fail,
@@ -35,6 +36,7 @@ use crate::{
     replay,
     report::{self, Report},
     search::{Export, Search, export, search},
+    tail::{self, Tail},
     trace::{self, Trace},
 };
 
@@ -56,11 +58,14 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom audit search --by rule --every 24 # refusals and calls, a day a row
   anteroom audit search --call CALL --prove --format json
   anteroom audit export --group refusal --as csv --out refusals.csv
+  anteroom audit export --as ocsf --out events.jsonl # OCSF API Activity, one event a record
+  anteroom audit tail --group refusal # as they come; --as ocsf or --format json for a program
   anteroom audit report GRANT --html report.html # what became of it, what was out of the ordinary, what is not proven
   anteroom audit report --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z --offline
   anteroom audit bundle GRANT --out closing # all that is left of a grant, for whoever may read it
   anteroom audit verify --bundle closing --log-key VKEY
   anteroom audit match --inspect log.json --grant GRANT # an evaluation's log beside the ledger
+  anteroom audit controls --as oscal   # NIST SP 800-53, family AU, as an OSCAL component definition
   anteroom audit trace leak.txt        # in a lab's folder: the calls whose answers share text with it
   anteroom audit trace leak.txt --grant GRANT --mirror copy
   anteroom audit prove-content request.json CALL          # in the caller's folder
@@ -126,6 +131,8 @@ pub(crate) enum Audit {
     Search(Box<Search>),
     /// Write what a search finds into a file, with each record's place in the log
     Export(Box<Export>),
+    /// Show calls, refusals and acts as they come, each verified first; Ctrl-C ends it
+    Tail(Box<Tail>),
     /// Tell what became of a grant, or of all of them in a period, exceptions first
     Report(Box<Report>),
     /// Put everything that is left of a grant into a folder that verifies without the broker
@@ -148,6 +155,8 @@ pub(crate) enum Audit {
         #[command(flatten)]
         trust: Trust,
     },
+    /// Tell which controls of NIST SP 800-53 on auditing are met, where, and what is left to do; asks nobody
+    Controls(Controls),
     /// Name the calls that a leaked text came from, by the fingerprints that this lab's connectors kept
     Trace(Box<Trace>),
     /// Show that a file is what a call asked, or was answered; only who holds the caller's key can
@@ -258,6 +267,7 @@ pub(crate) async fn run(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
         Audit::Mirror(args) => mirror::mirror(ctx, args).await,
         Audit::Search(args) => search(ctx, *args).await,
         Audit::Export(args) => export(ctx, *args).await,
+        Audit::Tail(args) => tail::run(ctx, *args).await,
         Audit::Report(args) => report::run(ctx, *args).await,
         Audit::Match(args) => inspect::run(ctx, *args).await,
         Audit::Bundle(args) => bundle::run(ctx, args).await,
@@ -271,6 +281,7 @@ pub(crate) async fn run(ctx: &Ctx, verb: Audit) -> Result<(), Fail> {
         Audit::Disclose { scope, mirror, fields, kinds, out, trust } => {
             disclose::cut(ctx, &mirror, &scope, &Choice { fields, kinds }, &out, &trust)
         }
+        Audit::Controls(args) => controls::run(ctx, &args),
         Audit::Trace(args) => trace::run(ctx, *args).await,
         Audit::ProveContent(args) => content::run(ctx, args).await,
         Audit::Scopes => scopes(ctx).await,

@@ -12,7 +12,7 @@ use anteroom_sdk::{
     error::{Error, RefusalClass, Refused},
     home::HomeError,
     mirror::MirrorError,
-    search::SearchError,
+    search::{ExportError, SearchError},
 };
 use serde_json::json;
 
@@ -70,6 +70,11 @@ impl Fail {
             None => "the answer was cut".to_owned(),
         };
         Self::Cut(Box::new(Refused { code: code.to_owned(), text, ..refused }))
+    }
+
+    /// Whether the same may go well later: the broker is away, or something on this machine is in the way.
+    pub(crate) fn may_pass(&self) -> bool {
+        !matches!(self, Self::Pipe) && matches!(self.exit_code(), 1 | 5 | 6)
     }
 
     /// Whether something was shown not to hold.
@@ -191,6 +196,16 @@ impl From<BundleError> for Fail {
         if error.is_local() { Self::Local(error.to_string()) } else { Self::Verification(error.to_string()) }
     }
 }
+impl From<ExportError> for Fail {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Exists(_) | ExportError::Other(_) => Self::Usage(error.to_string()),
+            ExportError::Io { .. } | ExportError::Write(_) => Self::Local(error.to_string()),
+            ExportError::Search(error) => error.into(),
+        }
+    }
+}
+
 impl From<SearchError> for Fail {
     fn from(error: SearchError) -> Self {
         match error {

@@ -8,7 +8,7 @@ use anteroom_proto::{names::CallId, time::At};
 use anteroom_sdk::{
     home::Home,
     mirror::{Mirror, check::Demands},
-    search::{Catalogue, Dimension, Group, Query, Row},
+    search::{self, Catalogue, Dimension, Group, Query, Row},
 };
 use clap::{Args, ValueEnum};
 
@@ -209,6 +209,11 @@ view! {
 }
 
 impl Filters {
+    /// Whether records of a kind are asked for by name.
+    pub(crate) const fn names_a_kind(&self) -> bool {
+        self.kind.is_some()
+    }
+
     pub(crate) fn query(&self) -> Query {
         Query {
             group: self.group.map(|group| match group {
@@ -252,25 +257,31 @@ impl Source {
         Ok((catalogue, demands))
     }
 
-    /// The mirror, extended first if it is the folder's own and a broker may be asked, and whom to believe.
-    pub(crate) async fn mirror(&self, ctx: &Ctx) -> Result<(Mirror, Demands), Fail> {
+    /// Whether no broker is asked.
+    pub(crate) const fn asks_nobody(&self) -> bool {
+        self.offline || self.mirror.is_some()
+    }
+
+    /// The mirror as it is, whom to believe, and the folder that it is of.
+    pub(crate) fn place(&self, ctx: &Ctx) -> Result<(Mirror, Demands, Option<Home>), Fail> {
         let (demands, home) = self.trust.demands(ctx)?;
         let dir = match (&self.mirror, &home) {
             (Some(dir), _) => dir.clone(),
-            (None, Some(home)) => self.own(ctx, home, &demands).await?,
+            (None, Some(home)) => own_mirror(home),
             (None, None) => {
                 return Err(Fail::Usage("without a party's folder, name a mirror with `--mirror`".to_owned()));
             }
         };
-        Ok((Mirror::at(&dir), demands))
+        Ok((Mirror::at(&dir), demands, home))
     }
 
-    async fn own(&self, ctx: &Ctx, home: &Home, demands: &Demands) -> Result<PathBuf, Fail> {
-        let dir = own_mirror(home);
-        if !self.offline {
-            extend_own(ctx, home, &dir, demands).await?;
+    /// The mirror, extended first if it is the folder's own and a broker may be asked, and whom to believe.
+    pub(crate) async fn mirror(&self, ctx: &Ctx) -> Result<(Mirror, Demands), Fail> {
+        let (mirror, demands, home) = self.place(ctx)?;
+        if let Some(home) = home.filter(|_| !self.asks_nobody()) {
+            extend_own(ctx, &home, mirror.dir(), &demands).await?;
         }
-        Ok(dir)
+        Ok((mirror, demands))
     }
 }
 
@@ -299,7 +310,7 @@ pub(crate) async fn search(ctx: &Ctx, args: Search) -> Result<(), Fail> {
     ctx.out.values(&page.rows)
 }
 
-fn short(row: &Row) -> FoundRow {
+pub(crate) fn short(row: &Row) -> FoundRow {
     let or = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     FoundRow {
         row: row.row,
@@ -365,6 +376,18 @@ pub(crate) enum Shape {
     Csv,
     /// A JSON object a line
     Jsonl,
+    /// An OCSF event a line (class 6003, API Activity), one for each record, as the broker's own sinks write them
+    Ocsf,
+}
+
+impl From<Shape> for search::Shape {
+    fn from(shape: Shape) -> Self {
+        match shape {
+            Shape::Csv => Self::Csv,
+            Shape::Jsonl => Self::Jsonl,
+            Shape::Ocsf => Self::Ocsf,
+        }
+    }
 }
 
 view! {
@@ -374,6 +397,8 @@ view! {
         file: String,
         /// Rows in it.
         rows: u64,
+        /// Lines that they take: as OCSF, two for a call that has ended.
+        lines: u64,
         /// Entries of the log that were looked through.
         entries: u64,
         /// The log.
@@ -386,15 +411,14 @@ view! {
 pub(crate) async fn export(ctx: &Ctx, args: Export) -> Result<(), Fail> {
     let (catalogue, demands) = args.source.catalogue(ctx).await?;
     let mut bar = Bar::new();
-    let written =
-        crate::export::write(&catalogue, &demands, &args.filters.query(), args.shape, &args.out, &mut |progress| {
-            bar.show(progress);
-        });
+    let (query, shape) = (args.filters.query(), args.shape.into());
+    let written = search::export(&catalogue, &demands, &query, shape, &args.out, &mut |progress| bar.show(progress));
     bar.end();
     let written = written?;
     ctx.out.one(&Exported {
         file: args.out.display().to_string(),
         rows: written.rows,
+        lines: written.lines,
         entries: catalogue.size(),
         origin: demands.trust.log().name().to_string(),
         sha256: written.sha256,

@@ -13,6 +13,7 @@ mod disclosed;
 mod dossiers;
 mod extended;
 mod held;
+mod rounds;
 mod searched;
 mod speed;
 

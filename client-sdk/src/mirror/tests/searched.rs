@@ -3,7 +3,7 @@
 use anteroom_proto::rpc::{CallAdmitted, CallFinished, CallRefused, RefusalsCounted};
 
 use super::*;
-use crate::search::{Catalogue, Dimension, Group, Query, SearchError};
+use crate::search::{Catalogue, Dimension, Group, Live, Query, SearchError};
 
 const ADMITTED: u32 = 40;
 const REFUSED: u32 = 41;
@@ -138,13 +138,16 @@ fn a_row_that_says_something_else_than_the_log_is_told() {
     let whole = std::fs::read(&rows).unwrap();
     let last = catalogue.rows() - 1;
     let start = whole.len() - 160;
-    // Index, instant and place of the record, and its kind.
-    for at in [0, 8, 48, 132] {
-        let mut bytes = whole.clone();
-        bytes[start + at] ^= 1;
-        std::fs::write(&rows, &bytes).unwrap();
-        let opened = Catalogue::open(&Mirror::at(folder.path())).unwrap();
-        opened.prove(last, &demands(&log)).unwrap_err();
+    // Every byte that says something, of the refusal and of the call before it.
+    for (row, start) in [(last, start), (last - 1, start - 160)] {
+        catalogue.prove(row, &demands(&log)).unwrap();
+        for at in 0..145 {
+            let mut bytes = whole.clone();
+            bytes[start + at] ^= 1;
+            std::fs::write(&rows, &bytes).unwrap();
+            let opened = Catalogue::open(&Mirror::at(folder.path())).unwrap();
+            opened.prove(row, &demands(&log)).unwrap_err();
+        }
     }
     // A file that is too short is no file; the next update makes all rows anew.
     std::fs::write(&rows, &whole[..start]).unwrap();
@@ -199,4 +202,99 @@ fn a_mirror_that_does_not_hold_gets_no_rows() {
     std::fs::write(&slice, &bytes).unwrap();
     assert!(indexed(folder.path(), &log).is_err());
     assert_eq!(Catalogue::open(&Mirror::at(folder.path())).unwrap().rows(), 0);
+}
+
+#[test]
+fn rows_that_are_kept_up_to_date_are_those_that_are_made_at_once() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, call) = (MiniLog::new(), Call::new(&world));
+    let (scope, key) = own(&world);
+    let mut live = Live::new(Mirror::at(folder.path()), demands(&log));
+    let take = |log: &MiniLog| {
+        mirrored(folder.path(), &mut Broker::new(log), &[own(&world), other()]).unwrap();
+    };
+    fill(&mut log, 3);
+    log.append(&scope, &key, ADMITTED, &CallAdmitted { claim: Some(call.signed_claim()), ..call.admitted.clone() });
+    take(&log);
+    let (_, made) = live.update(&mut |_| {}).unwrap();
+    assert_eq!((made.before, made.rows, made.completed.len()), (0, 4, 0));
+    fill(&mut log, 300);
+    refused(&mut log, &world, "locked", 3);
+    take(&log);
+    let (_, made) = live.update(&mut |_| {}).unwrap();
+    assert_eq!((made.before, made.rows, made.completed.len()), (4, log.entries.len() as u64, 0));
+    log.append(&scope, &key, FINISHED, &CallFinished { end: "withdrawn".to_owned(), ..call.finished.clone() });
+    take(&log);
+    let (grown, made) = live.update(&mut |_| {}).unwrap();
+    assert_eq!((made.completed.as_slice(), made.anew), ([3].as_slice(), false));
+    let calls = Query { group: Some(Group::Call), ..Query::default() };
+    assert_eq!(grown.chosen(&calls, &made.completed).unwrap()[0].outcome, "withdrawn");
+    let rows = grown.search(&Query::default(), None, 10_000).unwrap();
+    // Nothing new is nothing.
+    let (same, made) = live.update(&mut |_| {}).unwrap();
+    assert_eq!((made.before, made.rows), (made.rows, same.rows()));
+    // Another process went on meanwhile; and a round that does not hold is told exactly, and gone on from once it does.
+    refused(&mut log, &world, "budget_held", 0);
+    take(&log);
+    indexed(folder.path(), &log).unwrap();
+    let (after, _) = live.update(&mut |_| {}).unwrap();
+    assert_eq!(after.rows(), rows.rows.len() as u64 + 1);
+    refused(&mut log, &world, "budget_held", 0);
+    take(&log);
+    let size = log.entries.len() % 256;
+    let tile = folder.path().join("tile").join("entries").join("001.p").join(size.to_string());
+    let whole = std::fs::read(&tile).unwrap();
+    let mut bent = whole.clone();
+    bent[10] ^= 1;
+    std::fs::write(&tile, &bent).unwrap();
+    let found = live.update(&mut |_| {}).unwrap_err().to_string();
+    assert!(found.contains("entry 256"), "{found}");
+    std::fs::write(&tile, &whole).unwrap();
+    let (after, _) = live.update(&mut |_| {}).unwrap();
+    std::fs::remove_dir_all(folder.path().join("anteroom").join("search")).unwrap();
+    let (anew, _) = indexed(folder.path(), &log).unwrap();
+    let all = |catalogue: &Catalogue| catalogue.search(&Query::default(), None, 10_000).unwrap();
+    assert_eq!(all(&after), all(&anew));
+}
+
+#[cfg(feature = "export")]
+#[test]
+fn an_export_that_was_broken_off_goes_on_and_is_the_same_to_the_byte() {
+    use crate::search::{ExportError, Shape, export};
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, ..) = logged(&world, 4_500);
+    refused(&mut log, &world, "=budget_held", 7);
+    mirrored(folder.path(), &mut Broker::new(&log), &[own(&world), other()]).unwrap();
+    let (catalogue, _) = indexed(folder.path(), &log).unwrap();
+    let (demands, all) = (demands(&log), Query::default());
+    for (shape, name) in [(Shape::Csv, "csv"), (Shape::Jsonl, "jsonl"), (Shape::Ocsf, "ocsf")] {
+        let at = |name: &str| folder.path().join(name);
+        let (whole, cut) = (at(&format!("whole.{name}")), at(&format!("cut.{name}")));
+        // What stands beside the file while it is written, after each part.
+        let mut parts = Vec::new();
+        let written = export(&catalogue, &demands, &all, shape, &whole, &mut |_| {
+            let read = |ending: &str| std::fs::read(at(&format!("whole.{name}{ending}"))).unwrap();
+            parts.push((read(".part"), read(".part.json")));
+        })
+        .unwrap();
+        let text = std::fs::read(&whole).unwrap();
+        assert!(parts.len() >= 2 && written.rows == catalogue.rows());
+        let lines = text.split(|byte| *byte == b'\n').count() as u64 - 1;
+        assert_eq!(lines, written.lines + u64::from(shape == Shape::Csv));
+        // The call that ended is two records.
+        assert_eq!(written.lines, written.rows + u64::from(shape == Shape::Ocsf));
+        for (part, kept) in parts {
+            std::fs::write(at(&format!("cut.{name}.part")), [part.as_slice(), b"half a li"].concat()).unwrap();
+            std::fs::write(at(&format!("cut.{name}.part.json")), kept).unwrap();
+            let other = Query { kind: Some("LockSet".to_owned()), ..Query::default() };
+            let refused = export(&catalogue, &demands, &other, shape, &cut, &mut |_| {});
+            assert!(matches!(refused, Err(ExportError::Other(_))), "what was broken off was another one");
+            assert_eq!(export(&catalogue, &demands, &all, shape, &cut, &mut |_| {}).unwrap(), written);
+            assert_eq!(std::fs::read(&cut).unwrap(), text);
+            std::fs::remove_file(&cut).unwrap();
+        }
+        assert!(matches!(export(&catalogue, &demands, &all, shape, &whole, &mut |_| {}), Err(ExportError::Exists(_))));
+    }
 }

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::row::Row;
+use super::Told;
 
 const CATEGORY: u32 = 6;
 const CLASS: u32 = 6003;
@@ -19,11 +19,24 @@ enum Activity {
     Other = 99,
 }
 
-/// The event of a row. `metadata.sequence` is the record's index and `metadata.uid` its leaf hash.
-pub(super) fn event(row: &Row) -> Value {
-    let kind = row.told.as_ref().map_or("Unreadable", |told| told.kind);
+/// Where a record stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The log's name.
+    pub origin: &'a str,
+    /// The record's index.
+    pub index: u64,
+    /// The leaf hash of its public entry, hexadecimal.
+    pub leaf_hash: &'a str,
+}
+
+/// The event of a record; of one that nobody can open any more, that it is there. `metadata.sequence` is the record's index and
+/// `metadata.uid` its leaf hash.
+#[must_use]
+pub fn event(place: &Place<'_>, told: Option<&Told>) -> Value {
+    let kind = told.map_or("Unreadable", |told| told.kind.as_ref());
     let activity = activity(kind) as u32;
-    let refused = row.is_refusal();
+    let refused = told.is_some_and(Told::is_refusal);
     let mut event = json!({
         "category_uid": CATEGORY,
         "category_name": "Application Activity",
@@ -31,21 +44,21 @@ pub(super) fn event(row: &Row) -> Value {
         "class_name": "API Activity",
         "activity_id": activity,
         "type_uid": CLASS * 100 + activity,
-        "time": row.at_ms(),
+        "time": told.map_or(0, |told| told.at_ms),
         "severity_id": if refused { 3 } else { 1 },
         "status_id": if refused { 2 } else { 1 },
         "metadata": {
             "version": "1.3.0",
             "product": { "name": "Anteroom", "vendor_name": "Anteroom", "version": env!("CARGO_PKG_VERSION") },
-            "log_name": row.origin,
-            "sequence": row.index,
-            "uid": row.leaf_hash,
+            "log_name": place.origin,
+            "sequence": place.index,
+            "uid": place.leaf_hash,
         },
         "api": { "operation": kind, "service": { "name": "anteroom-broker" } },
         "actor": { "user": { "name": "unknown" } },
         "src_endpoint": { "name": "unknown" },
     });
-    let Some(told) = &row.told else { return event };
+    let Some(told) = told else { return event };
     if let Value::Object(fields) = &mut event {
         if let Some(actor) = &told.actor {
             fields.insert("actor".to_owned(), json!({ "user": { "name": actor } }));
