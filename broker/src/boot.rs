@@ -186,16 +186,28 @@ impl From<RecoverError> for StartError {
     }
 }
 
+/// What a ledger's log is written through.
+pub type LogDisk = fn(Arc<dyn Disk>) -> Arc<dyn Disk>;
+
 /// Starts a broker from an initialised data directory.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is left running.
 pub async fn start(config: Config, outside: Outside) -> Result<Running, StartError> {
+    start_on(config, outside, std::convert::identity).await
+}
+
+/// As [`start`], with a disk of the caller's between the ledger's log and its folder, for those who measure or break it. No configuration
+/// leads here.
+///
+/// # Errors
+/// See [`StartError`]; nothing is left running.
+pub async fn start_on(config: Config, outside: Outside, log: LogDisk) -> Result<Running, StartError> {
     let (phase, _) = watch::channel(Phase::Serving);
     let broken = Arc::new(OnceLock::new());
     let (book, writer) = {
         let (config, phase, broken) = (config.clone(), phase.clone(), Arc::clone(&broken));
-        tokio::task::spawn_blocking(move || open(&config, &outside, phase, broken)).await??
+        tokio::task::spawn_blocking(move || open(&config, &outside, log, phase, broken)).await??
     };
     let journal = book.journal.clone();
     let mut writer = Some(writer);
@@ -220,6 +232,7 @@ struct Book {
 fn open(
     config: &Config,
     outside: &Outside,
+    log: LogDisk,
     phase: watch::Sender<Phase>,
     broken: Arc<OnceLock<Ended>>,
 ) -> Result<(Book, Writer), StartError> {
@@ -242,7 +255,7 @@ fn open(
         end::reach(&phase, Phase::Broken);
     });
     let (journal, writer) = writer::start(WriterConfig {
-        wal,
+        wal: log(wal),
         keyring,
         tiles: Some(opened.tiles()),
         sizes: config.wal,

@@ -7,7 +7,7 @@ use anteroom_proto::{
 };
 use anteroom_sdk::{signer::SharedSigner, system};
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Fallible;
 
@@ -17,6 +17,12 @@ pub const BODY_KEY: [u8; 32] = [0x5a; 32];
 pub const CHUNKS: usize = 256;
 /// Aimed size of prompt and answer.
 const BODY_BYTES: usize = 1024;
+/// Size of a large prompt.
+pub const LARGE_BYTES: usize = 1 << 20;
+/// What each turn of a conversation adds: a question, and what was said or what tools returned.
+const TURN_BYTES: usize = 32 << 10;
+/// Turns of a conversation, the last of which sends 512 KB, some 128,000 tokens.
+pub const TURNS: usize = 16;
 /// What the text is made of: words without any pattern that a scanner waits on.
 const PROSE: &str = "The tide tables for the coming week show a slow change in the evening heights along the northern shore, \
     and the harbour office asks that small boats keep to the marked channel while the survey of the sand banks goes on. ";
@@ -26,6 +32,10 @@ const PROSE: &str = "The tide tables for the coming week show a slow change in t
 pub enum Manner {
     /// One answer of a kilobyte.
     Whole,
+    /// The same to a prompt of a megabyte.
+    Large,
+    /// The same to a conversation that grows, and is sent again with every turn.
+    Talk,
     /// 256 chunks, as fast as they go.
     Stream,
     /// A chunk now and then until it is cut.
@@ -35,11 +45,13 @@ pub enum Manner {
 }
 
 impl Manner {
-    const ALL: [Self; 4] = [Self::Whole, Self::Stream, Self::Trickle, Self::Flood];
+    const ALL: [Self; 6] = [Self::Whole, Self::Large, Self::Talk, Self::Stream, Self::Trickle, Self::Flood];
 
     const fn word(self) -> &'static str {
         match self {
             Self::Whole => "Whole",
+            Self::Large => "Large",
+            Self::Talk => "Talk",
             Self::Stream => "Stream",
             Self::Trickle => "Trickle",
             Self::Flood => "Flood",
@@ -53,20 +65,62 @@ impl Manner {
         Self::ALL.into_iter().find(asks).unwrap_or(Self::Whole)
     }
 
-    /// The body that asks for it.
-    pub fn body(self, line: &str) -> Bytes {
-        let stream = self != Self::Whole;
-        let body = |text: &str| {
+    /// Whether the answer is a stream.
+    pub const fn streams(self) -> bool {
+        matches!(self, Self::Stream | Self::Trickle | Self::Flood)
+    }
+
+    /// The bodies that ask for it, one after the other: one alone but for a conversation.
+    pub fn bodies(self, line: &str) -> Vec<Bytes> {
+        let stream = self.streams();
+        let body = |messages: &[Value]| {
             json!({
-                "max_tokens": if stream { 4_096 } else { 300 },
-                "messages": [{"content": format!("{}: {text}", self.word()), "role": "user"}],
-                "model": line, "stream": stream,
+                "max_tokens": if stream { 4_096 } else { 300 }, "messages": messages, "model": line, "stream": stream,
             })
             .to_string()
         };
-        let room = BODY_BYTES - body("").len();
-        body(&PROSE.repeat(10)[..room]).into()
+        let message = |role: &str, text: &str| json!({"content": format!("{}: {text}", self.word()), "role": role});
+        let filled = |bytes: usize| {
+            let room = bytes - body(&[message("user", "")]).len();
+            let text = if bytes == BODY_BYTES { PROSE.repeat(10)[..room].to_owned() } else { words(room) };
+            body(&[message("user", &text)])
+        };
+        match self {
+            Self::Whole | Self::Stream | Self::Trickle | Self::Flood => vec![filled(BODY_BYTES).into()],
+            Self::Large => vec![filled(LARGE_BYTES).into()],
+            Self::Talk => {
+                let text = words(TURN_BYTES * TURNS);
+                let mut messages: Vec<Value> = Vec::new();
+                let mut turns: Vec<Bytes> = Vec::new();
+                for added in text.as_bytes().chunks(TURN_BYTES) {
+                    let added = String::from_utf8_lossy(added);
+                    let (said, asked) = added.split_at(TURN_BYTES / 2);
+                    messages.push(message(if turns.is_empty() { "system" } else { "assistant" }, said));
+                    messages.push(message("user", asked));
+                    turns.push(body(&messages).into());
+                }
+                turns
+            }
+        }
     }
+
+    /// The one body that asks for it, or a conversation's first.
+    pub fn body(self, line: &str) -> Bytes {
+        self.bodies(line).into_iter().next().unwrap_or_default()
+    }
+}
+
+/// So many bytes of prose whose sentences do not repeat, the same every time.
+fn words(bytes: usize) -> String {
+    let vocabulary: Vec<&str> = PROSE.split_whitespace().collect();
+    let (mut text, mut state) = (String::with_capacity(bytes + 16), 1_u64);
+    while text.len() < bytes {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        text.push_str(vocabulary[(state >> 33) as usize % vocabulary.len()]);
+        text.push(' ');
+    }
+    text.truncate(bytes);
+    text
 }
 
 /// The answers with their chains, and the key that signs outcomes.
@@ -169,11 +223,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_says_its_manner_and_is_a_kilobyte() {
+    fn a_body_says_its_manner_and_is_as_long_as_it_says() {
         for manner in Manner::ALL {
-            let body = manner.body("m1");
-            assert_eq!(Manner::of(&body), manner);
-            assert_eq!(body.len(), BODY_BYTES);
+            let bodies = manner.bodies("m1");
+            assert!(bodies.iter().all(|body| Manner::of(body) == manner));
+            let sizes: Vec<usize> = bodies.iter().map(Bytes::len).collect();
+            match manner {
+                Manner::Talk => {
+                    assert_eq!(sizes.len(), TURNS);
+                    assert!(sizes.iter().enumerate().all(|(turn, size)| size / TURN_BYTES == turn + 1), "{sizes:?}");
+                    // A turn sends again what was sent before.
+                    let end = bodies[0].iter().rposition(|byte| *byte == b']').unwrap();
+                    assert!(bodies[1].starts_with(&bodies[0][..end]));
+                }
+                Manner::Large => assert_eq!(sizes, [LARGE_BYTES]),
+                Manner::Whole | Manner::Stream | Manner::Trickle | Manner::Flood => assert_eq!(sizes, [BODY_BYTES]),
+            }
         }
     }
 }

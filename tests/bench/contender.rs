@@ -1,6 +1,6 @@
 //! Something that answers calls, and what one round of load costs it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anteroom_proto::rpc::inference_client::InferenceClient;
 use tonic::transport::Channel;
@@ -8,21 +8,34 @@ use tonic::transport::Channel;
 use super::{
     Fallible,
     answers::Manner,
-    load::{self, Caller, Tally},
+    http,
+    load::{self, Amount, Caller, Tally},
     machine,
 };
+
+/// How a contender is asked.
+#[derive(Debug)]
+pub enum Way {
+    /// By gRPC over mutual TLS, on connections made before, with signed claims.
+    Grpc {
+        /// Connections.
+        connections: Vec<InferenceClient<Channel>>,
+        /// What its calls are made under, by turns.
+        callers: Vec<Arc<Caller>>,
+    },
+    /// By HTTP and JSON, as it knows nothing else; the prompts are the same bytes.
+    Http(http::Door),
+}
 
 /// A contender with its connections.
 #[derive(Debug)]
 pub struct Contender {
     /// Its name in tables.
-    pub name: &'static str,
+    pub name: String,
     /// Its process; none if it runs in the generator's.
     pub pid: Option<u32>,
-    /// Connections.
-    pub connections: Vec<InferenceClient<Channel>>,
-    /// What its calls are made under.
-    pub caller: Arc<Caller>,
+    /// How it is asked.
+    pub way: Way,
 }
 
 /// One round of load on one contender.
@@ -54,14 +67,30 @@ impl Round {
 }
 
 impl Contender {
-    /// Loads it from `clients` clients for `length`.
-    pub async fn round(&self, manner: Manner, clients: usize, length: Duration) -> Fallible<Round> {
+    /// Whose calls it answers first, if it asks.
+    pub fn caller(&self) -> Option<Arc<Caller>> {
+        match &self.way {
+            Way::Grpc { callers, .. } => callers.first().map(Arc::clone),
+            Way::Http(_) => None,
+        }
+    }
+
+    /// The load alone, whatever comes of it.
+    pub async fn tally(&self, manner: Manner, clients: usize, amount: Amount) -> Fallible<Tally> {
+        match &self.way {
+            Way::Grpc { connections, callers } => load::drive(connections, clients, callers, manner, amount).await,
+            Way::Http(door) => http::drive(door, clients, manner, amount).await,
+        }
+    }
+
+    /// Loads it from `clients` clients.
+    pub async fn round(&self, manner: Manner, clients: usize, amount: Amount) -> Fallible<Round> {
         let own = std::process::id();
         let cpu = || self.pid.map_or(Ok(0.0), machine::cpu_seconds);
-        let (before, own_before) = (cpu()?, machine::cpu_seconds(own)?);
-        let tally = load::drive(&self.connections, clients, &self.caller, manner, length).await?;
-        let round = Round { cpu: cpu()? - before, generator_cpu: machine::cpu_seconds(own)? - own_before, tally };
-        if round.tally.failed.0 > round.tally.calls / 100 {
+        let (before, own_before) = (cpu()?, machine::own_cpu_seconds(own)?);
+        let tally = self.tally(manner, clients, amount).await?;
+        let round = Round { cpu: cpu()? - before, generator_cpu: machine::own_cpu_seconds(own)? - own_before, tally };
+        if round.tally.calls == 0 || round.tally.failed.0 > round.tally.calls / 100 {
             let (failed, reason) = &round.tally.failed;
             let reason = reason.as_deref().unwrap_or_default();
             return Err(

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -61,8 +64,11 @@ impl Caller {
     }
 }
 
+/// A client of the calls' service on one connection.
+pub type Client = InferenceClient<Channel>;
+
 /// A client as evaluators use it, with room for the largest message.
-pub fn client(channel: Channel) -> InferenceClient<Channel> {
+pub fn client(channel: Channel) -> Client {
     InferenceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
@@ -84,7 +90,21 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn merge(&mut self, other: Self) {
+    /// Counts one call's end.
+    pub async fn count(&mut self, called: Fallible<()>) {
+        match called {
+            Ok(()) => self.calls += 1,
+            Err(error) => {
+                self.failed.0 += 1;
+                self.failed.1.get_or_insert(error.to_string());
+                // A contender that refuses everything must not spin.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+
+    /// Adds what another client did.
+    pub fn merge(&mut self, other: Self) {
         self.calls += other.calls;
         self.failed.0 += other.failed.0;
         self.failed.1 = self.failed.1.take().or(other.failed.1);
@@ -99,42 +119,64 @@ impl Tally {
     }
 }
 
-/// Calls without a pause from `clients` clients for `length`. Every connection is one client's alone, who uses its own by turns.
+/// How much load a round is.
+#[derive(Clone, Copy, Debug)]
+pub enum Amount {
+    /// As many calls as go into it.
+    Time(Duration),
+    /// So many calls, all clients together.
+    Calls(u64),
+}
+
+impl Amount {
+    /// Whether a client has done enough; if not, it takes one more.
+    pub fn is_over(self, begun: Instant, taken: &AtomicU64) -> bool {
+        let number = taken.fetch_add(1, Ordering::Relaxed);
+        match self {
+            Self::Time(length) => begun.elapsed() >= length,
+            Self::Calls(most) => number >= most,
+        }
+    }
+}
+
+/// Calls without a pause from `clients` clients. Every connection is one client's alone, who uses its own by turns; the calls are those
+/// of all `callers` by turns.
 pub async fn drive(
     connections: &[InferenceClient<Channel>],
     clients: usize,
-    caller: &Arc<Caller>,
+    callers: &[Arc<Caller>],
     manner: Manner,
-    length: Duration,
+    amount: Amount,
 ) -> Fallible<Tally> {
+    let line = callers.first().map(|caller| caller.line.as_str()).ok_or("nobody calls")?;
+    let bodies: Arc<[Bytes]> = manner.bodies(line).into();
+    let callers: Arc<[Arc<Caller>]> = callers.into();
+    let taken = Arc::new(AtomicU64::new(0));
     let begun = Instant::now();
-    let body = manner.body(&caller.line);
     let mut tasks = JoinSet::new();
     for first in 0..clients {
         let mut own: VecDeque<_> = connections.iter().skip(first).step_by(clients).cloned().collect();
-        let (caller, body) = (Arc::clone(caller), body.clone());
+        let (callers, bodies, taken) = (Arc::clone(&callers), Arc::clone(&bodies), Arc::clone(&taken));
         tasks.spawn(async move {
             let mut tally = Tally::default();
-            while begun.elapsed() < length {
-                let Some(client) = own.front_mut() else { break };
-                let called = match manner {
-                    Manner::Whole => whole(client, &caller, &body, &mut tally).await,
-                    Manner::Stream | Manner::Trickle | Manner::Flood => {
-                        stream(client, &caller, &body, &mut tally).await
-                    }
-                };
-                match called {
-                    Ok(()) => tally.calls += 1,
-                    Err(error) => {
-                        tally.failed.0 += 1;
-                        tally.failed.1.get_or_insert(error.to_string());
-                        // A contender that refuses everything must not spin.
-                        tokio::time::sleep(Duration::from_millis(1)).await;
-                    }
+            // A conversation that was begun is brought to its end: a round of early turns would be another load.
+            loop {
+                let number = taken.load(Ordering::Relaxed);
+                if amount.is_over(begun, &taken) {
+                    return tally;
                 }
-                own.rotate_left(1);
+                let caller = &callers[number as usize % callers.len()];
+                for body in bodies.iter() {
+                    let Some(client) = own.front_mut() else { return tally };
+                    let called = if manner.streams() {
+                        stream(client, caller, body, &mut tally).await
+                    } else {
+                        whole(client, caller, body, &mut tally).await
+                    };
+                    tally.count(called).await;
+                    own.rotate_left(1);
+                }
             }
-            tally
         });
     }
     let mut all = Tally::default();

@@ -2,9 +2,11 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
     io::Read as _,
     net::SocketAddr,
+    os::unix::fs::FileExt as _,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -13,10 +15,11 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
+    signal::unix::{SignalKind, signal},
     time::timeout,
 };
 
-use super::Fallible;
+use super::{Fallible, stats::Spread};
 
 /// Clock ticks a second in `/proc`; the kernel's ABI fixes it.
 const TICKS: f64 = 100.0;
@@ -24,6 +27,8 @@ const TICKS: f64 = 100.0;
 const SECTOR: usize = 512;
 /// How long a process may take to say that it is ready.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// How long a killed process may take to be gone.
+const END_MAX: Duration = Duration::from_secs(5);
 
 /// Pins every thread of this process to `core`; threads started later inherit it. Without `taskset` nothing is pinned, which the
 /// report says.
@@ -39,15 +44,35 @@ pub fn pin_self(core: usize) -> bool {
 
 /// Processor seconds of a process and everything it started.
 pub fn cpu_seconds(pid: u32) -> Fallible<f64> {
+    let mut seconds = own_cpu_seconds(pid)?;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end while one looks at it; what it started is then another's child.
+        let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            seconds += cpu_seconds(child.parse()?)?;
+        }
+    }
+    Ok(seconds)
+}
+
+/// Processor seconds of a process alone, all its threads together.
+pub fn own_cpu_seconds(pid: u32) -> Fallible<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in brackets may hold anything, so fields are counted from behind it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<f64>().ok()).ok_or("no processor time");
-    let mut seconds = (ticks(11)? + ticks(12)?) / TICKS;
-    for child in fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?.split_whitespace() {
-        seconds += cpu_seconds(child.parse()?)?;
+    Ok((ticks(11)? + ticks(12)?) / TICKS)
+}
+
+/// Processor seconds of a process alone, to the nanosecond and of threads that still are: for a few calls, where ticks are too coarse.
+pub fn precise_cpu_seconds(pid: u32) -> Fallible<f64> {
+    let mut nanos = 0.0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let told = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        nanos += told.split(' ').next().and_then(|time| time.parse::<f64>().ok()).unwrap_or(0.0);
     }
-    Ok(seconds)
+    // A kernel without these figures says nothing or zeros.
+    if nanos > 0.0 { Ok(nanos / 1e9) } else { own_cpu_seconds(pid) }
 }
 
 /// Resident megabytes of a process.
@@ -127,29 +152,49 @@ fn used_of(path: &Path) -> Fallible<u64> {
     }
 }
 
+/// A command for `program` on `core`, killed when dropped. The kernel kills it, too, once this process is gone for whatever reason, if
+/// there is a `setpriv` (util-linux).
+fn tied(program: &Path, core: Option<usize>) -> tokio::process::Command {
+    let mut words: Vec<OsString> = Vec::new();
+    if Command::new("setpriv").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        words.extend(["setpriv", "--pdeathsig", "KILL"].map(OsString::from));
+    }
+    if let Some(core) = core {
+        words.extend(["taskset", "-c", &core.to_string()].map(OsString::from));
+    }
+    words.push(program.into());
+    let mut command = tokio::process::Command::new(&words[0]);
+    command.args(&words[1..]).kill_on_drop(true);
+    command
+}
+
 /// A process under test. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
-    _child: tokio::process::Child,
+    child: tokio::process::Child,
     /// Its process.
     pub pid: u32,
     /// What its first line on standard output said, `key=value` pairs.
     pub said: BTreeMap<String, String>,
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Nobody else may be there to take note of its end.
+        let _ = self.child.start_kill();
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < END_MAX {
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+}
+
 impl Process {
     /// Starts `program` on `core` and waits for its first line. Its log goes to `log`.
     pub async fn start(program: &Path, args: &[String], core: Option<usize>, log: &Path) -> Fallible<Self> {
-        let mut command = match core {
-            Some(core) => {
-                let mut command = tokio::process::Command::new("taskset");
-                command.args(["-c", &core.to_string()]).arg(program);
-                command
-            }
-            None => tokio::process::Command::new(program),
-        };
+        let mut command = tied(program, core);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(fs::File::create(log)?);
-        let mut child = command.kill_on_drop(true).spawn()?;
+        let mut child = command.spawn()?;
         let pid = child.id().ok_or("the process ended at once")?;
         let mut lines = BufReader::new(child.stdout.take().ok_or("no standard output")?).lines();
         let first = timeout(READY_MAX, lines.next_line()).await.map_err(|_| "the process is not ready in time")??;
@@ -160,7 +205,36 @@ impl Process {
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let said = first.split(' ').filter_map(|pair| pair.split_once('='));
         let said = said.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Ok(Self { _child: child, pid, said })
+        Ok(Self { child, pid, said })
+    }
+
+    /// Starts a program that says nothing when it is ready, and waits until somebody listens on `address`. What it writes goes to `out`
+    /// and `log`.
+    pub async fn listening(
+        program: &Path,
+        args: &[String],
+        environment: &[(&str, String)],
+        core: Option<usize>,
+        (address, max): (SocketAddr, Duration),
+        (out, log): (&Path, &Path),
+    ) -> Fallible<Self> {
+        let mut command = tied(program, core);
+        command.args(args).envs(environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(fs::File::create(out)?).stderr(fs::File::create(log)?);
+        let mut child = command.spawn().map_err(|error| format!("cannot start `{}`: {error}", program.display()))?;
+        let pid = child.id().ok_or("the process ended at once")?;
+        let begun = Instant::now();
+        while TcpStream::connect(address).await.is_err() {
+            if let Some(status) = child.try_wait()? {
+                let said = fs::read_to_string(log)? + &fs::read_to_string(out)?;
+                return Err(format!("`{}` ended with {status}: {said}", program.display()).into());
+            }
+            if begun.elapsed() > max {
+                return Err(format!("`{}` does not listen after {max:?}", program.display()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(Self { child, pid, said: BTreeMap::new() })
     }
 
     /// One of the values of its first line.
@@ -210,6 +284,31 @@ impl Metrics {
             return None;
         }
         bounds.into_iter().find(|(_, count)| *count >= q * total).map(|(bound, _)| bound)
+    }
+}
+
+/// Microseconds of one `fdatasync` of a kilobyte in `folder`, the median of many: what a durable write costs at least.
+pub fn sync_us(folder: &Path) -> Fallible<f64> {
+    let file = fs::File::create(folder.join("sync.probe"))?;
+    file.write_all_at(&[1; 1 << 20], 0)?;
+    file.sync_all()?;
+    let mut took = Vec::new();
+    for at in 0..400 {
+        let begun = Instant::now();
+        file.write_all_at(&[2; 1024], at * 1024)?;
+        file.sync_data()?;
+        took.push(begun.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(Spread::of(took).map_or(f64::NAN, |spread| spread.median))
+}
+
+/// Does the work unless this process is told to end meanwhile; whatever the work has started ends with it.
+pub async fn until_told<T>(work: impl Future<Output = Fallible<T>>) -> Fallible<T> {
+    let mut end = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = work => done,
+        told = tokio::signal::ctrl_c() => { told?; Err("interrupted; nothing was measured whole".into()) }
+        _ = end.recv() => Err("told to end; nothing was measured whole".into()),
     }
 }
 

@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
+use anteroom_broker::config::Settings;
 use bench::{
-    Fallible, append, cut, decide, ledger, machine, pass_through, pki::Pki, replay, report, run, scan, soak,
-    start as starting, trace,
+    Fallible, append, curve, cut, decide, durability, ledger, machine, pass_through, peers::Variant, pki::Pki, replay,
+    report, run, scan, soak, start as starting, trace,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -29,7 +30,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The broker beside the pass-through: throughput, processor time, latency, syncs, bytes.
+    /// The broker beside nginx, HAProxy, Envoy, LiteLLM and a plain pass-through: throughput, processor time, latency, syncs, bytes.
+    #[command(after_help = RUN_EXAMPLES)]
     Run {
         #[command(flatten)]
         common: Common,
@@ -45,9 +47,12 @@ enum Command {
         /// Run a second pass-through along, as a control
         #[arg(long)]
         control: bool,
-        /// Leave the broker out
-        #[arg(long)]
-        without_broker: bool,
+        /// Leave a contender out: broker, nginx, haproxy, envoy, litellm, or one of two such as `nginx checked`; can be given again
+        #[arg(long, value_name = "NAME")]
+        without: Vec<String>,
+        /// Run this workload alone: unary, unary_one, stream, stream_one, large or talk; can be given again
+        #[arg(long, value_name = "NAME")]
+        workload: Vec<String>,
     },
     /// A withdrawal with many streams open.
     Cut {
@@ -62,6 +67,41 @@ enum Command {
         /// Chunks a second on each stream that is read
         #[arg(long, default_value_t = 2.0)]
         rate: f64,
+    },
+    /// How cost grows with records, grants and open streams. Fails if something grows faster than its logarithm.
+    #[command(after_help = CURVE_EXAMPLES)]
+    Curve {
+        #[command(flatten)]
+        common: Common,
+        /// This alone grows; can be given again
+        #[arg(long, value_enum)]
+        axis: Vec<curve::Axis>,
+        /// A million records and 10,000 streams, too
+        #[arg(long)]
+        long: bool,
+        /// Leave larger sizes out
+        #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
+        most: u64,
+        /// Calls of a round
+        #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(20..=100_000))]
+        calls: u64,
+        /// Clients
+        #[arg(long, default_value_t = 16)]
+        clients: usize,
+    },
+    /// What durability costs: one build with its log's syncs and without, by turns.
+    Durability {
+        #[command(flatten)]
+        common: Common,
+        /// Rounds, the first of which is dropped
+        #[arg(long, default_value_t = 8)]
+        rounds: usize,
+        /// Seconds of a round of each
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// Clients where there are many
+        #[arg(long, default_value_t = 64)]
+        clients: usize,
     },
     /// The journal alone: durable appends a second.
     Append {
@@ -156,6 +196,9 @@ enum Command {
         /// Clients of each kind: whole answers, streams, slow readers, hang-ups, files of requests
         #[arg(long, default_value_t = 2)]
         clients: usize,
+        /// Kill nothing: what is left is a steady load
+        #[arg(long)]
+        no_kills: bool,
         /// How the result is written
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
@@ -172,6 +215,15 @@ enum Command {
         #[arg(long)]
         records: u64,
     },
+    /// A broker whose log is durable or not; `durability` starts it.
+    #[command(hide = true)]
+    Served {
+        /// Leave the log's syncs out
+        #[arg(long)]
+        unsynced: bool,
+        #[command(subcommand)]
+        verb: Verb,
+    },
     /// The system compared with; `run` starts it.
     #[command(hide = true)]
     PassThrough {
@@ -184,9 +236,30 @@ enum Command {
     },
 }
 
+/// What a broker of this program's is to do.
+#[derive(Subcommand)]
+enum Verb {
+    /// Make a data directory.
+    Init(Box<Settings>),
+    /// Serve from it.
+    Serve(Box<Settings>),
+}
+
+const CURVE_EXAMPLES: &str = "Examples:
+  bench curve --out tests/bench/results          # about 6 minutes
+  bench curve --long                             # with a million records and 10,000 streams: about 20
+  bench curve --axis grants --most 100 --calls 50 # does it work at all";
+
+const RUN_EXAMPLES: &str = "Examples:
+  tests/bench/contenders.sh                     # installs the others, once
+  bench run --out tests/bench/results           # all of them, under every workload: about 40 minutes
+  bench run --without litellm --without envoy --rounds 3 --seconds 1
+  bench run --workload unary --workload stream --control";
+
 const SOAK_EXAMPLES: &str = "Examples:
   bench soak                                    # half an hour
   bench soak --minutes 2 --clients 1            # does it work at all
+  bench soak --minutes 60 --no-kills            # flat memory and descriptors under a steady load
   bench soak --minutes 480 --out tests/bench/results
   bench soak --format json | jq .checks";
 
@@ -269,21 +342,53 @@ fn start(command: Command) -> Fallible<()> {
         eprintln!("bench: this is a debug build; its figures mean nothing");
     }
     match command {
-        Command::Run { common, rounds, seconds, clients, control, without_broker } => {
+        Command::Run { common, rounds, seconds, clients, control, without, workload } => {
+            let known = Variant::known();
+            if let Some(name) = without.iter().find(|name| *name != run::BROKER && !known.contains(name)) {
+                return Err(format!("there is no contender `{name}`; known are broker, {}", known.join(", ")).into());
+            }
+            let peers = Variant::wanted(&without);
+            let missing = Variant::missing(&peers);
+            if !missing.is_empty() {
+                let flags: Vec<String> = missing.iter().map(|name| format!("--without {name}")).collect();
+                let (names, flags) = (missing.join(", "), flags.join(" "));
+                return Err(format!("NOT INSTALLED: {names}. Run tests/bench/contenders.sh, or say {flags}").into());
+            }
             let core = common.pin();
             let folder = common.folder()?;
-            let broker = if without_broker { None } else { Some(common.broker()?) };
+            let broker = if without.iter().any(|name| name == run::BROKER) { None } else { Some(common.broker()?) };
             let length = Duration::from_secs_f64(seconds);
-            let plan = run::Plan { rounds, length, clients, broker, control, core };
-            let (text, data) = on_runtime(run::run(&plan, folder.path()), folder.path())?;
+            let plan = run::Plan { rounds, length, clients, broker, control, peers, workloads: workload, core };
+            let work = machine::until_told(run::run(&plan, folder.path()));
+            let (text, data) = on_runtime(work, folder.path())?;
             common.tell("run", &text, &data)
         }
         Command::Cut { common, streams, rounds, rate } => {
             let core = common.pin();
             let folder = common.folder()?;
             let plan = cut::Plan { streams, rounds, rate, core };
-            let (text, data) = on_runtime(cut::run(&plan, &common.broker()?, folder.path()), folder.path())?;
+            let (text, data) =
+                on_runtime(machine::until_told(cut::run(&plan, &common.broker()?, folder.path())), folder.path())?;
             common.tell("cut", &text, &data)
+        }
+        Command::Curve { common, axis, long, most, calls, clients } => {
+            let core = common.pin();
+            let folder = common.folder()?;
+            let all = || curve::Axis::value_variants().to_vec();
+            let plan =
+                curve::Plan { axes: if axis.is_empty() { all() } else { axis }, long, most, calls, clients, core };
+            let broker = common.broker()?;
+            let work = machine::until_told(curve::run(&plan, &broker, folder.path()));
+            let (text, data, held) = on_runtime(work, folder.path())?;
+            common.tell("curve", &text, &data)?;
+            if held { Ok(()) } else { Err("something grows faster than its logarithm; the text says what".into()) }
+        }
+        Command::Durability { common, rounds, seconds, clients } => {
+            let core = common.pin();
+            let folder = common.folder()?;
+            let plan = durability::Plan { rounds, length: Duration::from_secs_f64(seconds), clients, core };
+            let (text, data) = on_runtime(machine::until_told(durability::run(&plan, folder.path())), folder.path())?;
+            common.tell("durability", &text, &data)
         }
         Command::Append { common, seconds } => {
             let folder = common.folder()?;
@@ -327,15 +432,15 @@ fn start(command: Command) -> Fallible<()> {
             let (text, data) = trace::run(&folder.path().join("store"), calls, &texts)?;
             common.tell("trace", &text, &data)
         }
-        Command::Soak { common, minutes, clients, format } => {
+        Command::Soak { common, minutes, clients, no_kills, format } => {
             let folder = common.folder()?;
             // More than a day would outlast the run credential.
             if !(0.5..=1_380.0).contains(&minutes) || !(1..=16).contains(&clients) {
                 return Err("a soak takes half a minute to 23 hours and 1 to 16 clients of each kind".into());
             }
-            let plan =
-                soak::Plan { length: Duration::from_secs_f64(minutes * 60.0), each: clients, broker: common.broker()? };
-            let (text, data, held) = on_runtime(soak::run(&plan, folder.path()), folder.path())?;
+            let length = Duration::from_secs_f64(minutes * 60.0);
+            let plan = soak::Plan { length, each: clients, broker: common.broker()?, kills: !no_kills };
+            let (text, data, held) = on_runtime(machine::until_told(soak::run(&plan, folder.path())), folder.path())?;
             match format {
                 Format::Table => common.tell("soak", &text, &data)?,
                 Format::Json => {
@@ -350,6 +455,11 @@ fn start(command: Command) -> Fallible<()> {
         Command::LedgerStep { step, folder, records } => {
             println!("{}", on_runtime(step.run(&folder, records), &folder)?);
             Ok(())
+        }
+        Command::Served { verb: Verb::Init(settings), .. } => durability::init(*settings),
+        Command::Served { verb: Verb::Serve(settings), unsynced } => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(durability::serve(*settings, unsynced))
         }
         Command::PassThrough { pki, upstream } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

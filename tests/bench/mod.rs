@@ -6,12 +6,16 @@
 pub mod answers;
 pub mod append;
 pub mod contender;
+pub mod curve;
 pub mod cut;
 pub mod decide;
+pub mod durability;
+pub mod http;
 pub mod ledger;
 pub mod load;
 pub mod machine;
 pub mod pass_through;
+pub mod peers;
 pub mod pki;
 pub mod replay;
 pub mod report;

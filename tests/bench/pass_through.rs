@@ -11,11 +11,14 @@ use anteroom_proto::rpc::{
 };
 use tonic::{Request, Response, Status, Streaming, service::Routes, transport::Channel};
 
-use super::{Fallible, pki::Pki};
+use super::{
+    Fallible,
+    pki::{Pki, RELAY},
+};
 
 /// Serves until it is killed, after saying where.
 pub async fn serve(pki: Pki, upstream: &str) -> Fallible<()> {
-    let client = InferenceClient::new(pki.connect("relay", upstream).await?);
+    let client = InferenceClient::new(pki.connect(RELAY, upstream).await?);
     let address = ([127, 0, 0, 1], 0).into();
     let listener = Listener::programme(address, pki.tls()?, ListenLimits::programme()).await?;
     writeln!(std::io::stdout(), "ready programme={}", listener.local_addr())?;

@@ -11,6 +11,7 @@ use anteroom_broker::{
     },
     tls::{Tls, TlsFiles},
 };
+use anteroom_proto::rpc::inference_client::InferenceClient;
 use anteroom_sdk::{
     channel::{self, Address, TlsSource},
     credentials::Environment,
@@ -18,10 +19,18 @@ use anteroom_sdk::{
 };
 use tonic::transport::Channel;
 
-use super::Fallible;
+use super::{Fallible, load};
 
 /// The only name in the server's certificate.
-const SERVER: &str = "localhost";
+pub const SERVER: &str = "localhost";
+/// Whom the load comes from.
+pub const CALLER: &str = "caller";
+/// Who asks the upstream in callers' stead.
+pub const RELAY: &str = "relay";
+/// The organisation in members' certificates.
+pub const ORG: &str = "agency";
+/// The trust domain in their URIs.
+pub const DOMAIN: &str = "bench.test";
 
 /// A folder with certificates.
 #[derive(Clone, Debug)]
@@ -32,7 +41,7 @@ impl Pki {
     pub fn create(folder: PathBuf, names: &[&str]) -> Fallible<Self> {
         fs::create_dir_all(&folder)?;
         let (mut entropy, now) = (SystemEntropy::new(), system::now().ms());
-        let ca = Ca::create(&TrustDomain::new("bench.test")?, now, &mut entropy)?;
+        let ca = Ca::create(&TrustDomain::new(DOMAIN)?, now, &mut entropy)?;
         ca.save(&folder, &mut entropy)?;
         let pki = Self(folder);
         let server = ca.issue_server(&[SERVER], now, &mut entropy)?;
@@ -40,7 +49,7 @@ impl Pki {
         for name in names {
             let key = rcgen::KeyPair::generate()?;
             let csr = rcgen::CertificateParams::default().serialize_request(&key)?;
-            let principal = Principal::new("agency", Role::Workload, name)?;
+            let principal = Principal::new(ORG, Role::Workload, name)?;
             let lifetime = ClientLifetime::default();
             let issued = ca.issue_client(&Csr::from_der(csr.der())?, &principal, lifetime, now, &mut entropy)?;
             pki.write(name, &format!("{}{}", issued.cert_pem, key.serialize_pem()))?;
@@ -55,10 +64,24 @@ impl Pki {
             server_chain: server.clone(),
             server_key: server,
             server_roots: None,
-            builtin_roots: Some(self.0.join(CA_CERT_FILE)),
+            builtin_roots: Some(self.roots()),
             mapping: None,
         };
         Ok(Arc::new(Tls::load(files, Arc::new(|| system::now().ms()))?))
+    }
+
+    /// The authority's certificate.
+    pub fn roots(&self) -> PathBuf {
+        self.0.join(CA_CERT_FILE)
+    }
+
+    /// So many new connections of the caller, for calls.
+    pub async fn connections(&self, address: &str, count: usize) -> Fallible<Vec<InferenceClient<Channel>>> {
+        let mut clients = Vec::with_capacity(count);
+        for _ in 0..count {
+            clients.push(load::client(self.connect(CALLER, address).await?));
+        }
+        Ok(clients)
     }
 
     /// A new connection of a member to `HOST:PORT`.
@@ -67,7 +90,7 @@ impl Pki {
         let environment = Environment {
             certificate: file.clone(),
             key: file,
-            roots: self.0.join(CA_CERT_FILE),
+            roots: self.roots(),
             address: Address::parse(address)?.with_server_name(SERVER)?,
         };
         let tls = TlsSource::new(environment.credentials()?.tls()?);

@@ -19,6 +19,7 @@ pub fn run(calls: u64, seed: u64) -> Fallible<(String, Value)> {
         "{calls} calls (seed {seed}), {} records, {} restarts from a snapshot\n\
          differences: {} (whole log {}, after restarts {}, lab's slice {}, agency's slice {})\n\
          decided again in full: {} from the whole log, {} from the agency's slice; verdicts of rules: {}, {}, {} from the lab's\n\
+         sums over all grants of a bounded line: {}\n\
          whole log: {rate:.0} decisions/s, uncached, decoding among it ({seconds:.2} s)\n\
          answers: {}\nrules that refused: {}",
         whole.records,
@@ -33,12 +34,13 @@ pub fn run(calls: u64, seed: u64) -> Fallible<(String, Value)> {
         whole.verdicts,
         agency.verdicts,
         lab.verdicts,
+        sums(whole.sums, lab.sums),
         counts(&summary.answers),
         counts(&summary.reasons),
     );
     let data = json!({
         "calls": calls, "seed": seed, "records": whole.records, "restarts": summary.restarts,
-        "different": summary.different(), "decisions_per_second": rate, "seconds": seconds,
+        "different": summary.different(), "sums_the_same": {"whole_log": whole.sums, "lab": lab.sums}, "decisions_per_second": rate, "seconds": seconds,
         "answers": summary.answers, "reasons": summary.reasons,
     });
     if summary.different() > 0 {
@@ -46,4 +48,15 @@ pub fn run(calls: u64, seed: u64) -> Fallible<(String, Value)> {
         return Err(format!("{text}\nthe first difference: {first:?}").into());
     }
     Ok((text, data))
+}
+
+/// What came of the sums. One that is otherwise is a difference like any other.
+fn sums(whole: u64, lab: u64) -> String {
+    match (whole, lab) {
+        (0, 0) => "none of these calls rested on one, so nothing is said about them".to_owned(),
+        (whole, lab) if whole == lab => {
+            format!("the same for {whole} decisions by the whole log, and for the same number by the lab's slice")
+        }
+        (whole, lab) => format!("the same for {whole} decisions by the whole log, for {lab} by the lab's slice"),
+    }
 }

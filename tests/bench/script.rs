@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -54,6 +54,8 @@ pub struct Script {
     pub open: AtomicUsize,
     /// Slots that were lost.
     pub lost: AtomicU64,
+    /// Whether the broker is about to be ended, so that losing a slot is no news.
+    pub over: AtomicBool,
 }
 
 impl Script {
@@ -66,7 +68,7 @@ impl Script {
             if opened {
                 script.open.fetch_sub(1, Ordering::Relaxed);
             }
-            if script.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+            if script.lost.fetch_add(1, Ordering::Relaxed) == 0 && !script.over.load(Ordering::Relaxed) {
                 let why = ended.err().map_or_else(|| "the broker ended it".to_owned(), |error| error.to_string());
                 eprintln!("a slot was lost: {why}");
             }
@@ -115,9 +117,9 @@ impl Script {
         let CallClaim { call, grant, .. } = claim(&dispatch)?;
         let manner = Manner::of(&dispatch.body);
         up.send(Message::Claim(ServeClaim { call: call.clone() })).await?;
-        up.send(Message::Head(ServeHead { status: 200, events: manner != Manner::Whole })).await?;
+        up.send(Message::Head(ServeHead { status: 200, events: manner.streams() })).await?;
         let outcome = match manner {
-            Manner::Whole => {
+            Manner::Whole | Manner::Large | Manner::Talk => {
                 up.send(Message::Data(self.answers.whole.clone())).await?;
                 self.answers.whole_outcome(&call, &grant)?
             }

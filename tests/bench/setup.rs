@@ -7,7 +7,7 @@ use std::{
     process::Stdio,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,12 +22,13 @@ use anteroom_broker::{
 use anteroom_proto::{
     names::{GrantId, RunId},
     rpc::inference_client::InferenceClient,
-    statement::terms::Budget,
+    statement::terms::{Budget, CALL_BYTES_MAX},
 };
 use anteroom_sdk::{
     channel::{self, TlsSource},
     credentials::{Credentials, EnrolTrust},
     home::Use,
+    lab::TermsTemplate,
     system,
 };
 use tonic::transport::Channel;
@@ -35,6 +36,7 @@ use tonic::transport::Channel;
 use super::{
     Fallible,
     answers::Answers,
+    contender::{Contender, Way},
     load::{self, Caller},
     machine::{self, Metrics, Process},
     script::Script,
@@ -62,12 +64,36 @@ pub struct World {
     members: Vec<Credentials>,
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(script) = &self.script {
+            script.over.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A program that takes `init` and `serve` as `anteroom-broker` does.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// It.
+    pub program: PathBuf,
+    /// Words before the verb.
+    pub before: Vec<String>,
+}
+
 impl World {
     /// Makes a data directory in `folder`, starts `program` on `core`, and seeds the parties.
     pub async fn start(program: &Path, folder: &Path, core: Option<usize>) -> Fallible<Self> {
+        Self::launch(&Launch { program: program.to_owned(), before: Vec::new() }, folder, core).await
+    }
+
+    /// As [`World::start`], with another program.
+    pub async fn launch(launch: &Launch, folder: &Path, core: Option<usize>) -> Fallible<Self> {
+        let Launch { program, before } = launch;
         let data = folder.join("operator");
         let flags = |verb: &str| {
-            let mut flags = vec![verb.to_owned()];
+            let mut flags = before.clone();
+            flags.push(verb.to_owned());
             let data = data.display().to_string();
             let given = [
                 ("data-dir", data.as_str()),
@@ -108,7 +134,7 @@ impl World {
     pub async fn caller(&self) -> Fallible<Arc<Caller>> {
         let mut plan = Plan::new(LINE)?;
         plan.budget = Budget { calls: 1_000_000_000, tokens: 1_000_000_000_000_000, open: OPEN_CALLS };
-        let grant: GrantId = self.cast.offer(&plan).await?;
+        let grant = self.offer(&plan).await?;
         self.cast.accept(grant).await?;
         let credential = self.cast.credential(grant, CREDENTIAL_HOURS).await?;
         Ok(Arc::new(Caller {
@@ -118,6 +144,30 @@ impl World {
             workload: self.cast.agency.signer("workload")?,
             line: LINE.to_owned(),
         }))
+    }
+
+    /// This broker as a contender of that name, with so many connections and a grant of its own.
+    pub async fn contender(&mut self, name: &str, connections: usize) -> Fallible<Contender> {
+        let caller = self.caller().await?;
+        let connections = self.clients(connections).await?;
+        Ok(Contender {
+            name: name.to_owned(),
+            pid: Some(self.process.pid),
+            way: Way::Grpc { connections, callers: vec![caller] },
+        })
+    }
+
+    /// Offers a grant whose calls may be as large as any that is measured.
+    async fn offer(&self, plan: &Plan) -> Fallible<GrantId> {
+        let mut terms = self.cast.terms(plan)?;
+        terms.limits.body_bytes_max = CALL_BYTES_MAX;
+        terms.limits.tokens_max = CALL_BYTES_MAX;
+        let bytes = TermsTemplate { terms }.bytes()?;
+        let terms = self.cast.lab.keep_terms(&bytes)?;
+        let signer = self.cast.lab.signer("signer")?;
+        let offered = self.cast.lab.lab().await?.offer(bytes, &[signer]).await?;
+        self.cast.lab.keep_act(&offered.recorded)?;
+        Ok(terms.grant)
     }
 
     /// Sees to it that `slots` slots of the scripted model's side are open, whose trickles pause for `pause`. Slots that were lost
@@ -164,6 +214,7 @@ impl World {
             pause,
             open: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
+            over: AtomicBool::new(false),
         }))
     }
 

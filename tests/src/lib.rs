@@ -3,5 +3,6 @@
 pub mod decisions;
 pub mod e2e;
 pub mod fuzz;
+pub mod instructions;
 pub mod schema;
 pub mod sim;

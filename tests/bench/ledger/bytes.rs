@@ -5,26 +5,26 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path,
 use anteroom_broker::{
     book::{
         disk::{Disk, RealDisk},
-        keyring::{KeyId, KeySeed, Keyring},
-        wal::{self, BatchBytes, Config, Footer, Position, RecordBytes, RecoveredBatch, SECTOR_BYTES, Wal, WalError},
+        keyring::Keyring,
+        wal::{self, Config, Position, RecoveredBatch, SECTOR_BYTES, Wal, WalError},
     },
     entropy::SystemEntropy,
-    journal::{Batch, Core, Sealed},
+    journal::Core,
 };
 use anteroom_policy::command::{Command, Now};
 use anteroom_proto::{
     ledger::{
         note::KeyName,
         record::{Audience, Record, Seed},
-        scope::Scope,
     },
     names::CallId,
     time::At,
 };
+use anteroom_tests::decisions::written;
 
 use super::{
     place::{accepted, keyring, signer},
-    world::{ORIGIN, START_MS, World, random},
+    world::{ORIGIN, START_MS, World},
 };
 use crate::bench::Fallible;
 
@@ -152,45 +152,21 @@ pub fn batched(folder: &Path, size: usize) -> Fallible<Batched> {
 }
 
 #[derive(Default)]
-struct Writer {
-    keys: BTreeMap<Scope, KeyId>,
-    /// Bytes of each record.
-    lengths: Vec<u64>,
-}
+struct Writer(written::Writer);
 
 impl Writer {
     fn write(&mut self, core: &mut Core, wal: &mut Wal, keyring: &mut Keyring, commands: &[Command]) -> Fallible<()> {
         let commands: Vec<&Command> = commands.iter().collect();
         let now = Now { at: At::clamped(START_MS), trusted: true };
-        let Batch { records, answers, head } = core.propose(&commands, now, &mut SystemEntropy::new())?;
+        let batch = core.propose(&commands, now, &mut SystemEntropy::new())?;
         core.committed();
-        for answer in &answers {
+        for answer in &batch.answers {
             accepted(&answer.reply)?;
         }
-        let head = head.ok_or("nothing was recorded")?;
-        let footer = Footer { size: head.size, root: *head.root.as_bytes(), note: head.note.as_bytes().to_vec() };
-        let mut bytes = Vec::with_capacity(records.len());
-        for sealed in &records {
-            bytes.push(self.record(sealed, keyring)?);
-        }
-        wal.append(keyring, &BatchBytes { records: bytes, footer })?;
+        let bytes = self.0.batch(&batch, keyring, &mut SystemEntropy::new())?;
+        wal.append(keyring, &bytes)?;
         while wal.maintain()? == wal::Upkeep::More {}
         Ok(())
-    }
-
-    fn record(&mut self, sealed: &Sealed, keyring: &mut Keyring) -> Fallible<RecordBytes> {
-        let key = match self.keys.get(&sealed.scope) {
-            Some(key) => *key,
-            None => {
-                let key = keyring.create(KeySeed { id: KeyId(random()), key: random(), nonce: random() })?;
-                self.keys.insert(sealed.scope.clone(), key);
-                key
-            }
-        };
-        let record = sealed.record.bytes().to_vec();
-        self.lengths.push(record.len() as u64);
-        let (index, entry, seed) = (sealed.entered.index, *sealed.entry.as_bytes(), *sealed.seed.as_bytes());
-        Ok(RecordBytes { index, entry, key, seed, nonce: random(), record })
     }
 
     fn measure(&self, disk: Arc<dyn Disk>, founded: u64, size: usize) -> Fallible<Batched> {
@@ -210,7 +186,7 @@ impl Writer {
             let around: u64 = AROUND.iter().map(|(_, bytes)| bytes).sum();
             let mut framed = 0;
             for index in indexes {
-                framed += around + self.lengths.get(usize::try_from(index)?).ok_or("a record nobody wrote")?;
+                framed += around + self.0.lengths.get(usize::try_from(index)?).ok_or("a record nobody wrote")?;
             }
             let note = batch.footer.note.len() as u64;
             let whole = batch.end.offset - batch.at.offset;

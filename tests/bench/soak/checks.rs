@@ -220,6 +220,11 @@ pub(super) fn of(tally: &Tally, ledger: &Ledger, before: &Watched, after: &Watch
             found <= bound,
             format!("{} MB over {} calls, bound {}", round(found), round(grown.calls), round(bound)),
         ));
+        all.push(Check::holds(
+            &format!("the {} has as many descriptors and threads under load at the end as before", grown.name),
+            grown.descriptors.max(grown.threads) <= SLACK as f64,
+            format!("{} and {} more, {SLACK} are allowed", round(grown.descriptors), round(grown.threads)),
+        ));
     }
     all
 }
@@ -231,7 +236,12 @@ mod tests {
     type Spoil = fn(&mut Ledger);
 
     fn held(tally: &Tally, ledger: &Ledger, after: &Watched, bytes_a_call: f64) -> Vec<String> {
-        let grown = [Grown { name: "gateway", mb_an_hour: 0.0, bytes_a_call, calls: 100_000.0 }];
+        held_with(tally, ledger, after, bytes_a_call, 0.0)
+    }
+
+    fn held_with(tally: &Tally, ledger: &Ledger, after: &Watched, bytes_a_call: f64, descriptors: f64) -> Vec<String> {
+        let calls = 100_000.0;
+        let grown = [Grown { name: "gateway", mb_an_hour: 0.0, bytes_a_call, calls, descriptors, threads: 0.0 }];
         let checks = of(tally, ledger, &Watched::at_rest(), after, &grown);
         checks.into_iter().filter(|check| !check.held).map(|check| check.what).collect()
     }
@@ -278,6 +288,10 @@ mod tests {
             assert!(found.len() == 1 && found[0].contains(what), "{what}: {found:?}");
         }
         assert_eq!(held(&tally, &ledger, &rest, 6_000.0), ["the gateway does not grow beyond what it remembers"]);
+        assert_eq!(
+            held_with(&tally, &ledger, &rest, 60.0, 40.0),
+            ["the gateway has as many descriptors and threads under load at the end as before"]
+        );
         let mut leaking = rest.clone();
         leaking.processes[0].descriptors += SLACK + 1;
         assert_eq!(held(&tally, &ledger, &leaking, 60.0), ["descriptors and threads are back"]);

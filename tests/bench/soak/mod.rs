@@ -1,8 +1,8 @@
 //! A soak: the programs as people run them, under mixed load for as long as asked, with the lab's connector and the broker killed and
 //! started again, and at the end the question what was left behind.
 //!
-//! In the first third something is killed again and again; the last two thirds are left alone, so that what grows there grows by
-//! itself. Nothing here measures speed.
+//! In the first third something is killed again and again, unless nothing is to be; the last two thirds are left alone, so that what
+//! grows there grows by itself. Nothing here measures speed.
 
 mod checks;
 mod clients;
@@ -44,6 +44,8 @@ pub struct Plan {
     pub each: usize,
     /// The broker's program; the parties' is beside it.
     pub broker: PathBuf,
+    /// Whether connector and broker are killed in the first third.
+    pub kills: bool,
 }
 
 /// Runs it; the text, the data, and whether everything held.
@@ -57,7 +59,7 @@ pub async fn run(plan: &Plan, folder: &Path) -> Fallible<(String, Value, bool)> 
     let before = watch.look(&world).await?;
     let begun = Instant::now();
     let load = clients.start(plan.each);
-    let kills = kill(&mut world, &mut watch, begun, plan.length).await?;
+    let kills = kill(&mut world, &mut watch, begun, plan).await?;
     let calm = watch.mark();
     while begun.elapsed() < plan.length {
         watch.step(&world).await;
@@ -88,15 +90,15 @@ pub async fn run(plan: &Plan, folder: &Path) -> Fallible<(String, Value, bool)> 
     Ok((seen.text(), seen.data(&watch), held))
 }
 
-/// Kills the connector and the broker by turns through the first third; how often.
-async fn kill(world: &mut World, watch: &mut Watch, begun: Instant, length: Duration) -> Fallible<usize> {
-    let third = length / 3;
+/// Kills the connector and the broker by turns through the first third, if they are to be; how often.
+async fn kill(world: &mut World, watch: &mut Watch, begun: Instant, plan: &Plan) -> Fallible<usize> {
+    let third = plan.length / 3;
     let every = (third / 5).clamp(KILL_EVERY_MIN, KILL_EVERY_MAX);
     let mut kills = 0;
     let mut next = begun + every;
     while begun.elapsed() < third {
         watch.step(world).await;
-        if Instant::now() < next {
+        if !plan.kills || Instant::now() < next {
             continue;
         }
         if kills % 2 == 0 {
@@ -155,7 +157,10 @@ impl Seen<'_> {
             "after",
             "threads before",
             "after",
-            "bytes a call in the last two thirds",
+            "in the last two thirds: bytes a call",
+            "MB an hour",
+            "descriptors",
+            "threads",
         ];
         let mut table = Table::new(&head);
         for ((before, after), grown) in self.before.processes.iter().zip(&self.after.processes).zip(self.grown) {
@@ -168,6 +173,9 @@ impl Seen<'_> {
                 before.threads.to_string(),
                 after.threads.to_string(),
                 round(grown.bytes_a_call),
+                round(grown.mb_an_hour),
+                format!("{:+.1}", grown.descriptors),
+                format!("{:+.1}", grown.threads),
             ]);
         }
         out.push_str(table.text());

@@ -65,11 +65,16 @@ pub(super) struct Grown {
     pub(super) bytes_a_call: f64,
     /// Calls admitted meanwhile.
     pub(super) calls: f64,
+    /// How many more descriptors it had at the end than at the beginning, by the line through all looks.
+    pub(super) descriptors: f64,
+    /// The same of threads.
+    pub(super) threads: f64,
 }
 
 impl Grown {
     pub(super) fn json(&self) -> Value {
-        json!({"process": self.name, "mb_an_hour": self.mb_an_hour, "bytes_a_call": self.bytes_a_call, "calls": self.calls})
+        json!({"process": self.name, "mb_an_hour": self.mb_an_hour, "bytes_a_call": self.bytes_a_call, "calls": self.calls,
+            "descriptors": self.descriptors, "threads": self.threads})
     }
 }
 
@@ -132,19 +137,24 @@ impl Watch {
             (Some(first), Some(last)) => last.admitted - first.admitted,
             _ => 0.0,
         };
+        let seconds = match (looks.first(), looks.last()) {
+            (Some(first), Some(last)) => last.at_s - first.at_s,
+            _ => 0.0,
+        };
         let names = looks.first().into_iter().flat_map(|look| &look.processes).map(|held| held.name);
         names
             .map(|name| {
-                let of = |by: fn(&Watched) -> f64| {
-                    let held =
-                        |look: &Watched| look.processes.iter().find(|held| held.name == name).map(|held| held.rss_mb);
+                let over = |by: fn(&Watched) -> f64, what: fn(&Held) -> f64| {
+                    let held = |look: &Watched| look.processes.iter().find(|held| held.name == name).map(what);
                     slope(looks.iter().filter_map(|look| Some((by(look), held(look)?))))
                 };
                 Grown {
                     name,
-                    mb_an_hour: of(|look| look.at_s / 3_600.0),
-                    bytes_a_call: of(|look| look.admitted) * 1024.0 * 1024.0,
+                    mb_an_hour: over(|look| look.at_s / 3_600.0, |held| held.rss_mb),
+                    bytes_a_call: over(|look| look.admitted, |held| held.rss_mb) * 1024.0 * 1024.0,
                     calls,
+                    descriptors: over(|look| look.at_s, |held| held.descriptors as f64) * seconds,
+                    threads: over(|look| look.at_s, |held| held.threads as f64) * seconds,
                 }
             })
             .collect()

@@ -5,7 +5,8 @@
 //! than a thousand.
 
 pub mod figures;
-mod world;
+pub(crate) mod world;
+pub mod written;
 
 use std::{
     collections::BTreeMap,
