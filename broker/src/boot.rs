@@ -15,6 +15,7 @@ mod overlay;
 mod publish;
 mod renew;
 mod running;
+mod shipping;
 #[cfg(test)]
 mod tests;
 mod tick;
@@ -45,6 +46,7 @@ pub use self::{
     outside::{Environment, Outside},
     publish::Unpublishable,
     running::{Addresses, Running, Switch},
+    shipping::standby_identity,
 };
 use crate::{
     book::{
@@ -73,6 +75,7 @@ use crate::{
     public::Public,
     relay::Relay,
     service::{enrolment::Registrar, shown::Shown},
+    standby::badge::BadgeError,
     telemetry::Telemetry,
     tls::{Tls, TlsError},
 };
@@ -165,6 +168,9 @@ pub enum StartError {
     /// A door.
     #[error("{0}; is another broker running, or the address another machine's?")]
     Listen(#[from] ListenError),
+    /// By what standbys know this broker.
+    #[error("the certificate for standbys: {0}")]
+    Badge(BadgeError),
     /// A task of this start was lost.
     #[error("the start was interrupted: {0}")]
     Lost(#[from] tokio::task::JoinError),
@@ -239,7 +245,7 @@ fn open(
         snapshots: if config.snapshot_every > 0 { Some(folder.snapshots()?) } else { None },
         snapshot_every: config.snapshot_every,
         origin: config.origin.clone(),
-        signer,
+        signer: Arc::clone(&signer),
         clock: Arc::clone(&clock),
         entropy: Box::new(SystemEntropy::new()),
         fatal: Box::new({
@@ -247,12 +253,20 @@ fn open(
             move |why| fatal(why)
         }),
     })?;
-    let mut writer = Writer { thread: writer, publisher: None, holds };
+    let mut writer = Writer { thread: writer, publisher: None, shipping: None, holds };
     let found = journal.standing().log_key.clone();
     if journal.newest().size > 0 && found != log_key {
         journal.close();
         drop(writer.end());
         return Err(StartError::OtherLogKey { found, given: log_key });
+    }
+    match shipping::start(config, &folder, &journal, signer.verifier()) {
+        Ok(shipping) => writer.shipping = Some(shipping),
+        Err(error) => {
+            journal.close();
+            drop(writer.end());
+            return Err(error);
+        }
     }
     let published = Arc::new(Published::default());
     match opened.start(config.pace, &journal, &published, fatal) {
@@ -358,6 +372,7 @@ async fn assemble(
     let mut wired = services.wire();
     wired.sources.push(sinks.source());
     wired.sources.extend(writer.as_ref().and_then(|writer| publish::metrics(writer, &journal)));
+    wired.sources.extend(writer.as_ref().and_then(|writer| writer.shipping.as_ref()?.metrics()));
     let routes = wired.programme.add_service(health_service);
 
     let connections = programme.connections();

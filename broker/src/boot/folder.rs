@@ -13,6 +13,7 @@
 //! lock/           how long the published log is, unless `lock_file` is elsewhere
 //! index/          for searches; can be thrown away
 //! sinks/          how far each sink is, and what it is let in with
+//! standby/        the certificate by which standbys on other machines know this broker
 //! operator/       what the operator hands to the parties: the authority's root and the log's verifier key
 //! ```
 //!
@@ -126,6 +127,11 @@ impl Folder {
     /// How far each sink is, and what it is let in with.
     pub(crate) fn sinks(&self) -> PathBuf {
         self.root.join("sinks")
+    }
+
+    /// By what standbys on other machines know this broker. Made when the first one is configured.
+    pub(crate) fn standby(&self) -> PathBuf {
+        self.root.join("standby")
     }
 
     /// What the operator hands out.
