@@ -5,6 +5,8 @@
 //!
 //! **Invariant:** no socket is bound before the ledger is folded and found whole, and the ledger is closed after every door.
 
+mod backup;
+mod drill;
 mod end;
 mod folder;
 mod fsck;
@@ -14,8 +16,10 @@ mod outside;
 mod overlay;
 mod publish;
 mod renew;
+mod restore;
 mod running;
 mod shipping;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod tick;
@@ -39,12 +43,15 @@ use self::{
     held::{Held, Holds},
 };
 pub use self::{
+    backup::{BackedUp, BackupError, backup, prune_keys},
+    drill::{DrillError, Drilled, failover, restore_drill},
     end::{Ended, Phase},
     folder::{Folder, Initialised, init},
     fsck::{Checked, Kept, Wrong, adopt_lock, fsck},
     mend::{MendError, cut_tail, rebuild_index, witnessed},
     outside::{Environment, Outside},
     publish::Unpublishable,
+    restore::{RestoreError, Restored, Restoring, Seen},
     running::{Addresses, Running, Switch},
     shipping::standby_identity,
 };

@@ -246,6 +246,12 @@ impl Config {
         self.listen
     }
 
+    /// Who is asked how long the log is.
+    #[must_use]
+    pub const fn witnesses(&self) -> &Witnesses {
+        &self.witnesses
+    }
+
     /// How long scopes are kept.
     #[must_use]
     pub const fn retention(&self) -> &Retention {

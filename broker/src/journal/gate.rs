@@ -15,7 +15,7 @@ use std::{
 };
 
 use anteroom_policy::command::{Command, Now};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::{
     core::Batch,
@@ -30,7 +30,6 @@ pub struct Gate {
     inner: Mutex<Inner>,
     changed: Condvar,
     held: AtomicBool,
-    durable: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -56,7 +55,6 @@ impl Gate {
             inner: Mutex::new(Inner { durable: size, ..Inner::default() }),
             changed: Condvar::new(),
             held: AtomicBool::new(false),
-            durable: watch::Sender::new(size),
         }
     }
 
@@ -78,10 +76,10 @@ impl Gate {
         !self.is_held() || passes(command)
     }
 
-    /// Told of each size that is durable here.
+    /// How many records are durable here.
     #[must_use]
-    pub fn sizes(&self) -> watch::Receiver<u64> {
-        self.durable.subscribe()
+    pub fn durable(&self) -> u64 {
+        self.inner().durable
     }
 
     /// Waits until more than `size` records are durable, or `most` has passed, and says how many are; `None` once it is closed and
@@ -132,7 +130,6 @@ impl Gate {
     pub(crate) fn written(&self, size: u64) -> bool {
         let mut inner = self.inner();
         inner.durable = size;
-        self.durable.send_replace(size);
         self.changed.notify_all();
         let Some(wait) = inner.wait else { return true };
         if self.is_held() {

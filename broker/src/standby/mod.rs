@@ -14,5 +14,7 @@ pub mod remote;
 pub mod replica;
 pub mod server;
 pub mod ship;
+#[cfg(test)]
+mod tests;
 
 pub use address::{AckMode, Address, Standbys};

@@ -219,8 +219,7 @@ impl Line {
     fn follow(&self, target: &mut dyn Target, gate: &Gate, pause: &mut Duration) -> Result<(), ShipError> {
         let held = target.held()?;
         let mut reader = Reader::new(Arc::clone(&self.source.wal), &self.source.origin);
-        let own = gate.beyond(0, Duration::ZERO).unwrap_or(held.head.size);
-        let mut at = meet(&mut reader, &held.head, own)?;
+        let mut at = meet(&mut reader, &held.head, gate.durable())?;
         let (mut size, mut keys) = (held.head.size, held.keys);
         self.prune(target, &mut keys)?;
         loop {
@@ -237,7 +236,7 @@ impl Line {
                 return Err(WalError::MissingSegment { index: size }.into());
             };
             let end = last.end;
-            self.send_keys(target, &group, &mut keys)?;
+            send_keys(&*self.source.keys, target, &group, &mut keys)?;
             let batches: Vec<Shipped> =
                 group.into_iter().map(|batch| Shipped { at: batch.at, bytes: batch.bytes }).collect();
             size = target.append(&batches)?;
@@ -249,34 +248,11 @@ impl Line {
     fn level(&self, gate: &Gate, size: u64) {
         let mut status = lock(&self.status);
         (status.size, status.up, status.contradicts) = (size, true, false);
-        if size >= *gate.sizes().borrow() {
+        if size >= gate.durable() {
             status.behind_since = None;
         }
         drop(status);
         gate.acked(size);
-    }
-
-    /// The keys go first, so that no record is anywhere without its key.
-    fn send_keys(
-        &self,
-        target: &mut dyn Target,
-        group: &[RawBatch],
-        held: &mut BTreeSet<KeyId>,
-    ) -> Result<(), ShipError> {
-        let wanted: BTreeSet<KeyId> =
-            group.iter().flat_map(|batch| &batch.keys).filter(|id| !held.contains(id)).copied().collect();
-        let mut keys = Vec::new();
-        for id in wanted {
-            if let Some(key) = WrappedKey::read(&*self.source.keys, id).map_err(ShipError::Key)? {
-                keys.push(key);
-            }
-        }
-        if keys.is_empty() {
-            return Ok(());
-        }
-        target.put_keys(&keys)?;
-        held.extend(keys.iter().map(|key| key.id));
-        Ok(())
     }
 
     /// What was destroyed here is destroyed there.
@@ -308,6 +284,32 @@ pub fn meet(reader: &mut Reader, held: &Locked, own: u64) -> Result<Position, Sh
         return Err(ShipError::Split(held.size));
     }
     Ok(batch.end)
+}
+
+/// Sends the keys of batches that are not held there. They go first, so that no record is anywhere without its key.
+///
+/// # Errors
+/// See [`ShipError`].
+pub fn send_keys(
+    from: &dyn Disk,
+    target: &mut dyn Target,
+    group: &[RawBatch],
+    held: &mut BTreeSet<KeyId>,
+) -> Result<(), ShipError> {
+    let wanted: BTreeSet<KeyId> =
+        group.iter().flat_map(|batch| &batch.keys).filter(|id| !held.contains(id)).copied().collect();
+    let mut keys = Vec::new();
+    for id in wanted {
+        if let Some(key) = WrappedKey::read(from, id).map_err(ShipError::Key)? {
+            keys.push(key);
+        }
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    target.put_keys(&keys)?;
+    held.extend(keys.iter().map(|key| key.id));
+    Ok(())
 }
 
 /// Batches from `at` up to `durable` records, as many as travel together.

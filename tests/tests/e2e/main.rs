@@ -24,6 +24,7 @@ mod proxy;
 mod retention;
 mod rules;
 mod search;
+mod standby;
 mod story;
 mod succession;
 mod trace;

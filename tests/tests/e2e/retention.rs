@@ -14,7 +14,7 @@ use std::{
 use anteroom_broker::{
     boot::{self, Ended, Folder, Outside, Running},
     clock::{Reading, SystemTime, TimeSource},
-    config::Config as BrokerConfig,
+    config::{Config as BrokerConfig, List},
     demo::cast::{AGENCY, LAB, LINE},
     entropy::SystemEntropy,
     identity::{Principal, Role},
@@ -204,7 +204,11 @@ impl Stage {
     }
 
     fn keys(&self) -> usize {
-        fs::read_dir(self.scene.dir().join("operator").join("keys")).unwrap().count()
+        self.keys_in("operator")
+    }
+
+    fn keys_in(&self, place: &str) -> usize {
+        fs::read_dir(self.scene.dir().join(place).join("keys")).unwrap().count()
     }
 
     /// What is left of a destroyed grant and of another one, for those who may read both.
@@ -225,6 +229,7 @@ fn config(dir: &Path, port: u16) -> BrokerConfig {
     let mut settings = settings(dir, port);
     settings.retention_schedule = Some(SCHEDULE.to_owned());
     settings.retention_grant_days = Some(1);
+    settings.standby = Some(List(vec![dir.join("standby").display().to_string()]));
     BrokerConfig::check(settings).unwrap()
 }
 
@@ -283,10 +288,21 @@ async fn a_grant_is_destroyed_under_the_schedule_alone_and_nothing_else_with_it(
     json(&agency, &["retention", "release", &hold, "--reason", "settled"]).await;
     assert_eq!(refused(stage.dispose(kept).await.unwrap_err()).code, "grant_live");
     let keys = stage.keys();
+    published(&stage.scene.cast.agency).await;
+    let (own, backup) = (config(stage.scene.dir(), stage.port), stage.scene.dir().join("backup"));
+    assert_eq!(boot::backup(&own, &backup, None).unwrap().keys, keys);
+    until("the standby's keys", || async { (stage.keys_in("standby") == keys).then_some(()) }).await;
     let disposed = stage.dispose(gone).await.unwrap();
     assert!(!disposed.repeated);
     until("the key's end", || async { (stage.keys() < keys).then_some(()) }).await;
     stage.stands(gone, kept).await;
+
+    // A copy of the key would bring back what was destroyed.
+    until("the key's end at the standby", || async { (stage.keys_in("standby") < keys).then_some(()) }).await;
+    published(&stage.scene.cast.agency).await;
+    assert_eq!(boot::backup(&own, &backup, None).unwrap().stale_keys, 1, "a backup keeps keys until it is told");
+    assert_eq!(boot::prune_keys(&own, &|_| None, &backup).unwrap(), 1);
+    assert_eq!((stage.keys_in("backup"), boot::prune_keys(&own, &|_| None, &backup).unwrap()), (stage.keys(), 0));
 
     // What the agency holds needs nobody.
     let verified = json(&agency, &["receipt", "verify", &call]).await;
