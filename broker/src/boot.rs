@@ -38,10 +38,6 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{
-    end::Writer,
-    held::{Held, Holds},
-};
 pub use self::{
     backup::{BackedUp, BackupError, backup, prune_keys},
     drill::{DrillError, Drilled, failover, restore_drill},
@@ -54,6 +50,10 @@ pub use self::{
     restore::{RestoreError, Restored, Restoring, Seen},
     running::{Addresses, Running, Switch},
     shipping::standby_identity,
+};
+use self::{
+    end::Writer,
+    held::{Held, Holds},
 };
 use crate::{
     book::{

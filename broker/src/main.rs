@@ -13,8 +13,8 @@ use anteroom_broker::{
     config::{Config, ConfigError, LogFormat, Settings},
     entropy::SystemEntropy,
     identity::{NameError, Principal, Role},
-    standby::{badge::BadgeError, server::StandbyError},
     pki::token::{TokenError, TokenLifetime, TokenStore},
+    standby::{badge::BadgeError, server::StandbyError},
 };
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -86,9 +86,8 @@ pub struct BackedUp {
 pub fn backup(config: &Config, to: &Path, secrets_to: Option<&Path>) -> Result<BackedUp, BackupError> {
     let folder = Folder::open(&config.data_dir)?;
     let own = survey::settled(config)?;
-    let open = |path: &Path| -> Result<Arc<dyn Disk>, BackupError> {
-        Ok(Arc::new(RealDisk::open(path).map_err(at(path))?))
-    };
+    let open =
+        |path: &Path| -> Result<Arc<dyn Disk>, BackupError> { Ok(Arc::new(RealDisk::open(path).map_err(at(path))?)) };
     let (wal, keys) = (open(&folder.wal())?, open(&folder.keys())?);
     let mut target = FolderTarget::new(to, Identity::of(log(&folder)?));
     let mut held = target.held()?;

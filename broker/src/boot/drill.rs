@@ -150,12 +150,7 @@ impl Steps {
 ///
 /// # Errors
 /// See [`DrillError`].
-pub fn restore_drill(
-    config: &Config,
-    outside: &Outside,
-    from: &Path,
-    work: &Path,
-) -> Result<Drilled, DrillError> {
+pub fn restore_drill(config: &Config, outside: &Outside, from: &Path, work: &Path) -> Result<Drilled, DrillError> {
     let live = Folder::open(&config.data_dir)?;
     let site = Site::make(config, from, work)?;
     let mut steps = Steps::new();
@@ -191,12 +186,7 @@ pub fn restore_drill(
 ///
 /// # Errors
 /// See [`DrillError`].
-pub async fn failover(
-    config: &Config,
-    outside: Outside,
-    from: &Path,
-    work: &Path,
-) -> Result<Drilled, DrillError> {
+pub async fn failover(config: &Config, outside: Outside, from: &Path, work: &Path) -> Result<Drilled, DrillError> {
     let live = Folder::open(&config.data_dir)?;
     let site = Site::make(config, from, work)?;
     let time = Arc::clone(&outside.time);
@@ -297,7 +287,8 @@ async fn read(
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| failed(&error))?;
     let request = CertificateParams::default().serialize_request(&key).map_err(|error| failed(&error))?;
     let csr = Csr::from_der(request.der()).map_err(|error| failed(&error))?;
-    let principal = Principal::new("drill-operator", Role::Operator, "drill-failover").map_err(|error| failed(&error))?;
+    let principal =
+        Principal::new("drill-operator", Role::Operator, "drill-failover").map_err(|error| failed(&error))?;
     let issued = ca
         .issue_client(&csr, &principal, ClientLifetime::default(), now_ms, &mut SystemEntropy::new())
         .map_err(StartError::from)?;

@@ -44,7 +44,7 @@ use crate::{
 
 const FORMAT: &[u8] = b"anteroom-data-1\n";
 /// Keys, clock and certificates beside the ledger: what whoever restores one has to bring.
-pub(super) const BROUGHT: [&str; 4] = ["kek", "log.key", "clock", "pki"];
+pub(super) const BROUGHT: [&str; 5] = ["kek", "log.key", "clock", "pki", "standby"];
 
 /// Where each part of a data directory is.
 #[derive(Clone, Debug)]

@@ -10,10 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use anteroom_proto::ledger::{
-    note::VerifierKey,
-    tree::Hash,
-};
+use anteroom_proto::ledger::{note::VerifierKey, tree::Hash};
 use serde_json::json;
 
 use super::{
@@ -256,7 +253,8 @@ impl<'c> Restoring<'c> {
         accept_loss: Option<u64>,
     ) -> Result<Restored, RestoreError> {
         if word.is_none() && (seen.is_empty() || !silent.is_empty()) {
-            let who = if silent.is_empty() { "no lock file, checkpoint or witness".to_owned() } else { silent.join("; ") };
+            let who =
+                if silent.is_empty() { "no lock file, checkpoint or witness".to_owned() } else { silent.join("; ") };
             return Err(RestoreError::Unknown(who));
         }
         let mut seen = seen;

@@ -30,7 +30,7 @@ pub(super) struct Shipping {
     shippers: Arc<[Shipper]>,
 }
 
-/// Starts shipping to each configured standby. In sync mode nothing but ends is taken from here on until one is level.
+/// Starts shipping to each configured standby. In sync mode no call is taken from here on until one is level.
 pub(super) fn start(
     config: &Config,
     folder: &Folder,
@@ -97,7 +97,10 @@ impl Shipping {
         self.journal.gate().close();
         for shipper in self.shippers.iter() {
             if !shipper.finish(FINISH_MAX) {
-                tracing::warn!(standby = shipper.name(), "a standby is behind at the end; it catches up at the next start");
+                tracing::warn!(
+                    standby = shipper.name(),
+                    "a standby is behind at the end; it catches up at the next start"
+                );
             }
         }
     }

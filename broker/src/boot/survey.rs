@@ -6,18 +6,14 @@ use std::{path::Path, sync::Arc};
 
 use anteroom_policy::state::{self, Part};
 use anteroom_proto::{
-    ledger::{
-        checkpoint::LogTrust,
-        leaf::Entry,
-        note::NoteSigner,
-        record::Seed,
-        tree::Hash,
-    },
+    ledger::{checkpoint::LogTrust, leaf::Entry, note::NoteSigner, record::Seed, tree::Hash},
     names::Digest,
 };
 
 use super::{
-    Folder, StartError, folder, fsck::Wrong, keyring,
+    Folder, StartError, folder,
+    fsck::Wrong,
+    keyring,
     overlay::Overlay,
     publish::{self, Unpublishable},
 };
@@ -83,7 +79,8 @@ impl<'c> Survey<'c> {
         let (mut at, mut note) = (Position { segment: 0, offset: 0 }, Vec::new());
         while core.size() < size {
             let missing = WalError::MissingSegment { index: core.size() };
-            let batch = reader.read(at, Some(&self.keyring))?.filter(|batch| batch.footer.size <= size).ok_or(missing)?;
+            let batch =
+                reader.read(at, Some(&self.keyring))?.filter(|batch| batch.footer.size <= size).ok_or(missing)?;
             for recovered in batch.records {
                 let entry = Entry::from_bytes(recovered.entry);
                 if let Some(opening) = recovered.opening {

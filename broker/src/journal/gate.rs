@@ -2,9 +2,9 @@
 //!
 //! It knows sizes and waiting answers, no disk and no network; whoever ships batches says how far each standby is.
 //!
-//! **Invariant:** in sync mode nobody but an end and the broker itself is answered before some standby holds the answer's records.
-//! The writer waits for one batch at most once and within the bound; after that the gate is held: nothing new is taken
-//! but ends and the broker's own notes, which are recorded here and answered, until a standby is level again.
+//! **Invariant:** in sync mode nobody is answered before some standby holds the answer's records, or the bound has passed. Then the
+//! gate is held until a standby is level again: acts and calls are neither answered nor taken, ends and notes of what happened are
+//! recorded here and answered. The writer waits for one batch at most once.
 
 use std::{
     sync::{
@@ -64,7 +64,7 @@ impl Gate {
         self.held.store(true, Ordering::Release);
     }
 
-    /// Whether no standby is level, so that nothing new is taken but ends.
+    /// Whether no standby is level, so that no act and no call is taken but ends.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.held.load(Ordering::Acquire)
@@ -140,7 +140,12 @@ impl Gate {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 self.held.store(true, Ordering::Release);
-                tracing::error!(size, acked = inner.acked, ?wait, "no standby has the newest records: calls are refused until one has");
+                tracing::error!(
+                    size,
+                    acked = inner.acked,
+                    ?wait,
+                    "no standby has the newest records: calls are refused until one has"
+                );
                 return false;
             }
             inner = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -148,7 +153,7 @@ impl Gate {
         true
     }
 
-    /// Answers everybody, or, if no standby holds the batch, ends and the broker itself alone: the others are answered once one does.
+    /// Answers everybody, or, if no standby holds the batch, whoever need not wait; the others are answered once one does.
     pub(super) fn answer(&self, waiting: Vec<Submission>, batch: Batch, now: Now, shipped: bool) {
         let size = batch.head.as_ref().map_or(0, |head| head.size);
         let (mut due, mut later) = (Vec::new(), Vec::new());
@@ -182,19 +187,24 @@ impl Gate {
     }
 }
 
-/// Ends, and what the broker notes by itself and nobody outside is told of.
+/// What goes on while no standby is level: ends, and notes of what happened anyway (reads, refusals, reports, the broker's own).
+/// What would lend or change something waits.
 fn passes(command: &Command) -> bool {
-    command.is_end()
-        || matches!(
-            command,
-            Command::Open { .. }
-                | Command::Start { .. }
-                | Command::Clock { .. }
-                | Command::CountRefusals { .. }
-                | Command::Snapshot { .. }
-                | Command::Presence { .. }
-                | Command::Tick
-        )
+    match command {
+        Command::Act(act) => act.is_end(),
+        Command::Call(_) | Command::Alike { .. } => false,
+        Command::Open { .. }
+        | Command::Start { .. }
+        | Command::Clock { .. }
+        | Command::Finish(_)
+        | Command::Refuse(_)
+        | Command::CountRefusals { .. }
+        | Command::Report { .. }
+        | Command::OpenRead { .. }
+        | Command::Snapshot { .. }
+        | Command::Presence { .. }
+        | Command::Tick => true,
+    }
 }
 
 fn send(answers: Vec<Answer>) {

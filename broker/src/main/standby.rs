@@ -43,7 +43,7 @@ pub(super) struct RestoreArgs {
     /// A standby's folder, or a backup's
     #[arg(long, value_name = "DIR")]
     from: PathBuf,
-    /// A folder with `kek`, `log.key`, `clock` and `pki/`, as `backup --secrets-to` makes it
+    /// A folder with `kek`, `log.key`, `clock`, `pki/` and `standby/`, as `backup --secrets-to` makes it
     #[arg(long, value_name = "DIR")]
     secrets: Option<PathBuf>,
     /// A published checkpoint of this log, as anybody has it; may be given more than once
@@ -67,7 +67,7 @@ pub(super) struct BackupArgs {
     /// The backup's folder; made if it is not there, brought up to date if it is
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
-    /// Copy `kek`, `log.key`, `clock` and `pki/` to this folder as well; keep it apart from the backup
+    /// Copy `kek`, `log.key`, `clock`, `pki/` and `standby/` to this folder as well; keep it apart from the backup
     #[arg(long, value_name = "DIR", conflicts_with = "prune_keys")]
     secrets_to: Option<PathBuf>,
     /// Copy nothing; destroy in the backup the keys of scopes that were destroyed on record
@@ -84,7 +84,9 @@ pub(super) enum DrillCommand {
     #[command(after_help = "Example:\n  anteroom-broker drill restore --config broker.toml --from /mnt/other/anteroom")]
     Restore(DrillArgs),
     /// Start a broker on a copy, on loopback and with nobody to talk to, and read from it. Works while the broker runs.
-    #[command(after_help = "Example:\n  anteroom-broker drill failover --config broker.toml --from /mnt/other/anteroom")]
+    #[command(
+        after_help = "Example:\n  anteroom-broker drill failover --config broker.toml --from /mnt/other/anteroom"
+    )]
     Failover(DrillArgs),
 }
 
@@ -169,6 +171,7 @@ fn told(restored: &Restored) -> String {
 fn missing(name: &str) -> &'static str {
     match name {
         "clock" => "MISSING: the clock starts over and is trusted once a connector has confirmed it",
+        "standby" => "not there: standbys on other machines have to be told the new fingerprint (`standby-identity`)",
         _ => "MISSING: bring it, or nobody's certificate is known; the broker does not start without",
     }
 }

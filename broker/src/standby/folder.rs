@@ -6,11 +6,7 @@ use super::{
     replica::{CopyError, Held, Identity, Replica, Shipped},
     ship::{ShipError, Target},
 };
-use crate::book::{
-    disk::RealDisk,
-    keyfiles::WrappedKey,
-    keyring::KeyId,
-};
+use crate::book::{disk::RealDisk, keyfiles::WrappedKey, keyring::KeyId};
 
 /// The folder, opened anew whenever it is asked what it holds.
 #[derive(Debug)]
@@ -40,12 +36,8 @@ impl FolderTarget {
     }
 
     /// What is wrong ends the use of what is open: only a fresh look can tell what is on the disk.
-    pub(super) fn with<T>(
-        &mut self,
-        work: impl FnOnce(&mut Replica) -> Result<T, CopyError>,
-    ) -> Result<T, CopyError> {
-        let held = self.replica.as_ref().map_or(0, |replica| replica.head().size);
-        let Some(mut replica) = self.replica.take() else { return Err(CopyError::Gap { held }) };
+    pub(super) fn with<T>(&mut self, work: impl FnOnce(&mut Replica) -> Result<T, CopyError>) -> Result<T, CopyError> {
+        let Some(mut replica) = self.replica.take() else { return Err(CopyError::Gap { held: 0 }) };
         let done = work(&mut replica)?;
         self.replica = Some(replica);
         Ok(done)

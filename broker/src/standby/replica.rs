@@ -23,7 +23,7 @@ use crate::book::{
     keyfiles::{KeyFiles, WrappedKey},
     keyring::{KeyId, KeyringError},
     lock::Locked,
-    wal::{CopiedLog, Position, RecoveredBatch, WalError},
+    wal::{CopiedLog, Flaw, Position, RecoveredBatch, WalError},
 };
 
 const FORMAT: &str = "anteroom-standby/v1";
@@ -84,10 +84,7 @@ pub enum CopyError {
 
 impl From<WalError> for CopyError {
     fn from(error: WalError) -> Self {
-        match error {
-            WalError::Locked => Self::InUse,
-            other => Self::Held(other),
-        }
+        if error == WalError::Locked { Self::InUse } else { Self::Held(error) }
     }
 }
 
@@ -220,6 +217,8 @@ impl Replica {
                 return Err(CopyError::NoCopy("it is not empty, and `standby` is missing"));
             }
         }
+        // Their names first: what says that this is a copy must not outlive them.
+        disk.sync_dir()?;
         let text = format!("{FORMAT}\n{}\n", identity.log);
         write_durably(disk, FORMAT_FILE, text.as_bytes()).map_err(full)
     }
@@ -244,16 +243,18 @@ impl Replica {
     pub fn append(&mut self, batches: &[Shipped]) -> Result<Locked, CopyError> {
         for Shipped { at, bytes } in batches {
             let held = self.log.size();
-            let (records, footer) = self.log.judge(*at, bytes).map_err(|error| match error {
-                WalError::Corrupt(found) if found.flaw == crate::book::wal::Flaw::Sequence => CopyError::Gap { held },
-                other => CopyError::Batch(other),
+            let (records, footer) = self.log.judge(*at, bytes).map_err(|error| {
+                let elsewhere = matches!(&error, WalError::Corrupt(found) if found.flaw == Flaw::Sequence);
+                if elsewhere { CopyError::Gap { held } } else { CopyError::Batch(error) }
             })?;
             let mut frontier = self.frontier.clone();
             grow(&mut frontier, footer.size, &footer.root, records.iter().map(|record| &record.entry))?;
             signed(&self.trust, &frontier, &footer.note)?;
             match self.log.append(*at, bytes) {
                 Ok(_) => self.frontier = frontier,
-                Err(WalError::Disk(failure)) if failure.kind == io::ErrorKind::StorageFull => return Err(CopyError::Full),
+                Err(WalError::Disk(failure)) if failure.kind == io::ErrorKind::StorageFull => {
+                    return Err(CopyError::Full);
+                }
                 Err(error) => return Err(CopyError::Held(error)),
             }
         }

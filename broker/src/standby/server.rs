@@ -140,8 +140,7 @@ impl Standby {
                     Err(_) => return,
                 };
                 let serving = tokio::spawn(connection(stream, keeper));
-                let before =
-                    current.lock().unwrap_or_else(PoisonError::into_inner).replace(serving.abort_handle());
+                let before = current.lock().unwrap_or_else(PoisonError::into_inner).replace(serving.abort_handle());
                 if let Some(before) = before {
                     before.abort();
                 }
@@ -170,7 +169,9 @@ async fn connection(stream: Stream, keeper: Arc<Mutex<FolderTarget>>) {
 async fn answer(request: Request<Incoming>, keeper: Arc<Mutex<FolderTarget>>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let body = timeout(BODY_MAX, Limited::new(body, packet::REQUEST_BYTES_MAX).collect()).await;
-    let Ok(Ok(body)) = body else { return said(StatusCode::BAD_REQUEST, &refusal("body", "the body is too long or late")) };
+    let Ok(Ok(body)) = body else {
+        return said(StatusCode::BAD_REQUEST, &refusal("body", "the body is too long or late"));
+    };
     let body = body.to_bytes();
     let work = move || {
         let mut keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);

@@ -148,12 +148,7 @@ impl Shipper {
     ///
     /// # Errors
     /// The system has no thread.
-    pub fn start(
-        name: String,
-        mut target: Box<dyn Target>,
-        source: Source,
-        gate: Arc<Gate>,
-    ) -> std::io::Result<Self> {
+    pub fn start(name: String, mut target: Box<dyn Target>, source: Source, gate: Arc<Gate>) -> std::io::Result<Self> {
         let status = Arc::new(Mutex::new(Status { behind_since: Some(Instant::now()), ..Status::default() }));
         let (end, ended) = mpsc::sync_channel(1);
         let mut line = Line { name: name.clone(), status: Arc::clone(&status), source };

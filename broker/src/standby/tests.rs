@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
 
 use std::{
     collections::BTreeSet,
@@ -32,7 +32,10 @@ use super::{
 };
 use crate::{
     book::{
-        disk::{Disk, RealDisk, lossy::{Fault, LossyDisk}},
+        disk::{
+            Disk, RealDisk,
+            lossy::{Fault, LossyDisk},
+        },
         keyfiles::WrappedKey,
         keyring::{Kek, KeyId, KeySeed, Keyring},
         lock::Locked,
@@ -127,7 +130,7 @@ fn a_copy_is_the_ledger_byte_for_byte_and_opens_under_its_keys() {
     assert_eq!(again.held(), Held { head, keys: BTreeSet::from([log.key.id]) });
     drop(again);
     let names: Vec<String> = log.wal.names().into_iter().filter(|name| name.ends_with(".seg")).collect();
-    assert!(names.len() > 2, "segments are left and begun: {names:?}");
+    assert!(names.len() > 1, "segments are left and begun: {names:?}");
     let kept = disk.folder(WAL).unwrap();
     for name in names {
         let original = log.wal.contents(&name).unwrap();
@@ -229,10 +232,16 @@ fn a_byte_that_changed_where_it_is_kept_is_refused_or_leaves_less_and_never_some
             let mut byte = [0];
             file.read_at(&mut byte, at).unwrap();
             file.write_at(&[byte[0] ^ 4], at).unwrap();
-            let opened = Replica::open(&disk.again(), &log.identity());
-            assert!(opened.as_ref().is_err_and(|error| matches!(error, CopyError::Held(_) | CopyError::Root { .. })), "{name} {at}");
-            drop(opened);
-            file.write_at(&byte, at).unwrap();
+            match Replica::open(&disk.again(), &log.identity()) {
+                // The last batch looks as if it had never arrived whole: it is fetched again.
+                Ok(mut replica) => {
+                    let held = usize::try_from(replica.head().size).unwrap();
+                    assert_eq!(held, log.batches().len() - 1, "{name} {at}");
+                    replica.append(&log.batches()[held..]).unwrap();
+                }
+                Err(CopyError::Held(_) | CopyError::Root { .. }) => file.write_at(&byte, at).unwrap(),
+                Err(other) => panic!("{name} {at}: {other}"),
+            }
         }
     }
     assert_eq!(Replica::open(&disk.again(), &log.identity()).unwrap().head(), head);

@@ -135,7 +135,8 @@ impl Witness {
         let made = json(&dir, &words).await;
         let key: VerifierKey = made["key"].as_str().unwrap().parse().unwrap();
         let door = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::three()));
-        let serve = ["witness", "serve", "--dir", text(&dir), "--listen", &door.to_string()];
+        let listen = door.to_string();
+        let serve = ["witness", "serve", "--dir", text(&dir), "--listen", &listen];
         let child = command(&dir, &serve).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         until("the witness's door", || async { TcpStream::connect(door).await.ok() }).await;
         broker.configure("witnesses", &format!("http://{door} {key}"));
@@ -194,6 +195,11 @@ async fn in_sync_mode_nothing_that_was_acknowledged_goes_with_the_machine() {
     standby.start().await;
     broker.start_again().await;
     let (_, secrets) = secrets(&broker, &root).await;
+    let ops = broker.addresses().ops;
+    until("a level standby", || async {
+        metric(ops, "anteroom_standby_holds_calls").await.filter(|held| *held == 0.0)
+    })
+    .await;
     let scene = Scene::seed(folder, broker.addresses(), broker.log_key(), Duration::ZERO).await;
     broker.ready().await;
     let caller = Arc::new(scene.granted(&plan()).await);
@@ -238,7 +244,7 @@ async fn in_sync_mode_nothing_that_was_acknowledged_goes_with_the_machine() {
     let newest = shown.size();
     until("the witness's line", || async { (witness.size().await >= newest).then_some(()) }).await;
     level(&broker).await;
-    let page = ask(broker.addresses().ops, "/metrics").await.unwrap();
+    let page = ask(ops, "/metrics").await.unwrap();
     assert!(page.contains("anteroom_witness_contradicts{witness=\"witness.example/w1\"} 0"), "{page}");
     broker.drain().await;
     witness.child.kill().await.unwrap();
@@ -276,7 +282,7 @@ async fn in_async_mode_the_loss_is_named_to_the_record_and_nothing_starts_withou
     fs::remove_dir_all(broker.data()).unwrap();
 
     let from = ["--from", text(&standby.dir), "--secrets", text(&secrets), "--format", "json"];
-    let restore = async |more: &[&str]| broker.says("restore", &[&from, more].concat()).await;
+    let restore = async |more: &[&str]| broker.says("restore", &[&from[..], more].concat()).await;
     let (code, said) = restore(&[]).await;
     assert_eq!(code, Some(7), "{said}");
     let held: u64 = said.split("the copy ends with ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
@@ -297,8 +303,6 @@ async fn in_async_mode_the_loss_is_named_to_the_record_and_nothing_starts_withou
     assert_eq!(shown.found_in(&book) + lost, shown.records.lock().unwrap().len());
     assert!(lost > 0);
     assert!(root.path().join("lock").join(format!("log.lock.lost-{locked}")).exists(), "it is kept for people");
-    let (code, said) = broker.says("fsck", &[]).await;
-    assert_eq!(code, Some(0), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -323,7 +327,8 @@ async fn backups_grow_and_drills_measure_beside_a_running_broker_and_damage_is_r
     let (code, said) = broker.says("backup", &["--to", text(&backup), "--format", "json"]).await;
     assert_eq!(code, Some(0), "{said}");
     let made = last_json(&said);
-    assert!(made["records"].as_u64().unwrap() >= shown.size() && made["before"].as_u64() > Some(0), "{made}");
+    assert!(made["records"].as_u64().unwrap() >= shown.size(), "{made}");
+    assert!(made["before"].as_u64() < made["records"].as_u64(), "{made}");
     assert_eq!(made["stale_keys"], 0);
     let (code, said) = broker.says("backup", &["--to", text(&backup), "--prune-keys"]).await;
     assert_eq!((code, said.as_str().starts_with("0 keys")), (Some(0), true), "{said}");
@@ -375,7 +380,7 @@ async fn backups_grow_and_drills_measure_beside_a_running_broker_and_damage_is_r
     let book = Book::of(&broker.data());
     shown.found_in(&book);
     assert_eq!(book.records.len() as u64, made["records"].as_u64().unwrap());
-    // The folder standby holds more: it would not be shipped to by this older copy.
+    // The folder standby holds what this older copy does not: it takes nothing from it.
     broker.start_again().await;
     let page = until("the standby's word", || async {
         let page = ask(ops, "/metrics").await?;
@@ -384,6 +389,6 @@ async fn backups_grow_and_drills_measure_beside_a_running_broker_and_damage_is_r
     })
     .await;
     assert!(page.contains("anteroom_standby_up{"));
-    assert!(broker.log().contains("an older copy of the ledger was put back here"), "{}", broker.log());
+    assert!(broker.log().contains("a standby contradicts this log"), "{}", broker.log());
     broker.drain().await;
 }

@@ -85,9 +85,8 @@ impl CopiedLog {
     /// # Errors
     /// [`WalError::Corrupt`] with the place where it was to go.
     pub fn judge(&self, at: Position, bytes: &[u8]) -> Result<(Vec<RecoveredRecord>, Footer), WalError> {
-        let wrong = |flaw| {
-            WalError::Corrupt(Corruption { segment: segment::file_name(at.segment), offset: at.offset, flaw })
-        };
+        let wrong =
+            |flaw| WalError::Corrupt(Corruption { segment: segment::file_name(at.segment), offset: at.offset, flaw });
         let follows = self.end.is_some_and(|end| at == end) || (at.offset == 0 && at.segment == self.size);
         if !follows {
             return Err(wrong(Flaw::Sequence));
