@@ -122,7 +122,7 @@ pub struct Source {
 
 /// How one standby does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
+pub struct Level {
     /// Records held there, as far as known.
     pub size: u64,
     /// Since when it has been behind; `None` while it is level.
@@ -139,7 +139,7 @@ pub struct Status {
 #[derive(Debug)]
 pub struct Shipper {
     name: String,
-    status: Arc<Mutex<Status>>,
+    status: Arc<Mutex<Level>>,
     ended: Mutex<mpsc::Receiver<()>>,
 }
 
@@ -149,7 +149,7 @@ impl Shipper {
     /// # Errors
     /// The system has no thread.
     pub fn start(name: String, mut target: Box<dyn Target>, source: Source, gate: Arc<Gate>) -> std::io::Result<Self> {
-        let status = Arc::new(Mutex::new(Status { behind_since: Some(Instant::now()), ..Status::default() }));
+        let status = Arc::new(Mutex::new(Level { behind_since: Some(Instant::now()), ..Level::default() }));
         let (end, ended) = mpsc::sync_channel(1);
         let mut line = Line { name: name.clone(), status: Arc::clone(&status), source };
         std::thread::Builder::new().name("standby".to_owned()).spawn(move || {
@@ -168,7 +168,7 @@ impl Shipper {
 
     /// How it does.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> Level {
         lock(&self.status).clone()
     }
 
@@ -181,7 +181,7 @@ impl Shipper {
 
 struct Line {
     name: String,
-    status: Arc<Mutex<Status>>,
+    status: Arc<Mutex<Level>>,
     source: Source,
 }
 
