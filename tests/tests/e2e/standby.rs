@@ -216,7 +216,8 @@ async fn in_sync_mode_nothing_that_was_acknowledged_goes_with_the_machine() {
     for task in calling {
         task.await.unwrap();
     }
-    let restore = ["--from", text(&standby.dir), "--secrets", text(&secrets), "--format", "json"];
+    let copy = standby.dir.clone();
+    let restore = ["--from", text(&copy), "--secrets", text(&secrets), "--format", "json"];
     let (code, said) = broker.says("restore", &restore).await;
     assert_eq!(code, Some(7), "{said}");
     assert!(said.contains("in use by another process"), "whoever still ships may still sign: {said}");
