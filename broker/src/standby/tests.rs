@@ -442,7 +442,7 @@ async fn in_sync_mode_nobody_is_answered_before_a_standby_has_it_and_ends_get_th
     });
     settled(|| journal.gate().is_held());
     assert_eq!(other().await.unwrap_err(), JournalError::Unavailable, "fail closed");
-    let lock = world.lock(&world.agency, LockTarget::Grant(access.grant));
+    let lock = world.lock(&world.agency, LockTarget::Grant { grant: access.grant });
     crate::testing::done(world.act(&world.agency, lock, &[]).await);
     assert!(!parked.is_finished(), "its records are on one disk only");
     reins.set(false);
