@@ -6,6 +6,8 @@
 //! **Invariant:** no socket is bound before the ledger is folded and found whole, and the ledger is closed after every door.
 
 pub mod authority;
+mod backup;
+mod drill;
 mod end;
 mod folder;
 mod fsck;
@@ -16,7 +18,10 @@ mod overlay;
 mod publish;
 mod rekey;
 mod renew;
+mod restore;
 mod running;
+mod shipping;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod tick;
@@ -35,11 +40,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{
-    end::Writer,
-    held::{Held, Holds},
-};
 pub use self::{
+    backup::{BackedUp, BackupError, backup, prune_keys},
+    drill::{DrillError, Drilled, failover, restore_drill},
     end::{Ended, Phase},
     folder::{Folder, Initialised, init, pins},
     fsck::{Checked, Kept, Wrong, adopt_lock, fsck},
@@ -47,7 +50,13 @@ pub use self::{
     outside::{Environment, Outside},
     publish::Unpublishable,
     rekey::{RekeyError, Rewrapped, rotate_kek},
+    restore::{RestoreError, Restored, Restoring, Seen},
     running::{Addresses, Running, Switch},
+    shipping::standby_identity,
+};
+use self::{
+    end::Writer,
+    held::{Held, Holds},
 };
 use crate::{
     book::{
@@ -80,6 +89,7 @@ use crate::{
         enrolment::{Registrar, Roots},
         shown::Shown,
     },
+    standby::badge::BadgeError,
     telemetry::Telemetry,
     tls::{Tls, TlsError},
 };
@@ -175,6 +185,9 @@ pub enum StartError {
     /// A door.
     #[error("{0}; is another broker running, or the address another machine's?")]
     Listen(#[from] ListenError),
+    /// By what standbys know this broker.
+    #[error("the certificate for standbys: {0}")]
+    Badge(BadgeError),
     /// A task of this start was lost.
     #[error("the start was interrupted: {0}")]
     Lost(#[from] tokio::task::JoinError),
@@ -262,7 +275,7 @@ fn open(
         snapshots: if config.snapshot_every > 0 { Some(folder.snapshots()?) } else { None },
         snapshot_every: config.snapshot_every,
         origin: config.origin.clone(),
-        signer,
+        signer: Arc::clone(&signer),
         clock: Arc::clone(&clock),
         entropy: Box::new(SystemEntropy::new()),
         fatal: Box::new({
@@ -270,12 +283,20 @@ fn open(
             move |why| fatal(why)
         }),
     })?;
-    let mut writer = Writer { thread: writer, publisher: None, holds };
+    let mut writer = Writer { thread: writer, publisher: None, shipping: None, holds };
     let found = journal.standing().log_key.clone();
     if journal.newest().size > 0 && found != log_key {
         journal.close();
         drop(writer.end());
         return Err(StartError::OtherLogKey { found, given: log_key });
+    }
+    match shipping::start(config, &folder, &journal, signer.verifier()) {
+        Ok(shipping) => writer.shipping = Some(shipping),
+        Err(error) => {
+            journal.close();
+            drop(writer.end());
+            return Err(error);
+        }
     }
     let published = Arc::new(Published::default());
     match opened.start(config.pace, &journal, &published, fatal) {
@@ -393,6 +414,7 @@ async fn assemble(
     wired.sources.push(notices);
     wired.sources.push(sinks.source());
     wired.sources.extend(writer.as_ref().and_then(|writer| publish::metrics(writer, &journal)));
+    wired.sources.extend(writer.as_ref().and_then(|writer| writer.shipping.as_ref()?.metrics()));
     let routes = wired.programme.add_service(health_service);
 
     let connections = programme.connections();

@@ -23,6 +23,7 @@ pub mod public;
 pub mod relay;
 pub mod retention;
 pub mod service;
+pub mod standby;
 pub mod status;
 pub mod telemetry;
 #[cfg(test)]

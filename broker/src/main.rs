@@ -8,12 +8,13 @@ use std::{
 };
 
 use anteroom_broker::{
-    boot::{self, Ended, Folder, Outside, Running, StartError, Switch},
+    boot::{self, DrillError, Ended, Folder, Outside, RestoreError, Running, StartError, Switch},
     clock::{SystemTime, TimeSource as _},
     config::{Config, ConfigError, LogFormat, Settings},
     entropy::SystemEntropy,
     identity::{NameError, Principal, Role},
     pki::token::{TokenError, TokenLifetime, TokenStore},
+    standby::{badge::BadgeError, server::StandbyError},
 };
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,6 +33,8 @@ A value comes from its flag, else from its environment variable, else from the f
 mod ledger;
 #[path = "main/rotate.rs"]
 mod rotate;
+#[path = "main/standby.rs"]
+mod standby;
 
 #[derive(Parser)]
 #[command(name = "anteroom-broker", version, about = "Lends access to a model before its release, on terms both sides signed", after_help = EXIT_CODES)]
@@ -83,6 +86,27 @@ enum Command {
     /// List the scopes that are kept for a time, and from when on the schedule lets each be destroyed. The broker must be stopped.
     #[command(after_help = "Example:\n  anteroom-broker retention --config broker.toml")]
     Retention(Configured),
+    /// Keep a copy of another machine's ledger, as its broker ships it. Holds no key that opens or signs anything.
+    #[command(
+        after_help = "Examples:\n  anteroom-broker standby --dir /srv/anteroom        # prints its fingerprint\n  anteroom-broker standby --dir /srv/anteroom --listen 0.0.0.0:7447 --log VKEY --primary sha256:DIGITS"
+    )]
+    Standby(standby::StandbyArgs),
+    /// Show the fingerprint of the certificate by which standbys on other machines know this broker.
+    #[command(after_help = "Example:\n  anteroom-broker standby-identity --config broker.toml")]
+    StandbyIdentity(Configured),
+    /// Make a data directory from a standby's copy or a backup. The old broker must be gone for good.
+    #[command(
+        after_help = "Nothing is signed; `Restoring` in deploy/RUNBOOK.md says what to do with each refusal.\n\nExample:\n  anteroom-broker restore --config broker.toml --from /mnt/other/anteroom --secrets /mnt/safe/anteroom-secrets"
+    )]
+    Restore(standby::RestoreArgs),
+    /// Bring a backup up to date, while the broker runs or not.
+    #[command(
+        after_help = "Examples:\n  anteroom-broker backup --config broker.toml --to /mnt/backup/anteroom --secrets-to /mnt/safe/anteroom-secrets\n  anteroom-broker backup --config broker.toml --to /mnt/backup/anteroom --prune-keys"
+    )]
+    Backup(standby::BackupArgs),
+    /// Find out what a loss would cost, and record it in `drills.jsonl` of the data directory.
+    #[command(subcommand)]
+    Drill(standby::DrillCommand),
     /// Play the whole story once.
     #[cfg(feature = "demo")]
     Demo(anteroom_broker::demo::DemoArgs),
@@ -139,6 +163,16 @@ enum Failure {
     Mend(boot::MendError),
     #[error("{0}")]
     Rotation(String),
+    #[error("{0}")]
+    Restore(#[from] boot::RestoreError),
+    #[error("{0}")]
+    Backup(#[from] boot::BackupError),
+    #[error("{0}")]
+    Drill(#[from] boot::DrillError),
+    #[error("{0}")]
+    Standby(#[from] StandbyError),
+    #[error("{0}")]
+    Badge(#[from] BadgeError),
     #[error("the broker stopped: {0}")]
     Fatal(String),
     #[error(
@@ -161,7 +195,19 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stderr().lock(), "anteroom-broker: {failure}");
             let wrong = matches!(
                 failure,
-                Failure::Wrong(_) | Failure::Contradicted(_) | Failure::Start(StartError::Published(_))
+                Failure::Wrong(_)
+                    | Failure::Contradicted(_)
+                    | Failure::Start(StartError::Published(_))
+                    | Failure::Restore(
+                        RestoreError::Copy { .. }
+                            | RestoreError::Wrong(_)
+                            | RestoreError::Unknown(_)
+                            | RestoreError::Split { .. }
+                            | RestoreError::Loss { .. }
+                            | RestoreError::OtherLoss { .. }
+                            | RestoreError::Start(StartError::Keyring(_))
+                    )
+                    | Failure::Drill(DrillError::Wrong { .. } | DrillError::Copy(_) | DrillError::Differs { .. })
             );
             ExitCode::from(if wrong { VERIFICATION_FAILED } else { LOCAL_ERROR })
         }
@@ -186,6 +232,11 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Retention(configured) => ledger::retention(configured),
         Command::RotateKek(args) => rotate::kek(args),
         Command::RotateCa(args) => rotate::ca(args),
+        Command::Standby(args) => standby::standby(args),
+        Command::StandbyIdentity(configured) => standby::identity(configured),
+        Command::Restore(args) => standby::restore(args),
+        Command::Backup(args) => standby::backup(args),
+        Command::Drill(command) => standby::drill(command),
         #[cfg(feature = "demo")]
         Command::Dev(args) => Ok(runtime()?.block_on(anteroom_broker::demo::dev(args))?),
         #[cfg(feature = "demo")]

@@ -50,6 +50,11 @@ impl Ops {
             reasons
                 .push(("ledger_unavailable", "the ledger cannot be written: make room on the disk or restart".into()));
         }
+        if self.journal.gate().is_held() {
+            let text =
+                "no standby has the newest records: calls wait for one to be level (`anteroom_standby_lag_records`)";
+            reasons.push(("standby_behind", text.to_owned()));
+        }
         let now = self.journal.clock().now();
         match now.trust {
             Trust::Trusted => {}

@@ -24,12 +24,12 @@ use super::disk::{Disk, RealDisk, is_full, read_small, write_durably};
 /// Bytes that sealing adds to what it seals.
 pub const SEAL_BYTES: usize = 16;
 
-const MAGIC: &[u8; 8] = b"arkey-1\n";
-const FILE_BYTES: usize = MAGIC.len() + 12 + 32 + SEAL_BYTES;
+pub(super) const MAGIC: &[u8; 8] = b"arkey-1\n";
+pub(super) const FILE_BYTES: usize = MAGIC.len() + 12 + 32 + SEAL_BYTES;
 const WRAP_CONTEXT: &[u8] = b"anteroom/scope-key/v1";
-const LIVE: &str = ".key";
-const DOOMED: &str = ".gone";
-const UNFINISHED: &str = ".tmp";
+pub(super) const LIVE: &str = ".key";
+pub(super) const DOOMED: &str = ".gone";
+pub(super) const UNFINISHED: &str = ".tmp";
 
 /// Names a scope's key. Random, so that it tells a reader of the disk nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -305,7 +305,7 @@ impl Keyring {
 }
 
 /// Overwrites and removes a doomed key's file. The `.gone` name is what makes this safe to repeat after any interruption.
-fn erase(disk: &dyn Disk, id: KeyId) -> Result<(), KeyringError> {
+pub(super) fn erase(disk: &dyn Disk, id: KeyId) -> Result<(), KeyringError> {
     let name = file_name(id, DOOMED);
     let file = disk.open(&name).map_err(failed("open a doomed key"))?;
     file.write_at(&[0; FILE_BYTES], 0).map_err(failed("overwrite a doomed key"))?;
@@ -349,11 +349,11 @@ fn context(id: KeyId) -> Aad<Vec<u8>> {
     Aad::from([WRAP_CONTEXT, id.0.as_slice()].concat())
 }
 
-fn file_name(id: KeyId, suffix: &str) -> String {
+pub(super) fn file_name(id: KeyId, suffix: &str) -> String {
     format!("{id}{suffix}")
 }
 
-fn parse(name: &str, suffix: &str) -> Option<KeyId> {
+pub(super) fn parse(name: &str, suffix: &str) -> Option<KeyId> {
     let hex = name.strip_suffix(suffix)?;
     let bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?;
     bytes.try_into().ok().map(KeyId)

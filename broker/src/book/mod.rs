@@ -3,6 +3,7 @@
 //! **Invariant:** bytes only. Nothing in this room knows an event, a grant or a party.
 
 pub mod disk;
+pub mod keyfiles;
 pub mod keyring;
 pub mod lock;
 pub mod published;

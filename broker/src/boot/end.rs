@@ -12,7 +12,7 @@ use tokio::{
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::held::Holds;
+use super::{held::Holds, shipping::Shipping};
 use crate::{
     book::publisher,
     clock::Timekeeper,
@@ -94,15 +94,19 @@ pub(super) struct Writer {
     pub(super) thread: std::thread::JoinHandle<()>,
     /// Started last; it publishes what the writer acknowledged before it ended.
     pub(super) publisher: Option<publisher::Handle>,
+    pub(super) shipping: Option<Shipping>,
     pub(super) holds: Holds,
 }
 
 impl Writer {
     /// Waits until nothing is written any more, then lets the directories go.
     pub(super) fn end(self) -> std::thread::Result<()> {
-        let Self { thread, publisher, holds } = self;
+        let Self { thread, publisher, shipping, holds } = self;
         let ended = thread.join();
         let published = publisher.map_or(Ok(()), publisher::Handle::finish);
+        if let Some(shipping) = shipping {
+            shipping.finish();
+        }
         drop(holds);
         ended.and(published)
     }

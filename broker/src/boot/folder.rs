@@ -13,6 +13,7 @@
 //! lock/           how long the published log is, unless `lock_file` is elsewhere
 //! index/          for searches; can be thrown away
 //! sinks/          how far each sink is, and what it is let in with
+//! standby/        the certificate by which standbys on other machines know this broker
 //! operator/       what the operator hands to the parties: the roots of the server's certificate and the log's verifier key
 //! ```
 //!
@@ -46,6 +47,8 @@ use crate::{
 pub(crate) const ROOTS_FILE: &str = "roots.pem";
 
 const FORMAT: &[u8] = b"anteroom-data-1\n";
+/// Keys, clock and certificates beside the ledger: what whoever restores one has to bring.
+pub(super) const BROUGHT: [&str; 5] = ["kek", "log.key", "clock", "pki", "standby"];
 
 /// Where each part of a data directory is.
 #[derive(Clone, Debug)]
@@ -147,6 +150,31 @@ impl Folder {
         self.root.join("notices")
     }
 
+    /// Says that the directory is a whole one. The last thing that is done to it.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        write_durably(&RealDisk::open(&self.root)?, "format", FORMAT)
+    }
+
+    /// Makes the folders of an empty directory that are missing.
+    pub(super) fn make_folders(&self) -> Result<(), StartError> {
+        let folders = [self.wal(), self.keys(), self.pki(), self.tokens(), self.index(), self.operator()];
+        for path in folders.into_iter().chain([self.published()]) {
+            let failed = |source| StartError::Folder { path: path.display().to_string(), source };
+            make(&path).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Its path.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// By what standbys on other machines know this broker. Made when the first one is configured.
+    pub(crate) fn standby(&self) -> PathBuf {
+        self.root.join("standby")
+    }
+
     /// What the operator hands out.
     pub(crate) fn operator(&self) -> PathBuf {
         self.root.join("operator")
@@ -189,10 +217,7 @@ pub fn init(
     }
     std::fs::set_permissions(&config.data_dir, std::fs::Permissions::from_mode(0o700))
         .map_err(failed(&config.data_dir))?;
-    let folders = [folder.wal(), folder.keys(), folder.pki(), folder.tokens(), folder.index(), folder.operator()];
-    for path in folders.into_iter().chain([folder.published()]) {
-        make(&path).map_err(failed(&path))?;
-    }
+    folder.make_folders()?;
     make_secret(&config.kek)?;
     make_secret(&config.log_key)?;
     let signer = signer(config, environment)?;
@@ -215,8 +240,7 @@ pub fn init(
     write_durably(&operator, CA_CERT_FILE, &handed).map_err(failed(&root))?;
     write_durably(&operator, "log.vkey", format!("{log_key}\n").as_bytes()).map_err(failed(&folder.operator()))?;
     publish::init(config)?;
-    let disk = RealDisk::open(&config.data_dir).map_err(failed(&config.data_dir))?;
-    write_durably(&disk, "format", FORMAT).map_err(failed(&config.data_dir))?;
+    folder.finish().map_err(failed(&config.data_dir))?;
     Ok(Initialised { log_key, root, operator: folder.operator() })
 }
 
@@ -241,7 +265,7 @@ pub(super) fn signer(config: &Config, environment: &dyn Fn(&str) -> Option<Strin
     signer.map_err(|error| StartError::LogKey(error.to_string()))
 }
 
-fn make(path: &Path) -> io::Result<()> {
+pub(super) fn make(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,

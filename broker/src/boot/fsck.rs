@@ -236,13 +236,21 @@ pub(super) struct Site<'c> {
     folder: Folder,
     keyring: Keyring,
     signer: Arc<NoteSigner>,
-    trust: LogTrust,
+    pub(super) trust: LogTrust,
     wal: Arc<Overlay>,
 }
 
 impl<'c> Site<'c> {
     pub(super) fn open(config: &'c Config, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, StartError> {
-        let folder = Folder::open(&config.data_dir)?;
+        Self::over(config, Folder::open(&config.data_dir)?, environment)
+    }
+
+    /// As [`Site::open`], of a directory that may not be a whole one.
+    pub(super) fn over(
+        config: &'c Config,
+        folder: Folder,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, StartError> {
         let open = |path: std::path::PathBuf| match RealDisk::open(&path) {
             Ok(disk) => Ok(Arc::new(Overlay::new(disk))),
             Err(source) => Err(StartError::Folder { path: path.display().to_string(), source }),
@@ -273,7 +281,7 @@ impl<'c> Site<'c> {
     }
 
     /// Compares what is published with the ledger.
-    fn standing(
+    pub(super) fn standing(
         &self,
         compare: impl FnOnce(&mut wal::Reader, &dyn Disk) -> Result<Standing, Disagreement>,
     ) -> Result<Standing, StartError> {

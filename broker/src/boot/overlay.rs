@@ -14,6 +14,7 @@ use crate::book::disk::{Disk, DiskFile, FileIdentity, RealDisk};
 #[derive(Debug)]
 pub(super) struct Overlay {
     below: RealDisk,
+    shared: bool,
     files: Mutex<Names>,
 }
 
@@ -42,7 +43,12 @@ const BLOCK: u64 = 4096;
 
 impl Overlay {
     pub(super) fn new(below: RealDisk) -> Self {
-        Self { below, files: Mutex::default() }
+        Self { below, shared: false, files: Mutex::default() }
+    }
+
+    /// Over a directory that somebody else may be changing: the lock is not taken. Whoever reads has to know what stands still.
+    pub(super) fn shared(below: RealDisk) -> Self {
+        Self { shared: true, ..Self::new(below) }
     }
 
     fn shadow(&self, name: &str) -> io::Result<Arc<Shadow>> {
@@ -71,7 +77,7 @@ impl Names {
 
 impl Disk for Overlay {
     fn lock(&self) -> io::Result<bool> {
-        self.below.lock()
+        if self.shared { Ok(true) } else { self.below.lock() }
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {

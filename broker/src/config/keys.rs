@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 use serde::Deserialize;
 
 use super::{ConfigError, Secret};
+use crate::standby::AckMode;
 
 /// A key as documented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,9 @@ keys! {
     notices_allow: List = "ANTEROOM_NOTICES_ALLOW" "NAME=BLOCK,…" "Networks that are not public and webhooks may lead to all the same (none)";
     witnesses: List = "ANTEROOM_WITNESSES" "URL VKEY,…" "Witnesses that published checkpoints are offered to, each an address and a key";
     witness_quorum: u64 = "ANTEROOM_WITNESS_QUORUM" "COUNT" "How many of them are to cosign (more than half)";
+    standby: List = "ANTEROOM_STANDBY" "PLACE,…" "Where each durable batch is copied to: a folder, or https://host:port and the fingerprint of a standby's certificate";
+    standby_ack: AckMode = "ANTEROOM_STANDBY_ACK" "MODE" "Whether an answer waits for a standby to have its records: async or sync (async)";
+    standby_wait_ms: u64 = "ANTEROOM_STANDBY_WAIT_MS" "MS" "How long a batch waits for a standby in sync mode before calls are refused (2000)";
     connections_max: u64 = "ANTEROOM_CONNECTIONS_MAX" "COUNT" "Connections at once (4096)";
     connections_per_org_max: u64 = "ANTEROOM_CONNECTIONS_PER_ORG_MAX" "COUNT" "Connections at once of one organisation (1024)";
     streams_max: u64 = "ANTEROOM_STREAMS_MAX" "COUNT" "Requests at once on one connection (512)";

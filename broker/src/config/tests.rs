@@ -92,6 +92,7 @@ fn example_file_names_every_key_with_its_default() {
     full.networks = least.networks.clone();
     full.notices = least.notices.clone();
     full.witnesses = least.witnesses.clone();
+    full.standbys = least.standbys.clone();
     assert_eq!(format!("{full:?}"), format!("{least:?}"));
 }
 
@@ -107,6 +108,9 @@ fn values_out_of_bounds_are_refused_with_what_would_do() {
         ("origin = \"https://broker.example\"", "without scheme"),
         ("ops_listen = \"0.0.0.0:7445\"", "stay on loopback"),
         ("enrol_listen = \"127.0.0.1:7443\"", "`listen` and `enrol_listen` name the same address"),
+        ("standby_ack = \"sync\"", "where none is configured"),
+        ("standby = [\"relative/place\"]", "a standby is `/folder`"),
+        ("standby = [\"/a\", \"/a\"]", "twice"),
         ("server_names = []", "1 to 32 names"),
         ("server_names = [\"a b\"]", "DNS name or an IP address"),
         ("server_names = [\"a\", \"a\"]", "twice"),

@@ -28,11 +28,12 @@ use tokio::sync::oneshot;
 
 use super::{
     core::{Head, Sealed},
+    gate::Gate,
     proofs::Proofs,
     recover::{LogReader, ReadError},
     scrub::Scrub,
 };
-use crate::clock::Timekeeper;
+use crate::{book::keyring::KeyId, clock::Timekeeper};
 
 /// Most commands that wait for the writer; beyond that callers are told to come again.
 pub const WAITING_MAX: usize = 4096;
@@ -218,6 +219,7 @@ pub(super) struct Shared {
     pub(super) clock: Arc<Timekeeper>,
     pub(super) observers: RwLock<Vec<Arc<dyn Observer>>>,
     pub(super) reader: LogReader,
+    pub(super) gate: Arc<Gate>,
 }
 
 /// The newest signed checkpoint.
@@ -261,7 +263,7 @@ impl Journal {
                 return Err(JournalError::Unavailable);
             }
             let end = command.is_end();
-            if !end && self.shared.full.load(Ordering::Acquire) {
+            if (!end && self.shared.full.load(Ordering::Acquire)) || !self.shared.gate.takes(&command) {
                 return Err(JournalError::Unavailable);
             }
             let (lane, most) = if end { (&mut lanes.ends, ENDS_WAITING_MAX) } else { (&mut lanes.rest, WAITING_MAX) };
@@ -314,6 +316,18 @@ impl Journal {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.shared.full.load(Ordering::Acquire) && !self.shared.lanes().closed
+    }
+
+    /// What stands between a durable batch and its answers.
+    #[must_use]
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.shared.gate
+    }
+
+    /// Whether a scope's key is held: the log cannot be folded without one unless a disposition says that it was destroyed.
+    #[must_use]
+    pub fn holds_key(&self, key: KeyId) -> bool {
+        self.shared.reader.holds_key(key)
     }
 
     /// How many batches were made durable.

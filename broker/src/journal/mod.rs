@@ -5,6 +5,7 @@
 
 pub mod blind;
 pub mod core;
+pub mod gate;
 pub mod handle;
 mod places;
 mod proofs;

@@ -188,6 +188,10 @@ impl LogReader {
         Self { reader: Mutex::new(reader), keyring, places: RwLock::new(places) }
     }
 
+    pub(super) fn holds_key(&self, key: KeyId) -> bool {
+        self.keyring.read().unwrap_or_else(PoisonError::into_inner).find(key).is_some()
+    }
+
     pub(super) fn appended(&self, first: u64, at: Position) {
         self.places.write().unwrap_or_else(PoisonError::into_inner).push(first, at);
     }

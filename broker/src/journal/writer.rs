@@ -30,7 +30,8 @@ use arc_swap::ArcSwap;
 
 use super::{
     core::{Batch, Core},
-    handle::{Committed, Journal, JournalError, Lanes, Newest, Recorded, Shared, Submission, now},
+    gate::Gate,
+    handle::{Journal, JournalError, Lanes, Newest, Shared, Submission, now},
     proofs::{Proofs, Tiles},
     recover::{LogReader, RecoverError},
     restore,
@@ -129,6 +130,7 @@ pub fn start(config: WriterConfig) -> Result<(Journal, JoinHandle<()>), RecoverE
         clock: config.clock,
         observers: RwLock::new(Vec::new()),
         reader: LogReader::new(reader, Arc::clone(&keyring), found.places),
+        gate: Arc::new(Gate::open(found.core.size())),
     });
     if let Some((size, root)) = found.snapshot {
         scrub::start(&shared, wal::Reader::new(Arc::clone(&config.wal), &origin), size, root);
@@ -261,6 +263,13 @@ impl Writer {
     fn serve(&mut self, mut waiting: Vec<Submission>) -> Result<(), Fatal> {
         // Asked here as well: a busy log is never idle.
         self.past_is_whole()?;
+        // What was queued before no standby was level is not taken any more.
+        let (taken, refused): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|submission| self.shared.gate.takes(&submission.command));
+        for submission in refused {
+            let _ = submission.answer.send(Err(JournalError::Unavailable));
+        }
+        waiting = taken;
         while !waiting.is_empty() {
             let rest = self.batch(waiting)?;
             waiting = rest;
@@ -290,8 +299,9 @@ impl Writer {
             match self.write(&batch, only_ends) {
                 Ok(()) => {
                     let rest = waiting.split_off(take);
+                    let shipped = batch.head.as_ref().is_none_or(|head| self.shared.gate.written(head.size));
                     self.publish(&batch);
-                    answer(waiting, batch, now);
+                    self.shared.gate.answer(waiting, batch, now, shipped);
                     return Ok(rest);
                 }
                 Err(WriteError::Fatal(why)) => return Err(Fatal(why)),
@@ -474,15 +484,4 @@ fn unfinished(
 enum WriteError {
     Full,
     Fatal(String),
-}
-
-fn answer(waiting: Vec<Submission>, batch: Batch, now: anteroom_policy::command::Now) {
-    for (submission, answer) in waiting.into_iter().zip(batch.answers) {
-        let records = match &batch.head {
-            Some(head) => answer.records.into_iter().map(|sealed| Recorded::new(sealed, Arc::clone(head))).collect(),
-            None => Vec::new(),
-        };
-        // Whoever asked may be gone; the decision stands all the same.
-        let _ = submission.answer.send(Ok(Committed { reply: answer.reply, records, now }));
-    }
 }

@@ -28,7 +28,7 @@ pub(super) struct FsckArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// Columns, for people.
     Table,
     /// One JSON object.

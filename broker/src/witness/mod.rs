@@ -7,6 +7,7 @@
 
 mod ask;
 mod http;
+mod seen;
 
 use std::{
     collections::BTreeMap,
@@ -37,6 +38,7 @@ use crate::{
     telemetry::Exposition,
 };
 pub use http::{Address, AddressError};
+pub use seen::Heard;
 
 /// Most witnesses.
 pub const WITNESSES_MAX: usize = 16;

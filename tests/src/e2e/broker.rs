@@ -167,8 +167,18 @@ impl Broker {
     /// # Panics
     /// The program cannot be started or does not end.
     pub async fn says(&self, verb: &str, words: &[&str]) -> (Option<i32>, String) {
+        self.says_under(verb, &[], words).await
+    }
+
+    /// As [`Broker::says`], with words that come right after the verb.
+    ///
+    /// # Panics
+    /// As for [`Broker::says`].
+    pub async fn says_under(&self, verb: &str, first: &[&str], words: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(programs::broker());
-        command.args(flags(verb, &self.dir, self.port)).args(&self.more).args(words);
+        let given = flags(verb, &self.dir, self.port);
+        let (verb, given) = given.split_first().expect("a verb");
+        command.arg(verb).args(first).args(given).args(&self.more).args(words);
         command.stdin(Stdio::null()).kill_on_drop(true);
         let output = soon(verb, command.output()).await.expect("the broker's program can be started");
         let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());

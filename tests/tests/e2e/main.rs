@@ -29,6 +29,7 @@ mod rotation;
 mod rules;
 mod search;
 mod several;
+mod standby;
 mod story;
 mod succession;
 mod taken;

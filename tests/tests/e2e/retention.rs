@@ -2,7 +2,7 @@
 //! the log for good and nothing else.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     sync::{
@@ -14,7 +14,7 @@ use std::{
 use anteroom_broker::{
     boot::{self, Ended, Folder, Outside, Running},
     clock::{Reading, SystemTime, TimeSource},
-    config::Config as BrokerConfig,
+    config::{Config as BrokerConfig, List},
     demo::cast::{AGENCY, LAB, LINE},
     entropy::SystemEntropy,
     identity::{Principal, Role},
@@ -204,7 +204,24 @@ impl Stage {
     }
 
     fn keys(&self) -> usize {
-        fs::read_dir(self.scene.dir().join("operator").join("keys")).unwrap().count()
+        self.keys_in("operator")
+    }
+
+    fn keys_in(&self, place: &str) -> usize {
+        self.key_names(place).len()
+    }
+
+    fn key_names(&self, place: &str) -> BTreeSet<String> {
+        let names = fs::read_dir(self.scene.dir().join(place).join("keys")).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// Waits until the standby holds the very keys that the broker holds.
+    async fn same_keys(&self) {
+        until("the standby's keys", || async {
+            (self.key_names("standby") == self.key_names("operator")).then_some(())
+        })
+        .await;
     }
 
     /// What is left of a destroyed grant and of another one, for those who may read both.
@@ -225,6 +242,7 @@ fn config(dir: &Path, port: u16) -> BrokerConfig {
     let mut settings = settings(dir, port);
     settings.retention_schedule = Some(SCHEDULE.to_owned());
     settings.retention_grant_days = Some(1);
+    settings.standby = Some(List(vec![dir.join("standby").display().to_string()]));
     BrokerConfig::check(settings).unwrap()
 }
 
@@ -283,10 +301,23 @@ async fn a_grant_is_destroyed_under_the_schedule_alone_and_nothing_else_with_it(
     json(&agency, &["retention", "release", &hold, "--reason", "settled"]).await;
     assert_eq!(refused(stage.dispose(kept).await.unwrap_err()).code, "grant_live");
     let keys = stage.keys();
+    published(&stage.scene.cast.agency).await;
+    let (own, backup) = (config(stage.scene.dir(), stage.port), stage.scene.dir().join("backup"));
+    assert_eq!(boot::backup(&own, &backup, None).unwrap().keys, keys);
+    stage.same_keys().await;
     let disposed = stage.dispose(gone).await.unwrap();
     assert!(!disposed.repeated);
     until("the key's end", || async { (stage.keys() < keys).then_some(()) }).await;
     stage.stands(gone, kept).await;
+
+    // A copy of the key would bring back what was destroyed.
+    stage.same_keys().await;
+    published(&stage.scene.cast.agency).await;
+    assert_eq!(boot::backup(&own, &backup, None).unwrap().stale_keys, 1, "a backup keeps keys until it is told");
+    let backed_up = stage.keys_in("backup");
+    assert_eq!(boot::prune_keys(&own, &|_| None, &backup).unwrap(), 1);
+    assert_eq!(stage.keys_in("backup"), backed_up - 1);
+    assert_eq!(boot::prune_keys(&own, &|_| None, &backup).unwrap(), 0);
 
     // What the agency holds needs nobody.
     let verified = json(&agency, &["receipt", "verify", &call]).await;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile};
 use super::keyring::{KeyId, Keyring};
 
+mod copied;
 mod error;
 mod frame;
 mod read;
@@ -25,6 +26,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
+pub use copied::{CopiedLog, RawBatch, judge};
 pub use error::{Corruption, DiskFailure, Flaw, Step, WalError};
 pub use read::Reader;
 pub use recover::{CutReport, Opened, Resume, cut_tail, open, open_from};

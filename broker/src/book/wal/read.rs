@@ -11,7 +11,7 @@ use super::error::{Flaw, WalError};
 use super::frame::{self, Head, Origin};
 use super::recover::{OpenSegment, Start};
 use super::segment;
-use super::{Position, RecoveredBatch};
+use super::{Position, RawBatch, RecoveredBatch};
 
 /// Reads a log's batches in any order. Keeps one segment open.
 #[derive(Debug)]
@@ -102,6 +102,18 @@ impl Reader {
             at.offset = at.offset.saturating_add(head.bytes);
         }
         Ok(found)
+    }
+
+    /// The batch at `at` as its bytes stand on disk, for a copy; otherwise as [`Reader::read`].
+    ///
+    /// # Errors
+    /// As for [`Reader::read`].
+    pub fn raw(&mut self, at: Position) -> Result<Option<RawBatch>, WalError> {
+        let Some(batch) = self.read(at, None)? else { return Ok(None) };
+        let segment = Self::segment(&mut self.open, &*self.disk, batch.at.segment)?;
+        let bytes = segment.read(batch.at.offset, batch.end.offset.saturating_sub(batch.at.offset))?;
+        let keys = batch.records.iter().map(|record| record.key).collect();
+        Ok(Some(RawBatch { at: batch.at, end: batch.end, size: batch.footer.size, keys, bytes }))
     }
 
     fn head(&mut self, at: Position) -> Result<Option<Head>, WalError> {

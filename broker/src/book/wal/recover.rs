@@ -63,6 +63,23 @@ pub fn open_from<E: From<WalError>>(
     Ok(resume(disk, origin, config, scan)?)
 }
 
+/// Takes a directory that holds a copy of a log, as [`open`] does and without any keys: entries and footers are in the clear. The
+/// end is mended and made durable; no space is prepared. Answers with the size and where the next batch goes.
+///
+/// # Errors
+/// As for [`open`].
+pub(super) fn open_copy<E: From<WalError>>(
+    disk: &dyn Disk,
+    origin: &Origin,
+    visit: impl FnMut(RecoveredBatch) -> Result<(), E>,
+) -> Result<(u64, Option<Position>), E> {
+    take(disk)?;
+    let scan = scan(disk, origin, None, None, visit)?;
+    let Some(tail) = scan.tail else { return Ok((0, None)) };
+    tail.make_durable(disk)?;
+    Ok((scan.size, Some(Position { segment: tail.first, offset: tail.offset })))
+}
+
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resume {

@@ -1,0 +1,197 @@
+//! Backups: a copy as a standby has it, made now and then while the broker runs, and what must not outlive its destruction there.
+//!
+//! **Invariant:** a backup holds what the lock file says was acknowledged, no more; a record is there together with its key. A key
+//! is destroyed in a backup only if the ledger itself says that its scope was.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::Path,
+    sync::Arc,
+};
+
+use anteroom_proto::ledger::note::VerifierKey;
+
+use super::{
+    Folder, StartError,
+    folder::{self, BROUGHT},
+    fsck::Wrong,
+    survey::{self, Survey},
+};
+use crate::{
+    book::{
+        disk::{Disk, RealDisk},
+        keyfiles,
+        wal::Reader,
+    },
+    config::{Config, Secret},
+    pki::read_bounded,
+    standby::{
+        folder::FolderTarget,
+        replica::{Identity, Shipped},
+        ship::{self, ShipError, Target as _},
+    },
+};
+
+/// Why nothing is backed up.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The data directory.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The backup, or the ledger.
+    #[error(transparent)]
+    Ship(#[from] ShipError),
+    /// The ledger.
+    #[error(transparent)]
+    Wrong(#[from] Wrong),
+    /// A file.
+    #[error("`{path}`: {source}")]
+    File {
+        /// Which.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> BackupError + use<> {
+    let path = path.display().to_string();
+    move |source| BackupError::File { path, source }
+}
+
+/// What a backup holds after it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackedUp {
+    /// Records that it held before.
+    pub before: u64,
+    /// Records that it holds.
+    pub records: u64,
+    /// The root over them.
+    pub root: String,
+    /// Keys that it holds.
+    pub keys: usize,
+    /// Of these, the ones that the data directory does not hold any more: destroyed since, or lost here.
+    pub stale_keys: usize,
+    /// What was copied beside it, and what was not there.
+    pub secrets: Vec<(String, bool)>,
+}
+
+/// Brings the backup in `to` up to what was acknowledged, while the broker runs or not. `secrets_to` gets the keys, the clock's
+/// memory and the authority. Waits for the disk.
+///
+/// # Errors
+/// See [`BackupError`].
+pub fn backup(config: &Config, to: &Path, secrets_to: Option<&Path>) -> Result<BackedUp, BackupError> {
+    let folder = Folder::open(&config.data_dir)?;
+    let own = survey::settled(config)?;
+    let open =
+        |path: &Path| -> Result<Arc<dyn Disk>, BackupError> { Ok(Arc::new(RealDisk::open(path).map_err(at(path))?)) };
+    let (wal, keys) = (open(&folder.wal())?, open(&folder.keys())?);
+    let mut target = FolderTarget::new(to, Identity::of(log(&folder)?));
+    let mut held = target.held()?;
+    let before = held.head.size;
+    let mut reader = Reader::new(wal, config.origin().as_str());
+    let mut place = ship::meet(&mut reader, &held.head, own)?;
+    let mut size = before;
+    while size < own {
+        let group = ship::collect(&mut reader, place, own).map_err(ShipError::from)?;
+        let Some(last) = group.last() else {
+            return Err(ShipError::Wal(crate::book::wal::WalError::MissingSegment { index: size }).into());
+        };
+        place = last.end;
+        ship::send_keys(&*keys, &mut target, &group, &mut held.keys)?;
+        let batches: Vec<Shipped> =
+            group.into_iter().map(|batch| Shipped { at: batch.at, bytes: batch.bytes }).collect();
+        size = target.append(&batches)?;
+    }
+    let held = target.held()?;
+    let live = keyfiles::listed(&*keys).map_err(at(&folder.keys()))?;
+    let secrets = match secrets_to {
+        Some(to) => secrets(config, &folder, to)?,
+        None => Vec::new(),
+    };
+    Ok(BackedUp {
+        before,
+        records: held.head.size,
+        root: held.head.root.to_string(),
+        keys: held.keys.len(),
+        stale_keys: held.keys.difference(&live).count(),
+        secrets,
+    })
+}
+
+/// Destroys, in the backup in `of`, the keys of scopes that were destroyed on record; how many. Folds the ledger to know them.
+/// Waits for the disk.
+///
+/// # Errors
+/// See [`BackupError`].
+pub fn prune_keys(
+    config: &Config,
+    environment: &dyn Fn(&str) -> Option<String>,
+    of: &Path,
+) -> Result<usize, BackupError> {
+    let folder = Folder::open(&config.data_dir)?;
+    let destroyed = Survey::open(config, folder.root(), environment)?.fold(survey::settled(config)?)?.destroyed;
+    let mut target = FolderTarget::new(of, Identity::of(log(&folder)?));
+    let held = target.held()?.keys;
+    let gone: Vec<_> = destroyed.into_iter().filter(|key| held.contains(key)).collect();
+    target.destroy_keys(&gone)?;
+    Ok(gone.len())
+}
+
+/// The log's key, as the operator hands it out: no secret is needed.
+fn log(folder: &Folder) -> Result<VerifierKey, StartError> {
+    let path = folder.operator().join("log.vkey");
+    let text = String::from_utf8(read_bounded(&path, 4096)?).unwrap_or_default();
+    text.trim().parse().map_err(|error| StartError::LogKey(format!("`{}`: {error}", path.display())))
+}
+
+fn secrets(config: &Config, folder: &Folder, to: &Path) -> Result<Vec<(String, bool)>, BackupError> {
+    folder::make(to).map_err(at(to))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700)).map_err(at(to))?;
+    let mut copied = Vec::new();
+    for name in BROUGHT {
+        let from = match (name, &config.kek, &config.log_key) {
+            ("kek", Secret::File(path), _) | ("log.key", _, Secret::File(path)) => path.clone(),
+            ("kek" | "log.key", ..) => {
+                copied.push((name.to_owned(), false));
+                continue;
+            }
+            _ => folder.root().join(name),
+        };
+        copied.push((name.to_owned(), bring(&from, &to.join(name)).map_err(at(&from))?));
+    }
+    Ok(copied)
+}
+
+/// Copies a file or a folder of files, for its owner alone and durably; whether it is there.
+pub(super) fn bring(from: &Path, to: &Path) -> io::Result<bool> {
+    let metadata = match fs::metadata(from) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    if !metadata.is_dir() {
+        copy(from, to)?;
+    } else {
+        match fs::DirBuilder::new().mode(0o700).create(to) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            bring(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        File::open(to)?.sync_all()?;
+    }
+    Ok(true)
+}
+
+/// Copies one file, for its owner alone and durably.
+pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o600))?;
+    File::open(to)?.sync_all()
+}
