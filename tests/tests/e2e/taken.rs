@@ -12,7 +12,7 @@ use anteroom_tests::e2e::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines},
+    io::{AsyncBufRead, AsyncBufReadExt as _, BufReader, Lines},
     process::Child,
 };
 
@@ -23,7 +23,7 @@ async fn granted(scene: &mut Scene) -> Caller {
     scene.granted(&plan()).await
 }
 
-async fn next(lines: &mut Lines<impl AsyncRead + Unpin>) -> String {
+async fn next(lines: &mut Lines<impl AsyncBufRead + Unpin>) -> String {
     soon("a line", lines.next_line()).await.unwrap().expect("the command goes on")
 }
 
@@ -96,7 +96,7 @@ async fn a_tail_shows_calls_as_they_come_outlives_the_broker_and_ends_when_the_l
     bytes[30] ^= 1;
     fs::write(&bundle, bytes).unwrap();
     scene.connect().await;
-    scene.withdraw(caller.grant).await.unwrap();
+    let _ = scene.withdraw(caller.grant).await.unwrap();
     let said = tail.note("000.p").await;
     assert!(said.contains("does not") || said.contains("do not hash"), "{said}");
     let status = soon("the tail's end", tail.child.wait()).await.unwrap();
