@@ -31,6 +31,7 @@ pub mod mirror;
 pub mod report;
 pub mod search;
 pub mod signer;
+pub mod spread;
 pub mod store;
 pub mod system;
 pub mod verify;

@@ -2,6 +2,7 @@
 // time. `NODE_PACKAGES` holds puppeteer-core and axe-core; `CHROMIUM` is the browser; `SCREENSHOTS`, if set, is a folder for pictures.
 
 import { mkdirSync, readFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
@@ -62,6 +63,45 @@ async function looked(name) {
   return found;
 }
 
+// Goes through the page by Tab alone: everything that takes the focus shows that it has it, in the order of the page.
+async function tabbed() {
+  await page.evaluate(() => document.activeElement?.blur());
+  await page.evaluate(() => window.scrollTo(0, 0));
+  const stops = [];
+  for (let count = 0; count < 200; count += 1) {
+    await page.keyboard.press("Tab");
+    const stop = await page.evaluate(() => {
+      const node = document.activeElement;
+      if (!node || node === document.body) return null;
+      const seen = node.dataset.tabbed === "1";
+      node.dataset.tabbed = "1";
+      const before = window.lastStop;
+      window.lastStop = node;
+      const style = getComputedStyle(node);
+      return {
+        seen, what: `${node.tagName} ${node.innerText?.slice(0, 40) || node.getAttribute("aria-label") || node.id}`,
+        shown: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
+        ordered: !before || Boolean(before.compareDocumentPosition(node) & Node.DOCUMENT_POSITION_FOLLOWING),
+      };
+    });
+    if (!stop || stop.seen) break;
+    stops.push(stop);
+  }
+  return { count: stops.length, faults: stops.filter((stop) => !stop.shown || !stop.ordered).map((stop) => stop.what) };
+}
+
+// The same on a telephone and on paper, as pictures; and how wide the page is on the former.
+async function small(name) {
+  await page.setViewport({ width: 390, height: 844 });
+  const found = await looked(`${name}-narrow`);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+  await page.setViewport({ width: 1280, height: 900 });
+  await page.emulateMediaType("print");
+  if (pictures) await page.screenshot({ path: join(pictures, `${scene}-${name}-print.png`), fullPage: true });
+  await page.emulateMediaType(null);
+  return { found, wide };
+}
+
 // Does something that leads to another view, and waits until that is there with its rows.
 async function leads(act) {
   await page.$eval("main > div", (node) => { node.dataset.before = ""; });
@@ -95,6 +135,11 @@ const scenes = {
     await has("In force");
     const violations = await looked("overview");
     const first = await text("main article");
+    await has("From the closed gate");
+    await page.waitForSelector(".three");
+    const took = await text(".three");
+    violations.push(...await looked("took"));
+    const tab = await tabbed();
     await page.click(button("Pause…"));
     await page.waitForSelector("dialog[open]");
     await page.type("#reason", "it's an incident");
@@ -115,7 +160,7 @@ const scenes = {
     const withdraw = await text("dialog pre");
     await page.keyboard.press("Escape");
     const calls = await rowsAndProof();
-    say({ first, pause, locked, withdraw, rows: calls.rows, proof: calls.proof, back: calls.back, violations: [...violations, ...calls.violations] });
+    say({ first, took, tab, pause, locked, withdraw, rows: calls.rows, proof: calls.proof, back: calls.back, violations: [...violations, ...calls.violations] });
     // What comes while somebody looks is there once the page is asked to read on.
     await page.click("nav a[href='#overview']");
     await has("In force");
@@ -132,6 +177,7 @@ const scenes = {
     await has("In force");
     const violations = await looked("overview");
     const first = await text("main article");
+    const tab = await tabbed();
     const buttons = await page.$$eval("main article button", (all) => all.map((one) => one.innerText));
     const calls = await rowsAndProof();
     // By keyboard alone: the skip link leads to the content.
@@ -142,15 +188,12 @@ const scenes = {
     const skip = await page.evaluate(() => document.activeElement.innerText);
     await page.keyboard.press("Enter");
     const target = await page.evaluate(() => document.activeElement.id);
-    await page.setViewport({ width: 360, height: 800 });
-    violations.push(...await looked("narrow"));
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-    await page.setViewport({ width: 1280, height: 900 });
+    const { found, wide } = await small("overview");
+    violations.push(...found);
     await page.emulateMediaType("print");
-    if (pictures) await page.screenshot({ path: join(pictures, `${scene}-print.png`), fullPage: true });
     const printed = await page.$eval(".tools", (node) => getComputedStyle(node).display);
     await page.emulateMediaType(null);
-    say({ first, buttons, rows: calls.rows, skip, target, wide, printed, violations: [...violations, ...calls.violations] });
+    say({ first, tab, buttons, rows: calls.rows, skip, target, wide, printed, violations: [...violations, ...calls.violations] });
   },
 
   async auditor() {
@@ -158,12 +201,107 @@ const scenes = {
     await has("Exceptions");
     const violations = await looked("overview");
     const headings = await page.$$eval("main h1, main h2", (all) => all.map((one) => one.innerText));
+    // A bar leads to what it stands for, with a mouse; the same stands in its table for the keyboard.
+    await page.waitForSelector("rect.pick.refused");
+    await leads(() => page.evaluate(() => [...document.querySelectorAll("rect.pick.refused")].at(-1).dispatchEvent(new MouseEvent("click", { bubbles: true }))));
+    const picked = { hash: await page.evaluate(() => location.hash), rule: await page.$eval("#f-rule", (node) => node.value), open: await page.$eval("form details", (node) => node.open) };
+    await page.click("::-p-xpath(//summary[normalize-space()='Take this search elsewhere'])");
+    const command = await text("form pre");
+    violations.push(...await looked("search"));
+    await leads(() => page.click("nav a[href='#overview']"));
+    await has("Exceptions");
     await leads(() => page.click("main table a"));
     const refused = await page.$$eval("main tbody tr", (all) => all.map((row) => row.innerText.replace(/\s+/g, " ")));
     await page.click("nav a[href='#readers']");
     await has("Readers who were appointed");
     violations.push(...await looked("readers"));
-    say({ headings, refused, readers: await text("main"), violations });
+    const readers = await text("main");
+    // The first reading is noted while it is done, so that the next one finds it.
+    await page.click("nav a[href='#reads']");
+    await page.click("#refresh");
+    await has("openings, each proven");
+    violations.push(...await looked("reads"));
+    const { found, wide } = await small("reads");
+    violations.push(...found);
+    say({ headings, picked, command, refused, readers, reads: await text("main"), wide, violations });
+  },
+
+  // Somebody who only calls, from a copy that was left.
+  async evaluator() {
+    await has("Time and budget left");
+    await has("In force");
+    const violations = await looked("overview");
+    const first = await text("main article");
+    const buttons = await page.$$eval("main article button", (all) => all.map((one) => one.innerText));
+    await page.click("main article a");
+    await has("each proven under a checkpoint");
+    say({ first, buttons, rows: await page.$$eval("main tbody tr", (all) => all.length), violations });
+  },
+
+  // A reader who was let read something else.
+  async stranger() {
+    await has("What is out of the ordinary");
+    const overview = await text("main");
+    await page.click("nav a[href='#readers']");
+    await has("Readers who were appointed");
+    const readers = await text("main");
+    await page.evaluate((grant) => { location.hash = `#calls?grant=${grant}`; }, grant);
+    await has("Nothing fits");
+    const violations = await looked("nothing");
+    say({ overview, readers, found: await text("main [aria-live]"), violations });
+  },
+
+  // What was signed, markup and all.
+  async signed() {
+    await has("Locks in force");
+    const violations = await looked("overview");
+    const locks = await page.$$eval("main section", (all) => all.find((one) => one.innerText.startsWith("Locks in force"))?.innerText);
+    const { found } = await small("overview");
+    say({
+      locks, made: await page.$$eval("main img, main script", (all) => all.length), hit: await page.evaluate(() => window.hit ?? 0),
+      violations: [...violations, ...found],
+    });
+  },
+
+  // A page of another origin, in the very browser that has the session, tries what such pages can.
+  async foreign() {
+    await has("Exceptions");
+    const rounds = async () => (await page.evaluate(() => fetch("/api/status").then((answer) => answer.json()))).rounds;
+    const before = await rounds();
+    const here = new URL("/", link).href;
+    const server = createServer((_, answer) => answer.writeHead(200, { "content-type": "text/html" }).end("<!doctype html><title>elsewhere</title>"));
+    await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const other = await browser.newPage();
+    await other.goto(`http://localhost:${server.address().port}/`);
+    const tried = await other.evaluate(async (here) => {
+      const fetched = async (options) => fetch(`${here}api/overview`, options).then((answer) => answer.ok && answer.type !== "opaque", () => false);
+      const loaded = (tag, path) => new Promise((resolve) => {
+        const node = document.createElement(tag);
+        [node.onload, node.onerror] = [() => resolve(true), () => resolve(false)];
+        node.src = here + path;
+        document.body.append(node);
+      });
+      await new Promise((resolve) => {
+        const node = document.createElement("iframe");
+        node.onload = resolve;
+        node.src = here;
+        document.body.append(node);
+      });
+      const posted = await fetch(`${here}api/refresh`, { method: "POST", credentials: "include", headers: { "x-anteroom-console": "refresh" } })
+        .then((answer) => answer.ok, () => false);
+      await fetch(`${here}api/refresh`, { method: "POST", mode: "no-cors", credentials: "include" }).catch(() => null);
+      return {
+        fetched: await fetched({}), credentialed: await fetched({ credentials: "include" }), imaged: await loaded("img", "api/overview"),
+        scripted: await loaded("script", "app.js"), posted,
+      };
+    }, here);
+    // A frame that was refused holds the browser's own page of an error.
+    const framed = other.frames().some((frame) => frame !== other.mainFrame() && frame.url().startsWith(here));
+    await other.close();
+    server.close();
+    say({ ...tried, framed, rounds: [before, await rounds()] });
+    await browser.close();
+    process.exit(0);
   },
 
   // Names that would be markup, turn directions or go on for ever, served in place of honest ones.
@@ -218,7 +356,9 @@ const scenes = {
         continue;
       }
       await page.waitForFunction((code) => document.querySelector("main .warning code")?.innerText === code, {}, next);
-      const violations = await looked(`warning-${next}`);
+      const violations = await looked(`warning-${grant}-${next}`);
+      const { found } = next === "altered" ? await small(`warning-${grant}`) : { found: [] };
+      violations.push(...found);
       const [red, rows] = [
         await page.$eval("main .warning", (node) => getComputedStyle(node).borderTopColor),
         await page.$$eval("main tbody tr", (all) => all.length),

@@ -5,6 +5,7 @@
 //! README.txt         what is here and how to check it
 //! report.json        the report, as it follows from the records
 //! report.html        the same for people
+//! report.pdf         the same on paper
 //! verify.py          a verifier that shares no code with this crate
 //! terms.json ...     parts of the dossier as they were signed, for whoever has no tool
 //! mirror/            a mirror of the public tree with the grant's records, the system's where they may be read, and the dossier
@@ -29,8 +30,14 @@ pub use manifest::{FileSaid, MANIFEST, Manifest};
 
 use crate::{mirror::MirrorError, report::Report};
 
-/// Writes a report as a page; the one that a bundle's `report.html` is made with and held against.
-pub type Render<'a> = &'a dyn Fn(&Report) -> String;
+/// Writes a report for people; what a bundle's `report.html` and `report.pdf` are made with and held against.
+#[derive(Clone, Copy)]
+pub struct Render<'a> {
+    /// As a page.
+    pub page: &'a dyn Fn(&Report) -> String,
+    /// As a PDF, which holds nothing but what follows from the report.
+    pub pdf: &'a dyn Fn(&Report) -> Vec<u8>,
+}
 
 /// Why a bundle cannot be made, or does not hold.
 #[derive(Debug, thiserror::Error)]

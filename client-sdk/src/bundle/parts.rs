@@ -9,6 +9,8 @@ use crate::report::Report;
 pub(super) const REPORT: &str = "report.json";
 /// The report for people.
 pub(super) const PAGE: &str = "report.html";
+/// The report on paper.
+pub(super) const PAPER: &str = "report.pdf";
 /// The verifier that travels along.
 pub(super) const VERIFIER: &str = "verify.py";
 /// What is here.
@@ -43,7 +45,8 @@ pub(super) fn all(
     let part = |file: &str, bytes: Vec<u8>, worded| Part { file: file.to_owned(), bytes, worded };
     let mut parts = vec![
         part(REPORT, json, false),
-        part(PAGE, render(report).into_bytes(), true),
+        part(PAGE, (render.page)(report).into_bytes(), true),
+        part(PAPER, (render.pdf)(report), true),
         part(VERIFIER, VERIFIER_TEXT.as_bytes().to_vec(), true),
         part(README, readme.into_bytes(), true),
         part("terms.json", dossier.terms.clone(), false),

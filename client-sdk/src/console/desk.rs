@@ -21,7 +21,7 @@ use tokio::{
 use super::{About, Asked, door::Door, facts::Facts, reply::Problem, trouble::Trouble};
 use crate::{
     mirror::{Mirror, Progress, check::Demands, check::WholeSlice},
-    search::{Catalogue, SearchError},
+    search::{Catalogue, Live, SearchError},
     system,
 };
 
@@ -47,6 +47,8 @@ struct Told {
     busy: bool,
     progress: Option<Progress>,
     checked: Option<At>,
+    /// Entries of the log that are shown.
+    entries: Option<u64>,
     /// What does not hold.
     warning: Option<Arc<Trouble>>,
     /// Why the newest is not here, if it is not.
@@ -60,6 +62,8 @@ pub(super) struct Desk {
     pub(super) about: About,
     pub(super) mirror: Mirror,
     pub(super) demands: Demands,
+    /// What rounds go on from. One at a time holds it.
+    live: Arc<Mutex<Live>>,
     shown: Arc<RwLock<Option<Arc<Shown>>>>,
     told: Arc<Mutex<Told>>,
     wanted: Notify,
@@ -70,11 +74,13 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn new(door: Door, about: About, mirror: Mirror, demands: Demands) -> Self {
+        let live = Arc::new(Mutex::new(Live::new(mirror.clone(), demands.clone())));
         Self {
             door,
             about,
             mirror,
             demands,
+            live,
             shown: Arc::default(),
             told: Arc::default(),
             wanted: Notify::new(),
@@ -110,6 +116,7 @@ impl Desk {
             "progress": told.progress.map(|progress| {
                 json!({"what": progress.what, "done": progress.done, "all": progress.all})
             }),
+            "entries": told.entries,
             "checked_at": told.checked.map(|at| at.to_string()),
             "warning": told.warning.as_ref().map(|trouble| trouble.json()),
             "note": told.note.as_ref().map(|trouble| trouble.json()),
@@ -132,7 +139,7 @@ impl Desk {
                     Err(trouble) if trouble.verification => Err(Arc::new(trouble.clone())),
                     // Nothing new, so that what was verified stands as of when it was.
                     Ok(false) if shown.is_some() && !surely => Ok(None),
-                    Ok(_) | Err(_) => self.verify(shown).await.map(|()| Some(system::now())),
+                    Ok(_) | Err(_) => self.verify(shown, surely).await.map(|()| Some(system::now())),
                 };
                 (found, extended.err().map(Arc::new))
             };
@@ -151,17 +158,26 @@ impl Desk {
         }
     }
 
-    /// Verifies the mirror on a thread of its own, which the end of the process need not wait for.
-    async fn verify(&self, mut shown: OwnedRwLockWriteGuard<Option<Arc<Shown>>>) -> Result<(), Arc<Trouble>> {
-        let (mirror, demands, told) = (self.mirror.clone(), self.demands.clone(), Arc::clone(&self.told));
+    /// Verifies the mirror on a thread of its own, which the end of the process need not wait for: `anew` all of it, else what came since.
+    async fn verify(
+        &self,
+        mut shown: OwnedRwLockWriteGuard<Option<Arc<Shown>>>,
+        anew: bool,
+    ) -> Result<(), Arc<Trouble>> {
+        let (live, told) = (Arc::clone(&self.live), Arc::clone(&self.told));
+        let (mirror, demands) = (self.mirror.clone(), self.demands.clone());
         let before = shown.clone();
         let (done, made) = oneshot::channel();
         let work = move || {
             let mut tell = |progress| {
                 told.lock().unwrap_or_else(PoisonError::into_inner).progress = Some(progress);
             };
+            let mut live = live.lock().unwrap_or_else(PoisonError::into_inner);
+            if anew {
+                *live = Live::new(mirror, demands.clone());
+            }
             // Whoever asked may be gone.
-            let _ = done.send(make(&mirror, &demands, before.as_deref(), &mut tell));
+            let _ = done.send(make(&mut live, &demands, before.as_deref(), &mut tell));
         };
         let spawned = std::thread::Builder::new().name("verify".to_owned()).spawn(work);
         if let Err(error) = spawned {
@@ -169,6 +185,7 @@ impl Desk {
         }
         match made.await {
             Ok(Ok(next)) => {
+                self.told().entries = Some(next.catalogue.size());
                 *shown = Some(Arc::new(next));
                 Ok(())
             }
@@ -220,12 +237,12 @@ impl Desk {
 }
 
 fn make(
-    mirror: &Mirror,
+    live: &mut Live,
     demands: &Demands,
     before: Option<&Shown>,
     tell: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Shown, SearchError> {
-    let (catalogue, indexed) = Catalogue::update(mirror, demands, tell)?;
+    let (catalogue, indexed) = live.update(tell)?;
     let facts = match before.filter(|before| before.catalogue.size() == catalogue.size() && !indexed.anew) {
         Some(before) => before.facts.clone(),
         None => Facts::read(&catalogue, demands)?,

@@ -297,7 +297,7 @@ impl Facts {
 }
 
 /// A record as this reader may read it; `None` if it is about others altogether.
-fn entered(record: &SliceRecord, index: u64) -> Result<Option<Entered>, SearchError> {
+pub(super) fn entered(record: &SliceRecord, index: u64) -> Result<Option<Entered>, SearchError> {
     let entry = *record.record.entry();
     let read = match &record.full {
         Some(full) => decode(full, entry).map(Some),

@@ -13,8 +13,10 @@ mod door;
 mod facts;
 mod listen;
 mod query;
+mod reads;
 mod reply;
 mod routes;
+mod times;
 mod trouble;
 mod views;
 

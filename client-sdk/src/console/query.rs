@@ -87,9 +87,14 @@ impl Asked {
         })
     }
 
+    /// Where a page begins.
+    pub(super) fn before(&mut self) -> Result<Option<u64>, Problem> {
+        self.parse("before", "row's number")
+    }
+
     /// Where a page begins, and how many rows it has.
     pub(super) fn page(&mut self) -> Result<(Option<u64>, usize), Problem> {
-        let before = self.parse("before", "row's number")?;
+        let before = self.before()?;
         let limit = self.parse::<usize>("limit", "number")?.unwrap_or(ROWS_USUAL);
         if limit == 0 || limit > ROWS_MAX {
             return Err(invalid(&format!("`limit` is a number from 1 to {ROWS_MAX}")));

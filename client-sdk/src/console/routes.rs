@@ -14,8 +14,9 @@ use super::{
     desk::Desk,
     door::{Door, Visit},
     query::Asked,
+    reads,
     reply::{self, Answer, Problem},
-    views,
+    times, views,
 };
 
 const API: &str = "/api/";
@@ -93,6 +94,16 @@ async fn route(desk: &Arc<Desk>, head: &Parts) -> Result<Answer, Problem> {
             let (query, (by, hours)) = (asked.query()?, asked.sums()?);
             asked.end()?;
             desk.ask(move |shown, _| views::totals(shown, &query, by, hours)).await?
+        }
+        Some("times") => {
+            let query = asked.query()?;
+            asked.end()?;
+            desk.ask(move |shown, desk| times::times(shown, desk, &query)).await?
+        }
+        Some("reads") => {
+            let before = asked.before()?;
+            asked.end()?;
+            desk.ask(move |shown, desk| reads::reads(shown, desk, before)).await?
         }
         Some(rest) => {
             asked.end()?;

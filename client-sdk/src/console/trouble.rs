@@ -53,6 +53,12 @@ const SPLIT: Kind = (
     "The log was shown to you in two versions that contradict each other. Both signed notes are the evidence: keep this folder and \
      tell both organisations and the witnesses.",
 );
+const STALE: Kind = (
+    "stale",
+    "An older log was shown",
+    "The broker shows fewer entries than you saw before: it was set back to an older state, or shows you an old one. Both signed notes \
+     are the evidence: keep this folder and tell both organisations.",
+);
 const FOREIGN: Kind = (
     "foreign_scope",
     "Records of another scope",
@@ -157,6 +163,8 @@ impl From<&MirrorError> for Trouble {
         let of = |kind, path: &Path, record| Self::new(true, kind, error.to_string(), (Some(shown(path)), record));
         match error {
             E::Record { path, why, .. } => slice(why, text, Some(shown(path))),
+            E::Told { why, .. } => slice(why, text, None),
+            E::Forked { ours, theirs, evidence } if theirs < ours => of(STALE, evidence, None),
             E::Damaged { path, index, .. } => of(ALTERED, path, *index),
             E::Missing(path) | E::Stray { path, .. } => of(GAP, path, None),
             E::Checkpoint { path, .. } | E::Key { path, .. } | E::OtherLog { path, .. } => of(CHECKPOINT, path, None),
@@ -209,7 +217,8 @@ mod tests {
     #[test]
     fn each_kind_of_contradiction_has_a_warning_of_its_own_that_names_file_and_record() {
         let record = |why| MirrorError::Record { path: "slices/x.records".into(), at: 7, why };
-        let forked = MirrorError::Forked { ours: 9, theirs: 8, evidence: "evidence".into() };
+        let forked = |theirs| MirrorError::Forked { ours: 9, theirs, evidence: "evidence".into() };
+        let told = |why| MirrorError::Told { scope: Scope::System, why };
         let tag = MirrorError::TagKey { path: "slices/x.tag".into() };
         for (error, code, file, index) in [
             (record(SliceError::Chain(4)), "altered", Some("slices/x.records"), Some(4)),
@@ -217,7 +226,11 @@ mod tests {
             (record(SliceError::Gap { expected: 4, found: 6 }), "gap", Some("slices/x.records"), Some(4)),
             (record(SliceError::Forked { seq: 4, at: 30 }), "split_view", Some("slices/x.records"), Some(30)),
             (record(SliceError::OtherScope(Scope::System)), "foreign_scope", Some("slices/x.records"), None),
-            (forked, "split_view", Some("evidence"), None),
+            (told(SliceError::Gap { expected: 4, found: 6 }), "gap", None, Some(4)),
+            (told(SliceError::OtherScope(Scope::System)), "foreign_scope", None, None),
+            (forked(9), "split_view", Some("evidence"), None),
+            (forked(10), "split_view", Some("evidence"), None),
+            (forked(8), "stale", Some("evidence"), None),
             (tag, "foreign_scope", Some("slices/x.tag"), None),
             (MirrorError::Missing("tile/0/000".into()), "gap", Some("tile/0/000"), None),
             (MirrorError::Sent { sent: 1, size: 2 }, "split_view", None, None),

@@ -91,7 +91,7 @@ pub(super) fn scopes(shown: &Shown) -> Value {
         })
     });
     let readers: Vec<_> = shown.facts.readers.iter().rev().take(LISTED_MAX).collect();
-    let mut value = json!({"scopes": slices.collect::<Vec<_>>(), "readers": readers});
+    let mut value = json!({"scopes": slices.collect::<Vec<_>>(), "readers": readers, "now": system::now().to_string()});
     cut(&mut value);
     value
 }
@@ -186,7 +186,7 @@ pub(super) fn proof(shown: &Shown, desk: &Desk, row: u64) -> Result<Option<Value
 }
 
 /// Says every instant as people and scripts read it, and cuts every text to its bound.
-fn cut(value: &mut Value) {
+pub(super) fn cut(value: &mut Value) {
     match value {
         Value::String(text) => {
             if let Some((at, _)) = text.char_indices().nth(TEXT_CHARS_MAX) {

@@ -98,6 +98,14 @@ pub enum MirrorError {
         /// What is wrong.
         why: SliceError,
     },
+    /// What a source sent of a scope does not hold. Nothing of it is kept.
+    #[error("what was sent of `{scope}`: {why}")]
+    Told {
+        /// The scope.
+        scope: Scope,
+        /// What is wrong.
+        why: SliceError,
+    },
     /// A proven record is not of the kind that it names.
     #[error("record {index} cannot be read: {why}")]
     Unread {

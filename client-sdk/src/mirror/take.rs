@@ -10,10 +10,11 @@ use anteroom_proto::{
         checkpoint::{LogTrust, VerifiedCheckpoint},
         leaf::{ENTRY_BYTES, Entry},
         receipt::verify_proven_under,
+        record::Opened,
         scope::{Scope, TagKey},
         tree::{Hash, PROOF_HASHES_MAX, verify_consistency},
     },
-    rpc::{GetCheckpointReply, ReadReply},
+    rpc::{GetCheckpointReply, ProvenRecord, ReadReply},
 };
 
 use super::{
@@ -27,6 +28,7 @@ use crate::{
     auditor::Auditor,
     error::{Error, VerificationError},
     log::LogError,
+    verify::scope::SliceError,
 };
 
 /// Records that are written together.
@@ -161,6 +163,12 @@ pub async fn extend(
     Ok(Taken { before, checkpoint, slices, disposed })
 }
 
+/// That a record which does not hold is one of another scope, by what it says itself: under this scope's key no such record could.
+fn misplaced(proven: &ProvenRecord, scope: &Scope) -> Option<SliceError> {
+    let opened = Opened::check(proven.opening.as_ref()?).ok()?;
+    opened.scope().ok().filter(|found| found != scope).map(SliceError::OtherScope)
+}
+
 fn size_of(checkpoint: &VerifiedCheckpoint) -> u64 {
     checkpoint.checkpoint().size()
 }
@@ -229,10 +237,16 @@ async fn slice(
     let mut take = |reply: ReadReply| {
         let proven = reply.record.as_ref().ok_or(VerificationError::Missing("record"))?;
         // Whether it follows is for the verification of the whole; what does not hold by itself is not even kept.
-        let record = verify_proven_under(proven, notes.open(&proven.checkpoint)?, tag_key)?;
         let due = writer.records + waiting.len() as u64;
-        if record.scope() != scope || record.header().seq != due {
-            return Err(VerificationError::Other("record").into());
+        let told = |why| MirrorError::Told { scope: scope.clone(), why };
+        let record = verify_proven_under(proven, notes.open(&proven.checkpoint)?, tag_key)
+            .map_err(|why| told(misplaced(proven, scope).unwrap_or(SliceError::Record { seq: due, why })))?;
+        if record.scope() != scope {
+            return Err(told(SliceError::OtherScope(record.scope().clone())).into());
+        }
+        let found = record.header().seq;
+        if found != due {
+            return Err(told(SliceError::Gap { expected: due, found }).into());
         }
         if record.header().index >= size {
             return Ok(false);

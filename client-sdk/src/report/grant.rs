@@ -8,13 +8,17 @@ use std::{
 use anteroom_policy::event::{Admitted, Dep, Event, Finished, Refused};
 use anteroom_proto::{
     names::{CallId, Digest, GrantId, OrgId},
-    statement::terms::{Budget, Terms},
+    rpc::CallClaim,
+    statement::{
+        envelope,
+        terms::{Budget, Terms},
+    },
     time::{At, HOUR_MS, Window},
 };
 
 use super::{
     AddedRules, Clause, ClockSaid, EndSaid, GrantReport, LISTED_MAX, Part, PauseSaid, RefusalSaid, Side, Sums,
-    sums::kept,
+    TimesSaid, sums::kept,
 };
 
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -24,6 +28,7 @@ const COMPLETED: &str = "completed";
 
 /// A call without an end.
 struct Open {
+    at: At,
     run: Box<str>,
     person: Box<str>,
     day: i64,
@@ -69,6 +74,7 @@ pub(super) struct GrantFold {
     refusals: BTreeMap<String, Coded>,
     rules: BTreeMap<String, u64>,
     ends: BTreeMap<String, u64>,
+    times: TimesSaid,
     pauses: Vec<Pause>,
     rules_added: Vec<AddedRules>,
     watch_lists: u64,
@@ -155,6 +161,7 @@ impl GrantFold {
 
     fn admitted(&mut self, at: At, call: &Admitted, counts: bool) {
         let open = Open {
+            at,
             run: call.run.as_str().into(),
             person: call.pseudonym.as_str().into(),
             day: at.ms().div_euclid(DAY_MS),
@@ -164,6 +171,9 @@ impl GrantFold {
         };
         if counts {
             self.each(&open, |sums| sums.admitted(open.hold));
+            if let Ok(claim) = envelope::read_claim::<CallClaim>(&call.claim) {
+                self.times.signed_to_admitted.take(at.ms().saturating_sub(claim.at_ms));
+            }
         }
         self.open.insert(call.call, open);
     }
@@ -173,6 +183,10 @@ impl GrantFold {
         let Some(open) = self.open.remove(&finished.call).filter(|open| open.counts) else { return };
         let completed = finished.end == COMPLETED;
         *kept(&mut self.ends, &finished.end) += 1;
+        self.times.admitted_to_end.take(at.since(open.at));
+        if let Some(cut) = finished.cut {
+            self.times.gate_to_end.take(at.since(cut));
+        }
         self.each(&open, |sums| sums.finished(open.hold, finished.charged, completed));
     }
 
@@ -288,6 +302,7 @@ impl GrantFold {
             refusals,
             rules: self.rules,
             ends: self.ends,
+            times: self.times,
             pauses,
             rules_added: self.rules_added,
             watch_lists: self.watch_lists,

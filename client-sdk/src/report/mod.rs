@@ -27,7 +27,7 @@ use anteroom_proto::{
 
 pub use said::{
     AddedRules, BrokerSaid, Clause, ClockSaid, EndSaid, Exception, GrantReport, LockSaid, LogSaid, Part, PauseSaid,
-    RefusalSaid, Report, ScopeSaid, Side, Start, TrustSaid, When,
+    RefusalSaid, Report, ScopeSaid, Side, Start, TimesSaid, TrustSaid, When,
 };
 pub use sums::{KEYS_MAX, REST, Sums};
 

@@ -9,6 +9,7 @@ use anteroom_proto::{
 use serde::{Serialize, Serializer};
 
 use super::Sums;
+use crate::spread::Spread;
 
 /// An instant of the broker's clock, RFC 3339.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -158,6 +159,8 @@ pub struct GrantReport {
     pub rules: BTreeMap<String, u64>,
     /// How calls ended, by code.
     pub ends: BTreeMap<String, u64>,
+    /// How long calls and their ends took, as far as records say.
+    pub times: TimesSaid,
     /// Pauses.
     pub pauses: Vec<PauseSaid>,
     /// Rules added after signing.
@@ -166,6 +169,17 @@ pub struct GrantReport {
     pub watch_lists: u64,
     /// Run credentials issued.
     pub credentials: u64,
+}
+
+/// How long things took. All ends are instants of records, hence of the broker's clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct TimesSaid {
+    /// From the instant in the call's signed claim, which is the caller's clock, to the record of its admission.
+    pub signed_to_admitted: Spread,
+    /// From the record of a call's admission to the record of its end.
+    pub admitted_to_end: Spread,
+    /// From the instant at which the gate closed on a call that was cut, to the record of its end.
+    pub gate_to_end: Spread,
 }
 
 /// A bound that was signed.

@@ -197,6 +197,8 @@ fn asked(facts: &Facts) -> u32 {
 fn by(event: &Event) -> Option<String> {
     if let Event::LockSet { lock, .. } = event {
         Some(lock.by.to_string())
+    } else if let Event::ReaderAppointed { appointment, .. } = event {
+        Some(appointment.by.to_string())
     } else if let Event::LockLifted { by, .. }
     | Event::GrantPaused { by, .. }
     | Event::GrantResumed { by, .. }

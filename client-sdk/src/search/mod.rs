@@ -11,6 +11,7 @@
 mod build;
 #[cfg(feature = "export")]
 mod export;
+mod lengths;
 mod make;
 mod names;
 mod query;

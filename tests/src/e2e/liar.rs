@@ -24,6 +24,7 @@ use anteroom_sdk::{
     home::{Home, Use},
     system,
 };
+use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, service::Routes, transport::Channel};
@@ -134,6 +135,19 @@ impl Liar {
         self.address
     }
 
+    /// A copy of a party's folder in a folder of its own, so that no lie leaves a mark on the next.
+    ///
+    /// # Panics
+    /// It cannot be copied.
+    #[must_use]
+    pub fn party(home: &Home) -> TempDir {
+        let folder = TempDir::new().expect("a folder can be made");
+        copy(home.dir(), &folder.path().join("home"));
+        // What a running connector keeps is another process's.
+        let _ = std::fs::remove_dir_all(folder.path().join("home").join("connector"));
+        folder
+    }
+
     /// What it lies about from here on.
     pub fn tell(&self, lies: Lies) {
         *self.desk.lies() = lies;
@@ -225,6 +239,23 @@ impl Desk {
 }
 
 type Told<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Copies a folder.
+///
+/// # Panics
+/// It cannot be copied.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder can be made");
+    for entry in std::fs::read_dir(from).expect("a folder can be read") {
+        let entry = entry.expect("a folder can be read");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a file can be copied");
+        }
+    }
+}
 
 /// Everything that the honest broker says, and how it ends.
 async fn all<T>(stream: Streaming<T>) -> (Vec<T>, Option<Status>) {
@@ -359,8 +390,11 @@ impl audit_server::Audit for Desk {
         rpc::audit_client::AuditClient::new(self.honest.agency.clone()).cosign(request.into_inner()).await
     }
 
-    async fn list_scopes(&self, _: Request<rpc::ListScopesRequest>) -> Result<Response<rpc::ListScopesReply>, Status> {
-        Err(Status::unimplemented("nobody lists here"))
+    async fn list_scopes(
+        &self,
+        request: Request<rpc::ListScopesRequest>,
+    ) -> Result<Response<rpc::ListScopesReply>, Status> {
+        rpc::audit_client::AuditClient::new(self.honest.agency.clone()).list_scopes(request.into_inner()).await
     }
 }
 

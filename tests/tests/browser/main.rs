@@ -1,7 +1,11 @@
 //! The console in a real browser: each party's main path, hostile names, what does not hold, and axe without a finding.
 //!
-//! It needs Debian's Chromium and Node, and puppeteer-core and axe-core in `target/npm/browser`, which `tests/run` puts there.
+//! It needs Debian's Chromium, Node and poppler-utils, and puppeteer-core and axe-core in `target/npm/browser`, which `tests/run` puts
+//! there.
 //! `SCREENSHOTS` names a folder for pictures.
+
+mod lies;
+mod paper;
 
 use std::{
     fs,
@@ -17,6 +21,7 @@ use anteroom_tests::e2e::{
     client::{Told, modules, script},
     command::{json, published},
     console::Console,
+    liar::Liar,
     scene::{Scene, plan},
 };
 use serde_json::{Value, json};
@@ -74,6 +79,12 @@ fn has(value: &Value, words: &[&str]) {
     }
 }
 
+/// That all of a page can be reached by keyboard, in its order, and shows where the focus is.
+fn keyed(seen: &Value) {
+    assert!(seen["tab"]["count"].as_u64() > Some(10), "{}", seen["tab"]);
+    assert_eq!(seen["tab"]["faults"], json!([]));
+}
+
 fn none(seen: &Value) {
     assert_eq!(seen["violations"], json!([]), "axe found something");
 }
@@ -91,6 +102,8 @@ async fn a_lab_sees_what_is_lent_and_pauses_before_it_withdraws() {
         &seen["first"],
         &["aurora", "agency-a", "In force", "d 23 h left", "9,997 of 10,000 left", "720 hours", "Pause…"],
     );
+    has(&seen["took"], &["two clocks", "3 calls, from", "Nothing was measured here yet", "half within"]);
+    keyed(&seen);
     has(&seen["pause"], &[&format!("grant pause {grant} --reason 'it'\\''s an incident'"), "--home"]);
     assert_eq!(seen["locked"], json!([true, true, false]), "the grant's name alone opens the last step");
     has(&seen["withdraw"], &[&format!("grant withdraw {grant} --reason")]);
@@ -117,10 +130,11 @@ async fn an_agency_sees_what_is_left_by_keyboard_on_a_telephone_and_on_paper() {
     let seen = next(&mut told).await;
     none(&seen);
     has(&seen["first"], &["aurora", "Lent by lab-a", "d 23 h left", "9,997 of 10,000 left"]);
+    keyed(&seen);
     assert_eq!(seen["buttons"], json!(["Pause…", "Give back…"]));
     assert_eq!(seen["rows"].as_array().unwrap().len(), 3);
     assert_eq!((&seen["skip"], &seen["target"]), (&json!("Skip to the content"), &json!("main")));
-    assert!(seen["wide"].as_u64().unwrap() <= 360, "nothing is wider than the screen: {}", seen["wide"]);
+    assert!(seen["wide"].as_u64().unwrap() <= 390, "nothing is wider than the screen: {}", seen["wide"]);
     assert_eq!(seen["printed"], "none");
     ended(told, &console).await;
 }
@@ -134,8 +148,38 @@ async fn an_auditor_sees_exceptions_first() {
     let seen = next(&mut told).await;
     none(&seen);
     assert_eq!(seen["headings"][1], "Exceptions");
+    let rule = seen["picked"]["rule"].as_str().unwrap().to_owned();
+    assert!(!rule.is_empty() && seen["picked"]["open"] == true, "{seen}");
+    has(&seen["picked"]["hash"], &["#calls?group=refusal&rule="]);
+    has(&seen["command"], &["anteroom audit search --group refusal --rule ", &rule]);
     has(&seen["refused"], &["Refused: A rule said no"]);
     has(&seen["readers"], &["oversight-a", "lab-a", "agency-a"]);
+    let grant = caller.grant.to_string();
+    has(&seen["reads"], &["Who read what", "oversight-a/auditor/", &grant, "openings, each proven"]);
+    assert!(seen["wide"].as_u64() <= Some(390), "{}", seen["wide"]);
+    ended(told, &console).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evaluator_sees_time_and_budget_and_no_button_that_is_not_theirs() {
+    let Some(modules) = modules("browser") else { return };
+    let (scene, _broker, caller) = setting().await;
+    let agency = &scene.cast.agency;
+    json(agency.dir(), &["audit", "search", "--group", "call"]).await;
+    // What an evaluator has: a certificate to call with, and a copy that somebody who may read left there.
+    let folder = Liar::party(agency);
+    let home = folder.path().join("home");
+    for role in ["admin", "auditor", "operator"] {
+        // Not each party has each.
+        let _ = fs::remove_dir_all(home.join("cert").join(role));
+    }
+    let console = Console::start(&home, &["--offline"]).await;
+    let (mut told, _stdin) = played(&modules, "evaluator", &console, &caller.grant.to_string());
+    let seen = next(&mut told).await;
+    none(&seen);
+    has(&seen["first"], &["aurora", "Lent by lab-a", "d 23 h left", "9,997 of 10,000 left"]);
+    assert_eq!(seen["buttons"], json!([]), "who only calls ends nothing");
+    assert!(seen["rows"].as_u64() > Some(3), "{seen}");
     ended(told, &console).await;
 }
 

@@ -44,7 +44,9 @@ async fn a_withdrawn_grant_leaves_a_report_and_a_bundle_that_stand_without_the_b
     published(&scene.cast.agency).await;
 
     let page = dir.join("report.html");
-    let report = json(&agency, &["audit", "report", &grant, "--html", path(&page)]).await;
+    let paper = dir.join("report.pdf");
+    let report = json(&agency, &["audit", "report", &grant, "--html", path(&page), "--pdf", path(&paper)]).await;
+    assert!(fs::read(&paper).unwrap().starts_with(b"%PDF-1."));
     let of = &report["grants"][0];
     assert_eq!((&of["stands"], &of["asserted_by"]), (&"withdrawn".into(), &"lab-asserted".into()), "{of}");
     let sums = &of["sums"];
@@ -57,6 +59,12 @@ async fn a_withdrawn_grant_leaves_a_report_and_a_bundle_that_stand_without_the_b
     assert!((0..60_000).contains(&cut), "{of}");
     assert_eq!(report["exceptions"][0]["kind"], "refusals");
     assert_eq!(of["refusals"][0]["code"], "broker_denied");
+    // Each call was signed, admitted and ended; the one that was cut by a gate that had closed.
+    let count = |times: &str| of["times"][times]["count"].as_u64();
+    let counts = ["signed_to_admitted", "admitted_to_end", "gate_to_end"].map(count);
+    assert_eq!(counts, [Some(2), Some(2), Some(1)], "{of}");
+    let closed = &of["times"]["gate_to_end"];
+    assert!(closed["shortest_ms"].as_i64() >= Some(0), "{closed}");
     assert!(report["broker"]["starts"].as_array().is_some_and(|starts| !starts.is_empty()), "{report}");
     let text = said(&agency, &["audit", "report", &grant, "--offline"]).await;
     let html = fs::read_to_string(&page).unwrap();

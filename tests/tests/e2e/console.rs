@@ -59,6 +59,12 @@ async fn each_party_sees_its_own_question_first_and_every_row_is_proven() {
     assert!(text.starts_with("c2sp.org/tlog-proof@v1") && text.contains("anteroom.localhost/"), "{text}");
     let readers = console.json("/api/scopes").await;
     assert!(texts(&readers["readers"], "reader").contains(&"oversight-a".to_owned()), "{readers}");
+    let appointed = texts(&console.json("/api/rows?kind=ReaderAppointed").await["rows"], "person");
+    assert!(!appointed.is_empty() && appointed.iter().all(|by| by == "lab-a" || by == "agency-a"), "{appointed:?}");
+    // How long the calls took, from proven records.
+    let times = console.json(&format!("/api/times?grant={grant}")).await;
+    let counts = ["signed_to_admitted", "admitted_to_end", "gate_to_end"].map(|what| times[what]["count"].as_u64());
+    assert_eq!(counts, [Some(2), Some(2), Some(0)], "{times}");
 
     // What comes later is there after a round, an end among it.
     caller.evaluator.complete(Route::Chat, chat_whole("four", 4)).await.unwrap();
@@ -68,6 +74,11 @@ async fn each_party_sees_its_own_question_first_and_every_row_is_proven() {
     let paused = console.json("/api/overview").await;
     assert_eq!((&paused["grants"][0]["phase"], &paused["grants"][0]["used"]["calls"]), (&"paused".into(), &3.into()));
     assert_eq!(paused["grants"][0]["paused"][0]["by"], "lab-a");
+    let reads = console.json("/api/reads").await;
+    let session = &reads["sessions"][0];
+    assert!(session["reader"].as_str().unwrap().starts_with("lab-a/"), "{reads}");
+    assert!(texts(&session["scopes"], "scope").contains(&grant), "{reads}");
+    assert_eq!((session["since"].is_string(), &reads["noted_in"][0]), (true, &"reads/lab-a".into()), "{reads}");
 
     // While it is live and nothing happens, it does not read on, so that its own reading does not fill the log.
     let entries = async || console.json("/api/overview").await["log"]["entries"].as_u64().unwrap();

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::{Arc, OnceLock},
 };
 
@@ -90,10 +89,7 @@ impl Stage {
 
     /// A copy of a party's folder that talks to the liar, so that no lie leaves a mark on the next.
     fn copy(&self, home: &Home) -> (Home, TempDir) {
-        let folder = tempfile::tempdir().unwrap();
-        copy(home.dir(), &folder.path().join("home"));
-        // What a running connector keeps is another process's.
-        let _ = std::fs::remove_dir_all(folder.path().join("home").join("connector"));
+        let folder = Liar::party(home);
         let home = Home::open(&folder.path().join("home")).unwrap();
         (home.with_addr(&self.liar.address().to_string()), folder)
     }
@@ -124,19 +120,6 @@ impl Stage {
             switch: folder.path().join("connector"),
         };
         Ok((Connector::start(config)?, folder))
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom audit export --as ocsf --out events.jsonl # OCSF API Activity, one event a record
   anteroom audit tail --group refusal # as they come; --as ocsf or --format json for a program
   anteroom audit report GRANT --html report.html # what became of it, what was out of the ordinary, what is not proven
+  anteroom audit report GRANT --pdf report.pdf   # the same on paper
   anteroom audit report --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z --offline
   anteroom audit bundle GRANT --out closing # all that is left of a grant, for whoever may read it
   anteroom audit verify --bundle closing --log-key VKEY

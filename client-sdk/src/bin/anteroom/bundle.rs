@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anteroom_proto::names::GrantId;
-use anteroom_sdk::bundle;
+use anteroom_sdk::bundle::{self, Render};
 use clap::Args;
 
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
     report::page,
     search::Source,
 };
+
+/// How a bundle's report is written for people.
+const RENDER: Render<'static> = Render { page: &page::html, pdf: &page::pdf };
 
 /// What is put together.
 #[derive(Args, Debug)]
@@ -82,7 +85,7 @@ view! {
 pub(crate) async fn run(ctx: &Ctx, args: Bundle) -> Result<(), Fail> {
     let (mirror, demands) = args.source.mirror(ctx).await?;
     let mut bar = Bar::new();
-    let made = bundle::make(&mirror, &demands, args.grant, &args.out, &page::html, &mut |progress| bar.show(progress));
+    let made = bundle::make(&mirror, &demands, args.grant, &args.out, RENDER, &mut |progress| bar.show(progress));
     bar.end();
     let made = made?;
     let checkpoint = made.held.verified.checkpoint();
@@ -107,7 +110,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Bundle) -> Result<(), Fail> {
 pub(crate) fn verify(ctx: &Ctx, dir: &Path, trust: &Trust) -> Result<(), Fail> {
     let (demands, _) = trust.demands(ctx)?;
     let mut bar = Bar::new();
-    let held = bundle::check(dir, &demands, &page::html, &mut |progress| bar.show(progress));
+    let held = bundle::check(dir, &demands, RENDER, &mut |progress| bar.show(progress));
     bar.end();
     let held = held?;
     for file in &held.listed_only {

@@ -3,7 +3,9 @@
 //! **Invariant:** everything on it follows from the terms' bytes and the rules of this program; terms that name other rules make no
 //! page. What was written by others stands there as text and nothing else.
 
+pub(crate) mod drawing;
 pub(crate) mod html;
+pub(crate) mod pdf;
 pub(crate) mod text;
 
 use std::path::Path;
@@ -54,8 +56,8 @@ pub(crate) enum Part {
     Table(&'static str, Vec<&'static str>, Vec<Vec<String>>),
     /// Rules in English beside their Cedar.
     Rules(Vec<Rule>),
-    /// A drawing whose markup this program wrote, and the same in words.
-    Drawing(String, String),
+    /// A drawing of what stands in words or a table beside it.
+    Drawing(drawing::Drawing),
 }
 
 pub(crate) fn run(ctx: &Ctx, terms: &Path, out: Option<&Path>) -> Result<(), Fail> {

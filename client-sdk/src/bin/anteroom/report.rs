@@ -5,7 +5,7 @@ pub(crate) mod page;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anteroom_proto::{names::GrantId, time::At};
 use anteroom_sdk::report::{self, Asked, MADE_BY};
@@ -27,6 +27,9 @@ pub(crate) struct Report {
     /// Also write it as one page that needs nothing else
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Also write it as a PDF
+    #[arg(long, value_name = "FILE")]
+    pdf: Option<PathBuf>,
     #[command(flatten)]
     source: Source,
 }
@@ -50,12 +53,20 @@ pub(crate) async fn run(ctx: &Ctx, args: Report) -> Result<(), Fail> {
         verified.slices().len()
     ));
     if let Some(file) = &args.html {
-        let failed = |why: std::io::Error| Fail::Local(format!("`{}` cannot be written: {why}", file.display()));
-        std::fs::write(file, page::html(&report)).map_err(failed)?;
-        ctx.out.note(&format!("`{}` is the report as a page", file.display()));
+        keep(ctx, file, page::html(&report).as_bytes(), "as a page")?;
+    }
+    if let Some(file) = &args.pdf {
+        keep(ctx, file, &page::pdf(&report), "as a PDF")?;
     }
     match ctx.out.format() {
         Format::Table => ctx.out.raw(text::render(&page::of(&report)).as_bytes()),
         Format::Json | Format::Jsonl => ctx.out.told(&[], &report),
     }
+}
+
+fn keep(ctx: &Ctx, file: &Path, bytes: &[u8], form: &str) -> Result<(), Fail> {
+    let failed = |why: std::io::Error| Fail::Local(format!("`{}` cannot be written: {why}", file.display()));
+    std::fs::write(file, bytes).map_err(failed)?;
+    ctx.out.note(&format!("`{}` is the report {form}", file.display()));
+    Ok(())
 }

@@ -1,7 +1,7 @@
 // The page: which view is shown, what is current, and what does not hold.
 
 import { get, refresh } from "./api.js";
-import { calls, readers } from "./calls.js";
+import { calls, readers, reads } from "./calls.js";
 import { el, name, pairs, put } from "./dom.js";
 import { overview } from "./grants.js";
 import { instant, number } from "./words.js";
@@ -15,7 +15,7 @@ const note = document.getElementById("note");
 const live = document.getElementById("live");
 const button = document.getElementById("refresh");
 
-const TITLES = { overview: "Overview", calls: "Calls and acts", readers: "Who may see what" };
+const TITLES = { overview: "Overview", calls: "Calls and acts", readers: "Who may see what", reads: "Who read what" };
 let rounds = -1;
 let warned = null;
 let newer = null;
@@ -43,6 +43,7 @@ async function show(focus) {
     let next = null;
     if (view === "calls") next = await calls(into, query);
     else if (view === "readers") await readers(into);
+    else if (view === "reads") await reads(into, query);
     else await overview(into);
     if (turn !== busyView || warned) return;
     put(main, into);
@@ -105,7 +106,7 @@ async function look() {
   const progress = known.progress ? ` ${number(known.progress.done)}${known.progress.all ? ` of ${number(known.progress.all)}` : ""} ${known.progress.what}` : "";
   if (known.warning && JSON.stringify(known.warning) !== JSON.stringify(warned)) warning(known.warning);
   if (known.warning) tell("Verification failed.");
-  else if (known.busy && !live.checked) tell(rounds < 0 ? `Verifying…${progress}` : "Reading and verifying what is new…");
+  else if (known.busy && !live.checked) tell(rounds < 0 || known.entries === null ? `Verifying…${progress}` : `Shown are the first ${number(known.entries)} entries; reading and verifying what is new…${progress}`);
   if (known.busy || known.rounds === rounds) return;
   const first = rounds < 0;
   rounds = known.rounds;

@@ -1,14 +1,14 @@
 // Rows: filters, pages, details, and each row's proof one click away. And who may see what.
 
 import { get } from "./api.js";
-import { command, dialog, el, name, pairs, put, table, when } from "./dom.js";
+import { command, copying, dialog, el, name, pairs, put, table, when } from "./dom.js";
 import { kind, number, outcome, quoted } from "./words.js";
 
 const LIMIT = 50;
 const FIELDS = [
   ["grant", "Grant", ""], ["line", "Model line", ""], ["org", "Lab or agency", ""], ["run", "Run", ""], ["person", "Person", ""],
   ["outcome", "How it ended (code)", "completed"], ["rule", "Rule", ""], ["feature", "Feature", "streaming"], ["marking", "Marking", "NOFORN"],
-  ["kind", "Kind of record", "LockSet"], ["call", "Call", ""], ["from", "Not before", "2026-11-01T00:00:00Z"], ["to", "Before", ""],
+  ["route", "Kind of request", "chat"], ["kind", "Kind of record", "LockSet"], ["call", "Call", ""], ["from", "Not before", "2026-11-01T00:00:00Z"], ["to", "Before", ""],
 ];
 
 // Shows rows as an address asks for them; returns what is to be called when there may be newer ones.
@@ -38,9 +38,14 @@ export async function calls(main, query) {
     event.preventDefault();
     location.hash = "#calls";
   });
+  const elsewhere = el("details", null, el("summary", null, "Take this search elsewhere"),
+    el("p", null, "The link opens this very view again in this browser, as long as the console runs: ", copying("Copy the link", () => location.href)),
+    el("p", null, "In a terminal, today or in a year, the same is:"), command(searching(asked)));
+  elsewhere.className = "wide";
+  form.append(elsewhere);
   const found = el("div", { "aria-live": "polite" });
   put(main, el("h1", { tabindex: "-1" }, "Calls and acts"),
-    el("p", { class: "lead" }, "Newest first. The record behind each row was proven under the log's pinned key before it came here."),
+    el("p", { class: "lead" }, "Newest first. The record behind each row was proven under the log's pinned key before it came here. All instants are UTC."),
     el("section", null, form), el("section", null, el("h2", null, "Found"), found));
   const before = [];
   const show = async () => {
@@ -62,6 +67,12 @@ export async function calls(main, query) {
   return () => (before.length === 0 && !document.querySelector("dialog") && !found.contains(document.activeElement) ? show() : null);
 }
 
+// The command that finds the same.
+function searching(asked) {
+  const words = Object.entries(asked).map(([key, value]) => `--${key} ${quoted(value)}`);
+  return ["anteroom audit search", ...words].join(" ");
+}
+
 function tone(row) {
   if (row.group === "refusal") return "bad";
   if (row.group !== "call") return null;
@@ -75,7 +86,7 @@ function what(row) {
 }
 
 function listed(page) {
-  if (page.rows.length === 0) return el("p", { class: "empty" }, "Nothing fits.");
+  if (page.rows.length === 0) return el("p", { class: "empty" }, "Nothing fits. Leave a filter out, or clear them all: names and codes are compared as a whole, and case counts.");
   return table("Rows that fit, newest first", ["When", "What", "Who", "Run", ["Tokens", "number"], "Marking", "Of", "Details"], page.rows.map((row) => el("tr", null,
     el("td", { class: "when" }, when(row.at)), el("th", { scope: "row", class: tone(row) }, name(what(row), 80)),
     el("td", null, name(row.person, 32)), el("td", null, name(row.run, 24)), el("td", { class: "number" }, row.tokens ? number(row.tokens) : "–"),
@@ -122,13 +133,35 @@ function shown(proof, row) {
   ];
 }
 
+// Who read what: openings as sessions. What is noted of reading is as public to its organisation as anything else in its scopes.
+export async function reads(main, query) {
+  const page = await get("reads", { before: query.get("before") });
+  const scopes = (session) => session.scopes.slice(0, 12).map((scope) => el("div", null, name(scope.scope, 64), el("span", { class: "muted" },
+    ` from position ${number(scope.from)}${scope.openings > 1 ? `, ${number(scope.openings)} times` : ""}`)));
+  const more = (session) => (session.scopes.length > 12 ? el("div", { class: "muted" }, `and ${number(session.scopes.length - 12)} more`) : null);
+  put(main, el("h1", { tabindex: "-1" }, "Who read what"),
+    el("p", { class: "lead" }, "Each time somebody of this organisation opens a scope, the broker writes that down first. Openings by one reader within ten minutes stand here as one session. How many records were taken afterwards is not recorded. All instants are UTC."),
+    el("section", null, el("h2", null, "Sessions"), page.sessions.length === 0
+      ? el("p", { class: "empty" }, page.noted_in.length === 0
+        ? "The notes of reading are not in this copy. “Bring up to date” fetches those of this organisation, from the first reading that was noted on; a copy named with --mirror stays as it is."
+        : "Nobody has opened a scope yet.")
+      : [table("Sessions, the newest first", ["Reader", "From", "To", ["Openings", "number"], "Opened"], page.sessions.map((session) => el("tr", null,
+        el("th", { scope: "row" }, el("a", { href: `#calls?${new URLSearchParams({ kind: "ReadOpened", person: session.reader })}` }, name(session.reader, 80))),
+        el("td", { class: "when" }, when(session.since)), el("td", { class: "when" }, when(session.until)), el("td", { class: "number" }, number(session.openings)),
+        el("td", null, scopes(session), more(session))))),
+      el("div", { class: "pages" },
+        query.get("before") ? el("a", { href: "#reads" }, "Newest") : null,
+        page.next === null ? null : el("a", { href: `#reads?before=${page.next}` }, "Older"),
+        el("span", { class: "muted" }, `${number(page.proven)} openings, each proven`))]));
+}
+
 export async function readers(main) {
   const known = await get("scopes");
   put(main, el("h1", { tabindex: "-1" }, "Who may see what"),
     el("p", { class: "lead" }, "What this copy holds, and who else was let read it by a signed act that this folder may see."),
-    el("section", null, el("h2", null, "Readers who were appointed"), known.readers.length === 0 ? el("p", { class: "empty" }, "Nobody beside the parties themselves.")
+    el("section", null, el("h2", null, "Readers who were appointed"), known.readers.length === 0 ? el("p", { class: "empty" }, "Nobody beside the parties themselves. A lab or an agency lets somebody read with `anteroom reader appoint`.")
       : table("Readers who were appointed", ["Reader", "Appointed by", "May read", "Until"], known.readers.map((one) => el("tr", null,
-        el("th", { scope: "row" }, name(one.reader)), el("td", null, name(one.by)), el("td", null, name(one.scope, 64)), el("td", { class: "when" }, when(one.until)))))),
+        el("th", { scope: "row" }, name(one.reader)), el("td", null, name(one.by)), el("td", null, name(one.scope, 64)), el("td", { class: "when" }, when(one.until), Date.parse(one.until) <= Date.parse(known.now) ? el("span", { class: "muted" }, " (over)") : null))))),
     el("section", null, el("h2", null, "What is in this copy"),
       table("Scopes in this copy", ["Scope", ["Records, all there are", "number"], ["Destroyed on record", "number"]], known.scopes.map((scope) => el("tr", null,
         el("th", { scope: "row" }, name(scope.scope, 64)), el("td", { class: "number" }, number(scope.records)), el("td", { class: "number" }, number(scope.destroyed)))))));

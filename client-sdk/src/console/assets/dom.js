@@ -60,19 +60,24 @@ export function pairs(list) {
 
 // A command for the terminal, to be copied.
 export function command(text) {
+  return el("div", { class: "command" }, el("pre", { tabindex: "0", role: "group", "aria-label": "Command for the terminal" }, text), copying("Copy", () => text));
+}
+
+// A button that copies a text and says so.
+export function copying(words, text) {
   const said = el("span", { role: "status", class: "muted" });
-  const copy = el("button", {
+  const button = el("button", {
     type: "button",
     onclick: async () => {
       try {
-        await navigator.clipboard.writeText(text);
+        await navigator.clipboard.writeText(text());
         put(said, "Copied");
       } catch {
         put(said, "Select it and copy it by hand");
       }
     },
-  }, "Copy");
-  return el("div", { class: "command" }, el("pre", { tabindex: "0", role: "group", "aria-label": "Command for the terminal" }, text), copy, said);
+  }, words);
+  return [button, said];
 }
 
 // A dialog that closes with Escape and gives the focus back.

@@ -12,6 +12,13 @@ const HEADS = {
   auditor: ["What is out of the ordinary", "Refusals, calls that were cut, locks and changes first; then everything else. All of it was verified on this machine."],
 };
 
+const NONE = {
+  lab: "Nothing is lent. `anteroom grant template` writes terms to start from, `anteroom grant offer` signs and offers them; then they appear here.",
+  agency: "Nothing was offered to this agency. Once a lab offers terms, they appear here; `anteroom grant accept` signs the same bytes.",
+  evaluator: "No grant can be read from this folder. Ask your agency for a run credential, or to be let read; `anteroom doctor` says what is missing.",
+  auditor: "Nothing can be read from this folder yet. A lab or an agency lets it read with `anteroom reader appoint`; `anteroom audit scopes` lists what may be read.",
+};
+
 export async function overview(main) {
   const known = await get("overview");
   const [title, lead] = HEADS[known.role] ?? HEADS.auditor;
@@ -19,7 +26,7 @@ export async function overview(main) {
   const ordered = [...known.grants].sort((a, b) => Number(inForce(b)) - Number(inForce(a)));
   const cards = el("div", { class: "cards" }, ordered.slice(0, 24).map((grant) => card(grant, known)));
   const none = known.grants.length === 0
-    ? el("section", null, el("h2", null, "No grants yet"), el("p", { class: "empty" }, "Once terms are offered that this folder may read, they appear here."))
+    ? el("section", null, el("h2", null, "No grants yet"), el("p", { class: "empty" }, NONE[known.role] ?? NONE.auditor))
     : null;
   const time = known.grants.length > 0
     ? el("section", null, el("h2", null, "Grants on a time line"), plots.timeline(ordered, known.now)) : null;
@@ -27,8 +34,10 @@ export async function overview(main) {
   const parts = known.role === "auditor"
     ? [exceptions(known), sums, time, none ?? cards]
     : [none ?? cards, sums, time, exceptions(known)];
-  put(main, head, parts, locks(known), breakdown());
+  const long = el("section", null, el("h2", null, "How long it took"), el("p", { class: "empty" }, "Reading and proving the newest calls…"));
+  put(main, head, parts, locks(known), known.totals.calls > 0 ? long : null, breakdown());
   await charts(sums, known);
+  if (known.totals.calls > 0) took(long);
   return known;
 }
 
@@ -41,7 +50,27 @@ async function charts(into, known) {
   ]);
   put(into,
     el("section", null, el("h2", null, `Calls by ${hours === 1 ? "hour" : hours === 24 ? "day" : "week"}`), plots.calls(admitted.sums, refused.sums, hours)),
-    el("section", null, el("h2", null, "Refusals by rule"), plots.ranking("Refusals by rule", rules.sums, "refusals", (rule) => rule)));
+    el("section", null, el("h2", null, "Refusals by rule"), plots.ranking("Refusals by rule", rules.sums, "refusals", (rule) => rule, (rule) => ({ group: "refusal", rule }))));
+}
+
+// What is measured, by whose clock, and what is in it. How long the broker took to decide is in no record.
+const TOOK = [
+  ["signed_to_admitted", "From the signed instant to the admission", "By two clocks: the caller's, as signed in the call, and the broker's, as recorded. The way to the broker is in it; below zero the clocks differ."],
+  ["admitted_to_end", "From the admission to the end", "Both as recorded by the broker's clock. The whole answer is in it. Of all calls that ended."],
+  ["gate_to_end", "From the closed gate to the recorded end", "Of calls that were cut: nothing passed after the gate closed; the broker's clock."],
+];
+
+async function took(into) {
+  try {
+    const times = await get("times");
+    const plotted = TOOK.map(([key, title, words]) => el("div", { class: "plot" }, plots.lengths(title, words, times[key])));
+    put(into, el("h2", null, "How long it took"), el("p", { class: "lead" }, times.more
+      ? "The first and the third are of the newest calls alone, whose records were proven for this. How long the broker took to decide is in no record, hence not here."
+      : "From proven records. How long the broker took to decide is in no record, hence not here."), el("div", { class: "three" }, plotted));
+  } catch (error) {
+    put(into, el("h2", null, "How long it took"), el("p", { class: "bad" }, error.message));
+    if (error.trouble?.verification) document.dispatchEvent(new CustomEvent("trouble", { detail: error.trouble }));
+  }
 }
 
 // What is left of something, as long as it is.
@@ -166,11 +195,14 @@ const BY = [["person", "Person"], ["run", "Run"], ["outcome", "How it ended"], [
 function breakdown() {
   const into = el("div", null);
   const show = async () => {
-    const sums = await get("totals", { by: choice.value });
+    const found = await get("totals", { by: choice.value });
+    // Who acted without a call has a name, too, and nothing to add up.
+    const sums = { sums: found.sums.filter((sum) => sum.calls + sum.refusals > 0) };
     const words = choice.value === "outcome" ? outcome : (text) => text;
-    put(into, sums.sums.length === 0 ? el("p", { class: "empty" }, "None.")
+    put(into, sums.sums.length === 0 ? el("p", { class: "empty" }, "No calls yet, so there is nothing to add up.")
       : table(`Totals by ${BY.find(([key]) => key === choice.value)[1].toLowerCase()}`, ["What", ["Calls", "number"], ["Completed", "number"], ["Refused", "number"], ["Tokens", "number"]],
-        sums.sums.sort((a, b) => b.calls - a.calls).slice(0, 100).map((sum) => el("tr", null, el("th", { scope: "row" }, name(words(sum.of), 80)),
+        sums.sums.sort((a, b) => b.calls - a.calls).slice(0, 100).map((sum) => el("tr", null, el("th", { scope: "row" }, sum.of === "(all others)" ? sum.of
+          : el("a", { href: `#calls?${new URLSearchParams({ [choice.value]: sum.of })}` }, name(words(sum.of), 80))),
           el("td", { class: "number" }, number(sum.calls)), el("td", { class: "number" }, number(sum.completed)),
           el("td", { class: "number" }, number(sum.refusals)), el("td", { class: "number" }, number(sum.tokens))))));
   };

@@ -16,6 +16,14 @@ export function span(ms) {
   return hours > 0 ? `${hours} h ${minutes % 60} min` : `${minutes} min`;
 }
 
+// A length in milliseconds, in the unit that fits.
+export function length(ms) {
+  const size = Math.abs(ms);
+  if (size < 1000) return `${number(ms)} ms`;
+  if (size < 60000) return `${number(Math.round(ms / 100) / 10)} s`;
+  return size < 3600000 ? `${number(Math.round(ms / 6000) / 10)} min` : span(ms);
+}
+
 // Marks that change direction or cannot be seen are shown as what they are.
 export function seen(text) {
   return String(text ?? "").replace(/[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu,

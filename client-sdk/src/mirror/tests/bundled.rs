@@ -12,7 +12,7 @@ use super::{
     *,
 };
 use crate::{
-    bundle::{BundleError, FileSaid, MANIFEST, Manifest, check, make},
+    bundle::{BundleError, FileSaid, MANIFEST, Manifest, Render, check, make},
     report::{self, Asked, Report},
 };
 
@@ -21,6 +21,8 @@ const OFFERED: u32 = 20;
 const ACCEPTED: u32 = 21;
 const WITHDRAWN: u32 = 27;
 const REFUSED: u32 = 41;
+
+const RENDER: Render<'static> = Render { page: &page, pdf: &|report| format!("%PDF of {}", page(report)).into_bytes() };
 
 fn page(report: &Report) -> String {
     format!("<p>{} calls</p>\n", report.grants.first().map_or(0, |grant| grant.sums.calls))
@@ -65,13 +67,13 @@ fn bundled() -> (World, MiniLog, tempfile::TempDir, PathBuf) {
     let (world, log, folder) = closed();
     let out = folder.path().join("closing");
     let mirror = Mirror::at(folder.path());
-    let made = make(&mirror, &pinned(&world, &log), world.terms.grant, &out, &page, &mut |_| {}).unwrap();
+    let made = make(&mirror, &pinned(&world, &log), world.terms.grant, &out, RENDER, &mut |_| {}).unwrap();
     assert_eq!(made.files, made.held.files + 1);
     (world, log, folder, out)
 }
 
 fn checked(dir: &Path, demands: &Demands) -> Result<Report, BundleError> {
-    check(dir, demands, &page, &mut |_| {}).map(|held| held.report)
+    check(dir, demands, RENDER, &mut |_| {}).map(|held| held.report)
 }
 
 fn manifest(dir: &Path) -> Manifest {
@@ -109,6 +111,7 @@ fn a_bundle_holds_what_is_left_of_its_grant_and_nothing_of_others() {
         "mirror/checkpoint",
         "report.html",
         "report.json",
+        "report.pdf",
         "roster.json",
         "rules.cedar",
         "terms.json",
@@ -247,7 +250,7 @@ fn no_bundle_is_made_over_another_without_a_dossier_or_from_what_does_not_hold()
     let (world, log, folder, out) = bundled();
     let (demands, grant) = (pinned(&world, &log), world.terms.grant);
     let mirror = Mirror::at(folder.path());
-    let again = |out: &Path| make(&mirror, &demands, grant, out, &page, &mut |_| {});
+    let again = |out: &Path| make(&mirror, &demands, grant, out, RENDER, &mut |_| {});
     assert!(matches!(again(&out), Err(BundleError::Exists(_))));
     let fresh = folder.path().join("fresh");
     let tile = fs::read_dir(folder.path().join("tile/entries/000.p")).unwrap().next().unwrap().unwrap().path();

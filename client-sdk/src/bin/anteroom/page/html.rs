@@ -10,7 +10,7 @@ use anteroom_policy::rules::{
 use anteroom_proto::names::Digest;
 use data_encoding::BASE64;
 
-use super::{Page, Part, Section};
+use super::{Page, Part, Section, drawing::svg};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -69,8 +69,9 @@ fn section(out: &mut String, section: &Section) {
                 out.push_str("</tbody>\n</table>\n");
             }
             Part::Rules(rules) => rules.iter().for_each(|part| rule(out, part)),
-            Part::Drawing(svg, words) => {
-                out.push_str(&format!("<figure>\n{svg}<figcaption>{}</figcaption>\n</figure>\n", escaped(words)));
+            Part::Drawing(drawing) => {
+                let (svg, words) = (svg(drawing), escaped(&drawing.caption));
+                out.push_str(&format!("<figure>\n{svg}<figcaption>{words}</figcaption>\n</figure>\n"));
             }
         }
     }

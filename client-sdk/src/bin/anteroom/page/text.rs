@@ -37,10 +37,8 @@ pub(crate) fn render(page: &Page) -> String {
                     }
                     out.push('\n');
                 }
-                Part::Drawing(_, words) => {
-                    wrapped(&mut out, "", words);
-                    out.push('\n');
-                }
+                // What it shows stands beside it, and what its colours mean is of no use here.
+                Part::Drawing(_) => {}
                 Part::Rules(rules) => out.push_str(&shown::rules(rules, true)),
             }
         }

@@ -1,11 +1,12 @@
-//! A report's drawings: a grant's time line, and its days as bars.
-//!
-//! **Invariant:** what a drawing shows stands in words or a table beside it, and no text in it is left unescaped.
+//! A report's drawings: a grant's time line, its days as bars, and how long things took.
 
 use anteroom_proto::time::At;
-use anteroom_sdk::report::{GrantReport, LockSaid, Part, REST};
+use anteroom_sdk::{
+    report::{GrantReport, LockSaid, Part, REST},
+    spread::Spread,
+};
 
-use crate::page::html::escaped;
+use crate::page::drawing::{Drawing, Ink, Shape};
 
 /// Units across a drawing.
 const WIDTH: i64 = 960;
@@ -17,31 +18,26 @@ pub(crate) const DAYS_MAX: usize = 62;
 const HEIGHT: u64 = 100;
 
 /// The time line of a grant whose window is fixed; nothing otherwise.
-pub(crate) fn time_line(grant: &GrantReport, locks: &[LockSaid]) -> Option<String> {
+pub(crate) fn time_line(grant: &GrantReport, locks: &[LockSaid]) -> Option<Drawing> {
     let (start, end) = (grant.start?.0, grant.end?.0);
     let place = |at: At| {
         let (whole, part) = (end.since(start).max(1), at.since(start).clamp(0, end.since(start).max(1)));
         EDGE.saturating_add(part.saturating_mul(WIDTH - 2 * EDGE) / whole)
     };
     let over = grant.ended.as_ref().map_or(end, |ended| ended.cut.0.min(end));
-    let title = escaped(&format!("From {start} to {end}, ended at {over}"));
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} 74\" role=\"img\">\n<title>{title}</title>\n");
-    let span = |class: &str, from: At, to: At| {
+    let span = |ink, from: At, to: At| {
         let (left, right) = (place(from), place(to));
-        let width = right.saturating_sub(left).max(2);
-        format!("<rect class=\"{class}\" x=\"{left}\" y=\"24\" width=\"{width}\" height=\"20\"/>\n")
+        Shape::Bar(ink, left, 24, right.saturating_sub(left).max(2), 20)
     };
-    svg.push_str(&span("frame", start, end));
-    svg.push_str(&span("done", start, over));
+    let mut shapes = vec![span(Ink::Frame, start, end), span(Ink::Done, start, over)];
     for pause in &grant.pauses {
-        svg.push_str(&span("held", pause.at.0, pause.ended.map_or(over, |ended| ended.0)));
+        shapes.push(span(Ink::Held, pause.at.0, pause.ended.map_or(over, |ended| ended.0)));
     }
     let mut mark = |at: At, top: i64, label: &str| {
         let x = place(at);
-        svg.push_str(&format!("<line class=\"mark\" x1=\"{x}\" y1=\"{top}\" x2=\"{x}\" y2=\"48\"/>\n"));
-        let anchor = if x > WIDTH / 2 { "end" } else { "start" };
+        shapes.push(Shape::Mark(x, top, 48));
         let y = if top < 20 { 14 } else { 62 };
-        svg.push_str(&format!("<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{}</text>\n", escaped(label)));
+        shapes.push(Shape::Label { x, y, ends: x > WIDTH / 2, text: label.to_owned() });
     };
     mark(start, 24, &start.to_string());
     mark(end, 24, &end.to_string());
@@ -49,44 +45,89 @@ pub(crate) fn time_line(grant: &GrantReport, locks: &[LockSaid]) -> Option<Strin
         mark(over, 18, ended.how);
     }
     let own = grant.grant.to_string();
-    for lock in locks.iter().filter(|lock| lock.scope == own) {
-        let x = place(lock.at.0);
-        svg.push_str(&format!("<circle class=\"cut\" cx=\"{x}\" cy=\"34\" r=\"6\"/>\n"));
-    }
-    svg.push_str("</svg>\n");
-    Some(svg)
+    let rings = locks.iter().filter(|lock| lock.scope == own);
+    shapes.extend(rings.map(|lock| Shape::Ring(Ink::Cut, place(lock.at.0), 34, 6)));
+    let caption = "The window; filled while access lasted, in another colour while it was paused; rings are locks on record in the \
+                   grant.";
+    Some(Drawing {
+        width: WIDTH,
+        height: 74,
+        title: format!("From {start} to {end}, ended at {over}"),
+        caption: caption.to_owned(),
+        shapes,
+    })
 }
 
 /// The newest days as bars: completed calls, calls that ended otherwise, refusals.
-pub(crate) fn days(grant: &GrantReport) -> Option<String> {
+pub(crate) fn days(grant: &GrantReport) -> Option<Drawing> {
     let all: Vec<_> = grant.days.iter().filter(|day| day.of != REST).collect();
     let shown = all.get(all.len().saturating_sub(DAYS_MAX)..).unwrap_or_default();
     let (first, last) = (shown.first()?, shown.last()?);
     let high = |day: &Part| day.sums.calls.saturating_add(day.sums.refusals);
     let most = shown.iter().map(|day| high(day)).max().unwrap_or(0).max(1);
-    let step = (WIDTH - 2 * EDGE) / i64::try_from(shown.len()).unwrap_or(1).max(1);
-    let title = escaped(&format!("Calls and refusals a day, at most {most}"));
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} 140\" role=\"img\">\n<title>{title}</title>\n");
+    let step = step(shown.len());
+    let mut shapes = Vec::new();
     for (number, day) in (0_i64..).zip(shown) {
         let x = EDGE.saturating_add(number.saturating_mul(step));
-        let width = step.saturating_sub(2).clamp(1, 48);
-        let mut base = 116_u64;
         let other = day.sums.calls.saturating_sub(day.sums.completed);
-        for (class, count) in [("done", day.sums.completed), ("cut", other), ("held", day.sums.refusals)] {
-            let tall = count.saturating_mul(HEIGHT) / most;
-            let tall = if count > 0 { tall.max(1) } else { continue };
-            base = base.saturating_sub(tall);
-            svg.push_str(&format!(
-                "<rect class=\"{class}\" x=\"{x}\" y=\"{base}\" width=\"{width}\" height=\"{tall}\"/>\n"
-            ));
-        }
+        let stack = [(Ink::Done, day.sums.completed), (Ink::Cut, other), (Ink::Held, day.sums.refusals)];
+        stacked(&mut shapes, x, step, most, &stack);
     }
-    svg.push_str(&format!("<text x=\"{EDGE}\" y=\"12\">{most}</text>\n"));
-    svg.push_str(&format!("<text x=\"{EDGE}\" y=\"134\">{}</text>\n", escaped(&first.of)));
+    shapes.push(label(EDGE, 12, most.to_string()));
+    shapes.push(label(EDGE, 134, first.of.clone()));
     if shown.len() > 1 {
-        let x = WIDTH - EDGE;
-        svg.push_str(&format!("<text x=\"{x}\" y=\"134\" text-anchor=\"end\">{}</text>\n", escaped(&last.of)));
+        shapes.push(Shape::Label { x: WIDTH - EDGE, y: 134, ends: true, text: last.of.clone() });
     }
-    svg.push_str("</svg>\n");
-    Some(svg)
+    let caption = format!(
+        "Calls and refusals a day (UTC), the newest {DAYS_MAX} days with any: filled are completed calls, outlined those that \
+         ended otherwise, the third colour refusals. The table below says the same."
+    );
+    let title = format!("Calls and refusals a day, at most {most}");
+    Some(Drawing { width: WIDTH, height: 140, title, caption, shapes })
+}
+
+/// How long something took, as bars of how many there were; nothing if there were none.
+pub(crate) fn spread(what: &str, spread: &Spread) -> Option<Drawing> {
+    let bars = spread.bars();
+    let first = bars.iter().position(|bar| bar.count > 0)?;
+    let last = bars.iter().rposition(|bar| bar.count > 0)?;
+    // A bar on each side keeps a single one from looking like all there could be.
+    let shown = bars.get(first.saturating_sub(1)..last.saturating_add(2).min(bars.len())).unwrap_or_default();
+    let most = shown.iter().map(|bar| bar.count).max().unwrap_or(0).max(1);
+    let step = step(shown.len()).min(120);
+    let mut shapes = Vec::new();
+    for (number, bar) in (0_i64..).zip(shown) {
+        let x = EDGE.saturating_add(number.saturating_mul(step));
+        stacked(&mut shapes, x, step, most, &[(Ink::Done, bar.count)]);
+        if bar.count > 0 {
+            let top = 112 - i64::try_from(bar.count.saturating_mul(HEIGHT) / most).unwrap_or(0);
+            shapes.push(label(x, top, bar.count.to_string()));
+        }
+        shapes.push(label(x, 134, bar.words()));
+    }
+    let title = format!("{what}: {} measured, {}", spread.count(), spread.words());
+    let caption = format!("{what}; each bar counts those that took so long. The table below says the same.");
+    Some(Drawing { width: WIDTH, height: 140, title, caption, shapes })
+}
+
+/// Room for each of so many bars.
+fn step(bars: usize) -> i64 {
+    (WIDTH - 2 * EDGE) / i64::try_from(bars).unwrap_or(1).max(1)
+}
+
+const fn label(x: i64, y: i64, text: String) -> Shape {
+    Shape::Label { x, y, ends: false, text }
+}
+
+/// Bars on top of each other.
+fn stacked(shapes: &mut Vec<Shape>, x: i64, step: i64, most: u64, stack: &[(Ink, u64)]) {
+    let width = step.saturating_sub(2).clamp(1, 48);
+    let mut base = 116_u64;
+    for (ink, count) in stack {
+        let tall = count.saturating_mul(HEIGHT) / most;
+        let tall = if *count > 0 { tall.max(1) } else { continue };
+        base = base.saturating_sub(tall);
+        let (y, tall) = (i64::try_from(base).unwrap_or(0), i64::try_from(tall).unwrap_or(0));
+        shapes.push(Shape::Bar(*ink, x, y, width, tall));
+    }
 }

@@ -3,14 +3,22 @@
 //! **Invariant:** the page says what the report says, exceptions first and with what is not proven; it adds nothing.
 
 use anteroom_proto::time::At;
-use anteroom_sdk::report::{EndSaid, GrantReport, LockSaid, Part as Share, Report, Sums};
+use anteroom_sdk::{
+    report::{EndSaid, GrantReport, LockSaid, Part as Share, Report, Sums},
+    spread::Spread,
+};
 
-use super::draw::{self, DAYS_MAX};
-use crate::page::{Page, Part, Section, html};
+use super::draw;
+use crate::page::{Page, Part, Section, html, pdf};
 
 /// The page as one HTML file.
 pub(crate) fn html(report: &Report) -> String {
     html::render(&of(report))
+}
+
+/// The page as a PDF.
+pub(crate) fn pdf(report: &Report) -> Vec<u8> {
+    pdf::render(&of(report), &report.made_by)
 }
 
 /// The page.
@@ -28,6 +36,9 @@ pub(crate) fn of(report: &Report) -> Page {
         sections.push(section(&format!("grant-{}", grant.grant), &heading, the_grant(grant, &report.locks)));
         let heading = if report.grants.len() == 1 { "Use".to_owned() } else { format!("Use of {}", grant.grant) };
         sections.push(section(&format!("use-{}", grant.grant), &heading, used(grant)));
+        let one = report.grants.len() == 1;
+        let heading = if one { "How long it took".to_owned() } else { format!("How long it took in {}", grant.grant) };
+        sections.push(section(&format!("times-{}", grant.grant), &heading, times(grant)));
     }
     if !report.locks.is_empty() {
         sections.push(section("locks", "Locks", vec![locks(&report.locks)]));
@@ -79,11 +90,7 @@ fn the_grant(grant: &GrantReport, locks: &[LockSaid]) -> Vec<Part> {
     pairs.push(pair("Legal instrument", or(&grant.instrument)));
     pairs.extend(grant.terms.map(|terms| pair("SHA-256 of the terms", terms)));
     let mut parts = vec![Part::Pairs("The grant", pairs)];
-    if let Some(drawn) = draw::time_line(grant, locks) {
-        let words = "The window; filled while access lasted, in another colour while it was paused; rings are locks on record in the \
-                     grant.";
-        parts.push(Part::Drawing(drawn, words.to_owned()));
-    }
+    parts.extend(draw::time_line(grant, locks).map(Part::Drawing));
     let sides = grant.parties.iter().map(|side| vec![side.side.to_owned(), side.org.clone(), side.key_set.to_string()]);
     let head = vec!["side", "organisation", "fingerprint of its key set"];
     parts.push(Part::Table("Parties, as the terms name them", head, sides.collect()));
@@ -149,13 +156,7 @@ fn used(grant: &GrantReport) -> Vec<Part> {
         pairs.push(pair("Lists given to the scanner", grant.watch_lists));
     }
     let mut parts = vec![Part::Pairs("What was used of what was agreed", pairs)];
-    if let Some(drawn) = draw::days(grant) {
-        let words = format!(
-            "Calls and refusals a day (UTC), the newest {DAYS_MAX} days with any: filled are completed calls, outlined those that \
-             ended otherwise, the third colour refusals. The table below says the same."
-        );
-        parts.push(Part::Drawing(drawn, words));
-    }
+    parts.extend(draw::days(grant).map(Part::Drawing));
     parts.push(shares("By run", "run", &grant.runs));
     parts.push(shares("By person, as pseudonyms; by certificate where nobody was known", "person", &grant.people));
     parts.push(shares("By day (UTC)", "day", &grant.days));
@@ -176,6 +177,51 @@ fn used(grant: &GrantReport) -> Vec<Part> {
         }
     }
     parts
+}
+
+/// What is measured, whose clocks it is read from, and what it does not include.
+const TIMES: [(&str, &str); 3] = [
+    (
+        "From the signed instant of a call to its admission",
+        "From the instant in the caller's signed claim to the record of the admission. These are two clocks, the caller's and the \
+         broker's: what is below zero shows that they differ, and the way to the broker is in it.",
+    ),
+    (
+        "From the admission of a call to its end",
+        "From the record of the admission to the record of the end, by the broker's clock. The whole answer is in it.",
+    ),
+    (
+        "From the closed gate to the recorded end of a call that was cut",
+        "From the instant at which the gate closed on an open call, after which nothing passed, to the record of its end, by the \
+         broker's clock.",
+    ),
+];
+
+/// How long things took as far as records say. How long the broker took to decide is not among it: no record holds that.
+fn times(grant: &GrantReport) -> Vec<Part> {
+    let times = &grant.times;
+    let all = [times.signed_to_admitted, times.admitted_to_end, times.gate_to_end];
+    let mut parts = Vec::new();
+    for ((what, words), spread) in TIMES.into_iter().zip(all) {
+        if spread.count() == 0 {
+            parts.push(Part::Words(format!("{what}: no call that counts here.")));
+            continue;
+        }
+        parts.push(Part::Words(format!("{what}: {}, {}. {words}", measured(spread.count()), spread.words())));
+        parts.extend(draw::spread(what, &spread).map(Part::Drawing));
+        parts.push(bars(what, &spread));
+    }
+    parts
+}
+
+fn measured(count: u64) -> String {
+    if count == 1 { "one call".to_owned() } else { format!("{count} calls") }
+}
+
+fn bars(what: &'static str, spread: &Spread) -> Part {
+    let bars = spread.bars().into_iter().filter(|bar| bar.count > 0);
+    let rows = bars.map(|bar| vec![bar.words(), bar.count.to_string()]);
+    Part::Table(what, vec!["so long", "calls"], rows.collect())
 }
 
 fn shares(caption: &'static str, name: &'static str, shares: &[Share]) -> Part {

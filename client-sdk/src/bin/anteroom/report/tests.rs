@@ -6,18 +6,27 @@ use anteroom_proto::{
     names::{Digest, GrantId},
     time::{At, HOUR_MS},
 };
-use anteroom_sdk::report::{
-    BrokerSaid, Clause, ClockSaid, EndSaid, Exception, GrantReport, LockSaid, LogSaid, Part, PauseSaid, RefusalSaid,
-    Report, Side, Sums, When,
+use anteroom_sdk::{
+    report::{
+        BrokerSaid, Clause, ClockSaid, EndSaid, Exception, GrantReport, LockSaid, LogSaid, Part, PauseSaid,
+        RefusalSaid, Report, Side, Sums, TimesSaid, When,
+    },
+    spread::Spread,
 };
 
 use super::{draw, page};
-use crate::page::text;
+use crate::page::{drawing::Shape, text};
 
 const EVIL: &str = "</td><script>alert(1)</script><img src=x onerror='x'>\" & \u{202e}evil\u{200b}\r\n";
 
 fn at(hours: i64) -> When {
     At::clamped(1_795_000_000_000 + hours * HOUR_MS).into()
+}
+
+fn spread(lengths: &[i64]) -> Spread {
+    let mut spread = Spread::default();
+    lengths.iter().for_each(|ms| spread.take(*ms));
+    spread
 }
 
 fn sample(evil: &str) -> Report {
@@ -55,6 +64,11 @@ fn sample(evil: &str) -> Report {
         refusals: vec![RefusalSaid { code: evil.to_owned(), count: 3, first_index: 9, first: at(1), last: at(2) }],
         rules: BTreeMap::from([(evil.to_owned(), 3)]),
         ends: BTreeMap::from([("completed".to_owned(), 7)]),
+        times: TimesSaid {
+            signed_to_admitted: spread(&[-4, 31, 33]),
+            admitted_to_end: spread(&[700, 1_300, 90_000]),
+            gate_to_end: Spread::default(),
+        },
         pauses: vec![PauseSaid {
             index: 12,
             at: at(10),
@@ -101,6 +115,13 @@ fn sample(evil: &str) -> Report {
     }
 }
 
+/// The words of the PDF in their order, which is nothing compressed and nothing but what a line says at a time.
+fn on_paper(report: &Report) -> String {
+    let pdf = String::from_utf8_lossy(&page::pdf(report)).into_owned();
+    let lines = pdf.split(") Tj").filter_map(|part| part.rsplit_once("\n(").map(|(_, line)| line.replace('\\', "")));
+    lines.collect::<Vec<_>>().join(" ")
+}
+
 fn flat(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -109,6 +130,7 @@ fn flat(text: &str) -> String {
 fn page_and_text_say_what_the_report_says_exceptions_first() {
     let report = sample("fine");
     let (html, text) = (flat(&page::html(&report)), flat(&text::render(&page::of(&report))));
+    let paper = flat(&on_paper(&report));
     for what in [
         "9 of 1000",
         "400 of 50000",
@@ -122,10 +144,18 @@ fn page_and_text_say_what_the_report_says_exceptions_first() {
         "120",
         "p-1",
         "root",
+        "3 calls, from -4 to 33 ms, half of them within 33 ms",
+        "two clocks",
+        "from 700 to 90000 ms",
+        "1-10 min",
+        "cut: no call that counts here",
     ] {
         assert!(html.contains(what) && text.contains(what), "{what}: {text}");
+        assert!(paper.contains(what), "{what}: {paper}");
     }
-    for page in [&html, &text] {
+    // What colours mean is of no use where there are none.
+    assert!(html.contains("third colour") && paper.contains("third colour") && !text.contains("colour"), "{text}");
+    for page in [&html, &text, &paper] {
         let place = |what: &str| page.rfind(what).unwrap();
         assert!(place("Out of the ordinary") < place("What none of this proves"));
         assert!(place("What none of this proves") < place("fingerprint of its key set"));
@@ -142,6 +172,8 @@ fn hostile_names_are_text_and_nothing_else() {
     assert!(html.contains("&lt;script&gt;alert(1)") && html.contains("[U+202E]evil[U+200B]"));
     let text = text::render(&page::of(&report));
     assert!(!text.contains('\u{202e}') && !text.contains('\r'));
+    let paper = on_paper(&report);
+    assert!(paper.contains("<script>alert(1)") && paper.contains("[U+202E]evil[U+200B]"), "{paper}");
 }
 
 #[test]
@@ -152,7 +184,7 @@ fn the_page_needs_and_runs_nothing_and_its_drawings_are_whole() {
     {
         assert!(!html.contains(forbidden), "{forbidden}");
     }
-    assert_eq!(html.matches("<svg ").count(), 2);
+    assert_eq!(html.matches("<svg ").count(), 4);
     for tag in ["svg", "figure", "figcaption", "title", "table", "tr", "td", "section", "text"] {
         let opened = html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
         assert_eq!(opened, html.matches(&format!("</{tag}>")).count(), "{tag}");
@@ -168,17 +200,25 @@ fn drawings_stay_within_their_frame() {
     let day = grant.days.first().unwrap().clone();
     grant.days = (0..200).map(|number| Part { of: format!("day {number}"), ..day.clone() }).collect();
     grant.days.push(Part { sums: Sums::default(), ..day });
-    for svg in [draw::time_line(grant, &report.locks).unwrap(), draw::days(grant).unwrap()] {
-        for rect in svg.split("<rect ").skip(1) {
-            let number = |name: &str| {
-                let value = rect.split(&format!(" {name}=\"")).nth(1).unwrap().split('"').next().unwrap();
-                value.parse::<i64>().unwrap()
-            };
-            assert!(number("x") >= 0 && number("x") + number("width") <= 962, "{rect}");
-            assert!(number("y") >= 0 && number("y") + number("height") <= 140, "{rect}");
+    let mut longest = Spread::default();
+    (0..2_000_000).step_by(999).for_each(|ms| longest.take(ms));
+    let drawings = [
+        draw::time_line(grant, &report.locks).unwrap(),
+        draw::days(grant).unwrap(),
+        draw::spread("All of them", &longest).unwrap(),
+        draw::spread("One", &spread(&[i64::MAX])).unwrap(),
+    ];
+    for drawing in &drawings {
+        for shape in &drawing.shapes {
+            if let Shape::Bar(_, x, y, width, height) = shape {
+                assert!(*x >= 0 && x + width <= 962, "{shape:?}");
+                assert!(*y >= 0 && y + height <= 140, "{shape:?}");
+            }
         }
     }
-    assert!(draw::days(grant).unwrap().matches("<rect").count() <= 3 * draw::DAYS_MAX);
+    assert_eq!(draw::spread("None", &Spread::default()), None);
+    let bars = |shapes: &[Shape]| shapes.iter().filter(|shape| matches!(shape, Shape::Bar(..))).count();
+    assert!(bars(&draw::days(grant).unwrap().shapes) <= 3 * draw::DAYS_MAX);
     grant.start = None;
     assert_eq!(draw::time_line(grant, &[]), None);
 }
