@@ -9,6 +9,7 @@ mod doors;
 mod keys;
 mod notices;
 mod secret;
+mod standbys;
 #[cfg(test)]
 mod tests;
 
@@ -36,7 +37,7 @@ use crate::{
     pki::{FileError, ca::SERVER_NAMES_MAX, read_bounded},
     relay::networks::{NETWORKS_MAX, Network, Networks},
     retention::{DAYS_MAX, DAYS_MIN, Retention},
-    standby::{AckMode, Address, Standbys, address::STANDBYS_MAX},
+    standby::Standbys,
     witness::{AddressError, WITNESSES_MAX, Witness, Witnesses},
 };
 
@@ -196,7 +197,7 @@ impl Config {
         )?;
         let sinks = check_sinks(settings.sinks)?;
         let witnesses = check_witnesses(settings.witnesses, settings.witness_quorum)?;
-        let standbys = check_standbys(settings.standby, settings.standby_ack, settings.standby_wait_ms, &data_dir)?;
+        let standbys = standbys::check(settings.standby, settings.standby_ack, settings.standby_wait_ms, &data_dir)?;
         let lock_file = check_lock(settings.lock_file, &data_dir)?;
         let pace = check_pace(settings.publish_every_ms, settings.publish_settle_ms_max)?;
         let drain = within("drain_seconds_max", settings.drain_seconds_max, 30, 0..=DRAIN_SECONDS_MAX)?;
@@ -394,36 +395,6 @@ fn check_witnesses(given: Option<List>, quorum: Option<u64>) -> Result<Witnesses
     let majority = if count == 0 { 0 } else { count / 2 + 1 };
     let quorum = within("witness_quorum", quorum, majority, 0..=count)?;
     Ok(Witnesses::new(witnesses, usize::try_from(quorum).unwrap_or(usize::MAX)))
-}
-
-/// Each a folder, or an address with a fingerprint.
-fn check_standbys(
-    given: Option<List>,
-    ack: Option<AckMode>,
-    wait: Option<u64>,
-    data_dir: &Path,
-) -> Result<Standbys, ConfigError> {
-    let given = given.unwrap_or_default().0;
-    if given.len() > STANDBYS_MAX {
-        return Err(bad("standby", given.len(), format!("{STANDBYS_MAX} standbys at most")));
-    }
-    let mut each: Vec<Address> = Vec::with_capacity(given.len());
-    for text in given {
-        let address: Address = text.parse().map_err(|error| bad("standby", &text, error))?;
-        if each.iter().any(|other| other.to_string() == address.to_string()) {
-            return Err(bad("standby", &text, "it stands there twice"));
-        }
-        if matches!(&address, Address::Folder(path) if path.starts_with(data_dir)) {
-            return Err(bad("standby", &text, "a copy inside the data directory is lost with it"));
-        }
-        each.push(address);
-    }
-    let ack = ack.unwrap_or_default();
-    if ack == AckMode::Sync && each.is_empty() {
-        return Err(bad("standby_ack", "sync", "answers cannot wait for a standby where none is configured"));
-    }
-    let wait = within("standby_wait_ms", wait, 2_000, 100..=60_000)?;
-    Ok(Standbys { each, ack, wait: Duration::from_millis(wait) })
 }
 
 /// The lock file's directory is taken by the running broker as a whole, so nothing else may be in it.
