@@ -16,9 +16,9 @@ const TEST_LINES_MAX: usize = 1000;
 const LONGER: &[(&str, usize)] = &[
     ("broker/src/book/keyring.rs", 509),
     ("broker/src/demo/cast.rs", 538),
-    ("broker/src/relay/call.rs", 506),
+    ("broker/src/relay/call.rs", 502),
     ("policy/src/record.rs", 587),
-    ("proto/src/ledger/record.rs", 567),
+    ("proto/src/ledger/record.rs", 568),
 ];
 
 /// Generated from elsewhere; a test of its own keeps each as it is generated.
