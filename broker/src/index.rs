@@ -1,8 +1,11 @@
-//! The index: where things stand in the ledger, so that history can be read without folding it all again.
+//! The index: where each scope's records stand in the log, so that one scope's history is read without going through all of it.
 //!
 //! It is disposable. A thread of its own takes in what the journal made durable, and whatever is wrong with the index on disk
 //! (a failure, a panic, an unclean end, another log, another version) makes it start a new one from the ledger; meanwhile it
-//! says how far it has come. Memory is bounded by the database's cache and a few batches.
+//! says how far it has come. Memory is bounded by the database's cache and the places that wait.
+//!
+//! It gathers what comes for [`GATHER`] before it writes, unless somebody waits for it: a write costs nearly the same for one record
+//! as for hundreds.
 //!
 //! **Invariant:** nothing is ever authorised by the index, and nothing read through it is believed before the ledger's own
 //! record was held against what was asked for.
@@ -15,33 +18,30 @@ mod tests;
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, SyncSender, TrySendError},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use anteroom_policy::state::State;
-use anteroom_proto::{
-    ledger::scope::{Scope, TagKey},
-    names::CallId,
-    time::At,
-};
+use anteroom_proto::ledger::scope::{Scope, TagKey};
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 
-pub use self::keys::{CallPlaces, Term};
 use self::{
     keys::{Blind, Position},
     store::{Store, StoreError},
 };
 use crate::journal::{Journal, Sealed, handle::Observer, recover::ReadError};
 
-/// Records written in one batch; larger ones made the database's memory grow without bound.
-pub const BATCH_RECORDS: usize = 50;
-/// Durable batches that wait for the index; what comes beyond that is read back from the log.
-pub const WAITING_MAX: usize = 16;
+/// Records written in one batch.
+pub const BATCH_RECORDS: usize = 256;
+/// Records whose places wait for the index; what comes beyond that is read back from the log.
+pub const WAITING_MAX: usize = 4_096;
+/// How long records wait for company, unless somebody waits for them.
+pub const GATHER: Duration = Duration::from_millis(100);
 /// Records read back from the log at once.
 const READ_RECORDS: u64 = 256;
 /// How often a broken index is started afresh before it is left alone until the next start of the process.
@@ -81,16 +81,106 @@ struct Progress {
     down: bool,
 }
 
-enum Feed {
-    Records(Vec<Arc<Sealed>>),
-    Look,
+/// Where a record stands: in its scope, and in the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Placed {
+    scope: Scope,
+    seq: u64,
+    index: u64,
+}
+
+impl Placed {
+    fn of(sealed: &Sealed) -> Self {
+        Self { scope: sealed.scope.clone(), seq: sealed.entered.seq, index: sealed.entered.index }
+    }
+}
+
+/// What waits for the thread.
+#[derive(Debug, Default)]
+struct Waiting {
+    placed: Vec<Placed>,
+    /// Some that came were too many to wait; they are in the log.
+    missed: bool,
+    /// Somebody waits until so many records are indexed.
+    wanted: u64,
+    /// There is something else to do.
+    look: bool,
+}
+
+/// The way from the journal's thread to the index's.
+#[derive(Debug, Default)]
+struct Feed {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+impl Feed {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Places are pushed whole, so what a panicked thread left behind is right.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look(&self) {
+        self.waiting().look = true;
+        self.wake.notify_all();
+    }
+
+    fn want(&self, size: u64) {
+        let mut waiting = self.waiting();
+        waiting.wanted = waiting.wanted.max(size);
+        drop(waiting);
+        self.wake.notify_all();
+    }
+
+    /// Waits for something to do and then for company; the places that came, and whether some were missed.
+    fn take(&self, indexed: u64) -> (Vec<Placed>, bool) {
+        let mut waiting = self.waiting();
+        if waiting.wanted <= indexed {
+            waiting.wanted = 0;
+        }
+        while waiting.placed.is_empty() && !waiting.missed && !waiting.look {
+            waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        let until = Instant::now() + GATHER;
+        let hurry = |waiting: &Waiting| waiting.missed || waiting.look || waiting.wanted > indexed;
+        while waiting.placed.len() < BATCH_RECORDS && !hurry(&waiting) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            waiting = self.wake.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        waiting.look = false;
+        (std::mem::take(&mut waiting.placed), std::mem::take(&mut waiting.missed))
+    }
+}
+
+impl Observer for Feed {
+    fn committed(&self, records: &[Arc<Sealed>], _: &State) {
+        let mut waiting = self.waiting();
+        let before = waiting.placed.len();
+        let room = WAITING_MAX.saturating_sub(before);
+        // Once one is missed, those after it wait for nothing: they are read with it.
+        if waiting.missed || records.len() > room {
+            waiting.missed = true;
+        } else {
+            waiting.placed.extend(records.iter().map(|sealed| Placed::of(sealed)));
+        }
+        let after = waiting.placed.len();
+        // The thread sleeps through what it gathers: one wake begins it, and one ends it early.
+        let wake = before == 0 || (before < BATCH_RECORDS && after >= BATCH_RECORDS) || waiting.wanted > 0;
+        drop(waiting);
+        if wake {
+            self.wake.notify_all();
+        }
+    }
 }
 
 struct Shared {
     journal: Journal,
     store: ArcSwapOption<Store>,
     progress: watch::Sender<Progress>,
-    feed: SyncSender<Feed>,
+    feed: Arc<Feed>,
     broken: AtomicBool,
     closing: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -106,8 +196,8 @@ impl Index {
     /// Opens the index in `dir`, or starts one, in the background; it follows `journal` from then on.
     #[must_use]
     pub fn open(dir: &Path, journal: &Journal) -> Self {
-        let (feed, fed) = mpsc::sync_channel(WAITING_MAX);
-        journal.observe(Arc::new(Follower { feed: feed.clone() }));
+        let feed = Arc::new(Feed::default());
+        journal.observe(Arc::<Feed>::clone(&feed));
         let shared = Arc::new(Shared {
             journal: journal.clone(),
             store: ArcSwapOption::empty(),
@@ -117,7 +207,7 @@ impl Index {
             closing: AtomicBool::new(false),
             thread: Mutex::new(None),
         });
-        let worker = Worker { shared: Arc::clone(&shared), dir: dir.to_owned(), fed, indexed: 0, starts: 0 };
+        let worker = Worker { shared: Arc::clone(&shared), dir: dir.to_owned(), indexed: 0, starts: 0 };
         match std::thread::Builder::new().name("index".to_owned()).spawn(move || worker.run()) {
             Ok(thread) => *shared.thread() = Some(thread),
             Err(error) => {
@@ -138,25 +228,9 @@ impl Index {
     /// for the disk.
     #[must_use]
     pub fn scope_range(&self, scope: &Scope, from_seq: u64, limit: usize) -> Vec<u64> {
-        self.ask_of(scope, |store, blind| store.records(blind, from_seq, limit))
-    }
-
-    /// Where a call's records stand, as far as they are indexed. It waits for the disk.
-    #[must_use]
-    pub fn call(&self, call: CallId) -> Option<CallPlaces> {
-        self.ask(|store| store.call(&keys::call(&call)))
-    }
-
-    /// The positions in `scope` of the records found by `term` from `from_seq` on, `limit` at most. It waits for the disk.
-    #[must_use]
-    pub fn postings(&self, scope: &Scope, term: Term<'_>, from_seq: u64, limit: usize) -> Vec<u64> {
-        self.ask_of(scope, |store, blind| store.postings(blind, term, from_seq, limit))
-    }
-
-    /// A position in `scope` before which nothing happened at `at` or later, close to the first that did. It waits for the disk.
-    #[must_use]
-    pub fn position_near(&self, scope: &Scope, at: At) -> Option<u64> {
-        self.ask_of(scope, |store, blind| store.first(blind.hours(at)))
+        let state = self.shared.journal.state();
+        let Some(head) = state.scope(scope) else { return Vec::new() };
+        self.ask(|store| store.records(Blind::of(&head.tag_key), from_seq, limit))
     }
 
     /// How many records are indexed, and how many there are.
@@ -172,6 +246,7 @@ impl Index {
     /// They will not be.
     pub async fn wait_for(&self, size: u64) -> Result<(), IndexDown> {
         let mut progress = self.shared.progress.subscribe();
+        self.shared.feed.want(size);
         match progress.wait_for(|progress| progress.indexed >= size || progress.down).await {
             Ok(progress) if progress.indexed >= size => Ok(()),
             Ok(_) | Err(_) => Err(IndexDown),
@@ -199,12 +274,6 @@ impl Index {
         }
     }
 
-    fn ask_of<T: Default>(&self, scope: &Scope, ask: impl FnOnce(&Store, Blind<'_>) -> Result<T, StoreError>) -> T {
-        let state = self.shared.journal.state();
-        let Some(head) = state.scope(scope) else { return T::default() };
-        self.ask(|store| ask(store, Blind(&head.tag_key)))
-    }
-
     fn ask<T: Default>(&self, ask: impl FnOnce(&Store) -> Result<T, StoreError>) -> T {
         let Some(store) = self.shared.store.load_full() else { return T::default() };
         ask(&store).unwrap_or_else(|error| {
@@ -220,9 +289,9 @@ impl Shared {
         self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the thread. A full channel wakes it anyway.
+    /// Wakes the thread.
     fn look(&self) {
-        let _ = self.feed.try_send(Feed::Look);
+        self.feed.look();
     }
 
     fn break_off(&self) {
@@ -238,20 +307,6 @@ impl Shared {
     fn down(&self) {
         self.store.store(None);
         self.progress.send_replace(Progress { indexed: 0, down: true });
-    }
-}
-
-/// The journal's side of the channel.
-struct Follower {
-    feed: SyncSender<Feed>,
-}
-
-impl Observer for Follower {
-    fn committed(&self, records: &[Arc<Sealed>], _: &State) {
-        // A full or closed channel loses nothing: what is not handed over here is read back from the log.
-        match self.feed.try_send(Feed::Records(records.to_vec())) {
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-        }
     }
 }
 
@@ -271,7 +326,6 @@ enum Broken {
 struct Worker {
     shared: Arc<Shared>,
     dir: PathBuf,
-    fed: Receiver<Feed>,
     indexed: u64,
     starts: u32,
 }
@@ -335,21 +389,28 @@ impl Worker {
         self.shared.store.store(Some(Arc::clone(store)));
         self.tell();
         self.catch_up(store, u64::MAX)?;
-        while let Ok(feed) = self.fed.recv() {
-            if let Feed::Records(records) = feed {
-                let first = records.first().map_or(0, |sealed| sealed.entered.index);
-                self.catch_up(store, first)?;
-                let skip = usize::try_from(self.indexed.saturating_sub(first)).unwrap_or(usize::MAX);
-                self.take(store, records.get(skip..).unwrap_or(&[]))?;
-            }
+        while !self.closing() {
+            let (placed, missed) = self.shared.feed.take(self.indexed);
             self.check()?;
-            // What the channel could not hold is in the log: a batch is published before it is handed over.
-            self.catch_up(store, u64::MAX)?;
-            if self.closing() {
-                break;
+            if let Some(first) = placed.first() {
+                self.catch_up(store, first.index)?;
+            }
+            self.take_next(store, &placed)?;
+            // A batch is published before its places are handed over, so what was missed is in the log.
+            if missed {
+                self.catch_up(store, u64::MAX)?;
             }
         }
-        Ok(())
+        // What came last is taken along, for the next start.
+        let placed = std::mem::take(&mut self.shared.feed.waiting().placed);
+        self.take_next(store, &placed)
+    }
+
+    /// Takes in what of these is not indexed yet. If they do not follow what is, they are left to the log.
+    fn take_next(&mut self, store: &Store, placed: &[Placed]) -> Result<(), Broken> {
+        let known = placed.partition_point(|placed| placed.index < self.indexed);
+        let next = placed.get(known..).unwrap_or(&[]);
+        if next.first().is_some_and(|first| first.index == self.indexed) { self.take(store, next) } else { Ok(()) }
     }
 
     /// Reads what is missing before `to` back from the log.
@@ -361,20 +422,28 @@ impl Worker {
             }
             let until = self.indexed.saturating_add(READ_RECORDS).min(to);
             let records = self.shared.journal.read(self.indexed, until)?;
-            self.take(store, &records)?;
+            let placed: Vec<Placed> = records.iter().map(|sealed| Placed::of(sealed)).collect();
+            self.take(store, &placed)?;
             // A scope whose key was destroyed is in nobody's history any more.
             self.indexed = self.indexed.max(until);
             self.tell();
         }
     }
 
-    fn take(&mut self, store: &Store, records: &[Arc<Sealed>]) -> Result<(), Broken> {
-        for batch in records.chunks(BATCH_RECORDS) {
+    fn take(&mut self, store: &Store, placed: &[Placed]) -> Result<(), Broken> {
+        for batch in placed.chunks(BATCH_RECORDS) {
             self.check()?;
-            let size = batch.last().map_or(self.indexed, |sealed| sealed.entered.index.saturating_add(1));
+            let size = batch.last().map_or(self.indexed, |last| last.index.saturating_add(1));
             let root = self.shared.journal.root_at(size).ok_or(Broken::Root(size))?;
             let state = self.shared.journal.state();
-            let tag_key = |scope: &Scope| -> Option<TagKey> { state.scope(scope).map(|head| head.tag_key) };
+            let tag_key = |scope: &Scope| -> Result<Option<TagKey>, StoreError> {
+                match state.scope(scope) {
+                    Some(head) => Ok(Some(head.tag_key)),
+                    None if state.standing().disposed.contains_key(scope) => Ok(None),
+                    // A scope without a tag key cannot be: its first record brings it. Leaving it out would only hide the record.
+                    None => Err(StoreError::Value),
+                }
+            };
             store.apply(batch, tag_key, Position { size, root: *root.as_bytes() })?;
             self.indexed = size;
             self.tell();

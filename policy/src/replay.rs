@@ -5,10 +5,10 @@
 //! scopes that the reader cannot see is counted as asserted, never as checked.
 //!
 //! **Invariant:** replay uses the deciding functions themselves ([`crate::decide::check`], [`crate::judge::judge_uncached`]),
-//! never a copy of them.
+//! never a copy of them. Rules are a function of the facts, so the same facts under the same rules are judged once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -26,7 +26,7 @@ use crate::{
     command::Now,
     decide::{self, Asked},
     event::{Admitted, ClockTrust, Entered, Event, Refused},
-    judge::{Epoch, Judgement, Verdict, judge_uncached},
+    judge::{CACHE_ENTRIES_MAX, CACHED_FACTS_BYTES_MAX, Epoch, Judgement, Verdict, judge_uncached},
     refusal::Refusal,
     standing::{Grant, PublishedRoster, StandingLock},
     state::State,
@@ -70,6 +70,8 @@ pub struct Difference {
 pub struct Replay {
     state: State,
     epochs: BTreeMap<Digest, Option<Arc<Epoch>>>,
+    /// What was judged lately, by the name of the rules and the recorded facts.
+    judged: HashMap<(Digest, Box<[u8]>), Judgement>,
     follows_system: bool,
     /// Grants that labs' scopes name.
     opened: BTreeSet<(OrgId, GrantId)>,
@@ -227,10 +229,21 @@ impl Replay {
     }
 
     fn judge(&mut self, grant: &Grant, facts: &[u8]) -> Option<Judgement> {
+        let key = (grant.judged_by, Box::from(facts));
+        if let Some(known) = self.judged.get(&key) {
+            return Some(known.clone());
+        }
         let facts = Facts::decode(facts).ok()?;
         let epoch =
             self.epochs.entry(grant.judged_by).or_insert_with(|| Epoch::of(grant).ok().map(Arc::new)).clone()?;
-        Some(judge_uncached(&epoch, &facts))
+        let judgement = judge_uncached(&epoch, &facts);
+        if self.judged.len() >= CACHE_ENTRIES_MAX {
+            self.judged.clear();
+        }
+        if key.1.len() <= CACHED_FACTS_BYTES_MAX {
+            self.judged.insert(key, judgement.clone());
+        }
+        Some(judgement)
     }
 
     fn same_verdict(&mut self, index: u64, computed: &Judgement, recorded: (Verdict, Digest, Vec<String>)) -> bool {

@@ -7,7 +7,7 @@
 //! **Invariant:** an error or panic of the database never leaves this file as anything but a [`StoreError`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs::{self, File},
     io::{self, Read as _, Write as _},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -18,11 +18,13 @@ use std::{
 use anteroom_proto::ledger::scope::{Scope, TagKey};
 use ring::digest::{Context, SHA256};
 
-use super::keys::{self, BLOCK_RECORDS, Blind, CallPlaces, POSITION, Position, Term};
-use crate::journal::Sealed;
+use super::{
+    Placed,
+    keys::{self, BLOCK_RECORDS, Blind, POSITION, Position},
+};
 
 /// Counts the formats of keys and values; another one starts the index afresh.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Most bytes of pages that the database keeps in memory.
 const CACHE_BYTES: u64 = 32 << 20;
 /// The note of a clean end.
@@ -123,21 +125,38 @@ impl Store {
         Ok(())
     }
 
-    /// Takes records in that follow each other, and moves the position behind them, in one write.
+    /// Takes records in that follow each other, and moves the position behind them, in one write. `tag_key` has none for a scope
+    /// that was destroyed, whose records are in nobody's history.
     pub(super) fn apply(
         &self,
-        records: &[Arc<Sealed>],
-        tag_key: impl Fn(&Scope) -> Option<TagKey>,
+        records: &[Placed],
+        tag_key: impl Fn(&Scope) -> Result<Option<TagKey>, StoreError>,
         position: Position,
     ) -> Result<(), StoreError> {
-        let mut changes = Changes { store: self, values: BTreeMap::new() };
-        for sealed in records {
-            // A scope without a tag key cannot be: its first record brings it. Leaving it out would only hide the record.
-            let key = tag_key(&sealed.scope).ok_or(StoreError::Value)?;
-            changes.take(sealed, Blind(&key))?;
+        let mut names: BTreeMap<&Scope, Option<Blind>> = BTreeMap::new();
+        let mut blocks: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        for Placed { scope, seq, index } in records {
+            let name = match names.get(scope) {
+                Some(name) => *name,
+                None => *names.entry(scope).or_insert(tag_key(scope)?.as_ref().map(Blind::of)),
+            };
+            let Some(name) = name else { continue };
+            let key = name.block(*seq);
+            let block = match blocks.entry(key) {
+                Entry::Occupied(held) => held.into_mut(),
+                Entry::Vacant(free) => {
+                    let held = self.value(free.key())?.unwrap_or_default();
+                    free.insert(held)
+                }
+            };
+            // A block has no gap, so a record's place in it says which one it is.
+            if block.as_chunks::<8>().0.len() as u64 != seq % BLOCK_RECORDS {
+                return Err(StoreError::Value);
+            }
+            block.extend_from_slice(&index.to_be_bytes());
         }
         let mut batch = sled::Batch::default();
-        for (key, value) in changes.values {
+        for (key, value) in blocks {
             batch.insert(key, value);
         }
         batch.insert(POSITION, position.to_bytes(VERSION));
@@ -149,56 +168,29 @@ impl Store {
     }
 
     /// The indexes of a scope's records from `seq` on, without a gap, `limit` at most.
-    pub(super) fn records(&self, scope: Blind<'_>, seq: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
-        let (from, to) = (scope.record(seq), scope.record(u64::MAX));
+    pub(super) fn records(&self, scope: Blind, seq: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
+        let (from, to) = scope.blocks(seq);
+        let blocks = (limit / BLOCK_RECORDS as usize).saturating_add(2);
         let mut out = Vec::new();
         let mut next = seq;
-        for (key, value) in self.range(from, to, limit)? {
-            if keys::number_of(&key) != Some(next) {
+        for (key, block) in self.range(from, to, blocks)? {
+            let (places, rest) = block.as_chunks::<8>();
+            let first = next % BLOCK_RECORDS;
+            if keys::number_of(&key) != Some(next / BLOCK_RECORDS) || !rest.is_empty() {
                 break;
             }
-            out.push(keys::number(&value).ok_or(StoreError::Value)?);
-            next = next.saturating_add(1);
-        }
-        Ok(out)
-    }
-
-    /// Where a call's records stand.
-    pub(super) fn call(&self, key: &[u8]) -> Result<Option<CallPlaces>, StoreError> {
-        match self.value(key)? {
-            Some(value) => CallPlaces::from_bytes(&value).map(Some).ok_or(StoreError::Value),
-            None => Ok(None),
-        }
-    }
-
-    /// The positions in their scope of the records found by `term` from `seq` on, `limit` at most.
-    pub(super) fn postings(
-        &self,
-        scope: Blind<'_>,
-        term: Term<'_>,
-        seq: u64,
-        limit: usize,
-    ) -> Result<Vec<u64>, StoreError> {
-        let (from, to) = scope.blocks(term, seq);
-        let mut out = Vec::new();
-        for (key, value) in self.range(from, to, limit.saturating_add(1))? {
-            let block = keys::number_of(&key).ok_or(StoreError::Value)?;
-            for offset in value.as_chunks().0 {
-                let at = block.saturating_mul(BLOCK_RECORDS).saturating_add(u16::from_be_bytes(*offset).into());
-                if at >= seq && out.len() < limit {
-                    out.push(at);
+            for place in places.iter().skip(usize::try_from(first).unwrap_or(usize::MAX)) {
+                if out.len() >= limit {
+                    return Ok(out);
                 }
+                out.push(u64::from_be_bytes(*place));
+                next = next.saturating_add(1);
+            }
+            if !next.is_multiple_of(BLOCK_RECORDS) {
+                break;
             }
         }
         Ok(out)
-    }
-
-    /// The position in its scope of the first record of the hour between `from` and `to`.
-    pub(super) fn first(&self, hours: (Vec<u8>, Vec<u8>)) -> Result<Option<u64>, StoreError> {
-        match self.range(hours.0, hours.1, 1)?.pop() {
-            Some((_, value)) => keys::number(&value).map(Some).ok_or(StoreError::Value),
-            None => Ok(None),
-        }
     }
 
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -210,46 +202,6 @@ impl Store {
             let range = self.tree.range(from..=to).take(limit);
             range.map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
         })
-    }
-}
-
-/// What a batch changes, so that records of one batch see each other's changes.
-struct Changes<'s> {
-    store: &'s Store,
-    values: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
-impl Changes<'_> {
-    fn take(&mut self, sealed: &Sealed, scope: Blind<'_>) -> Result<(), StoreError> {
-        let entered = &sealed.entered;
-        let (index, seq) = (entered.index, entered.seq);
-        self.values.insert(scope.record(seq), index.to_be_bytes().to_vec());
-        let hour = scope.hour(entered.at);
-        if self.value(&hour)?.is_none() {
-            self.values.insert(hour, seq.to_be_bytes().to_vec());
-        }
-        let found = keys::found(&entered.event);
-        if let Some((call, step)) = found.call {
-            let key = keys::call(&call);
-            let held = self.value(&key)?.as_deref().and_then(CallPlaces::from_bytes).unwrap_or_default();
-            self.values.insert(key, held.with(step, index).to_bytes());
-        }
-        let kind = Term::Kind(sealed.record.spec().kind);
-        for term in found.terms.into_iter().chain([kind]) {
-            let key = scope.block(term, seq);
-            let mut list = self.value(&key)?.unwrap_or_default();
-            let offset = u16::try_from(seq % BLOCK_RECORDS).map_err(|_| StoreError::Value)?;
-            list.extend_from_slice(&offset.to_be_bytes());
-            self.values.insert(key, list);
-        }
-        Ok(())
-    }
-
-    fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.values.get(key) {
-            Some(value) => Ok(Some(value.clone())),
-            None => self.store.value(key),
-        }
     }
 }
 

@@ -5,18 +5,16 @@ use std::{collections::BTreeMap, fs};
 
 use anteroom_policy::{
     claim::ReadClaim,
-    command::{CallCommand, Command, EarlyRefusal, Finish, Reply},
-    event::Refused,
+    command::{CallCommand, Command, Finish, Reply},
     judge::{Judgement, Verdict},
-    refusal::Refusal,
     rules,
 };
-use anteroom_proto::{names::Pseudonym, statement::acts::StopKind};
+use anteroom_proto::{names::CallId, statement::acts::StopKind};
 
 use super::*;
 use crate::{
     identity::Role,
-    testing::{Access, PSEUDONYM, RUN, START_MS, World, chat},
+    testing::{Access, RUN, World, chat},
 };
 
 /// Admits a call and finishes it.
@@ -114,39 +112,50 @@ async fn history_and_news_are_indexed_alike() {
 }
 
 #[tokio::test]
-async fn calls_and_terms_are_found() {
+async fn a_history_of_several_blocks_is_found_from_any_place() {
     let (world, access) = World::granted().await;
     let index = Index::open(&world.folder.path().join("index"), &world.journal);
-    let first = call(&world, &access).await;
-    let refused = EarlyRefusal {
-        caller: world.agency.caller(Role::Workload, "w-1"),
-        grant: Some(access.grant),
-        refusal: Refusal::BodyInvalid,
-        refused: Refused { call: Some(first), ..Refused::default() },
-    };
-    let _ = world.journal.submit(Command::Refuse(Box::new(refused))).await.unwrap();
+    for _ in 0..260 {
+        call(&world, &access).await;
+    }
     let size = world.journal.newest().size;
     index.wait_for(size).await.unwrap();
-    let places = index.call(first).unwrap();
-    assert_eq!(places.refused, Some(size - 1));
-    assert_eq!((places.admitted.unwrap() + 1, places.ended.unwrap()), (places.ended.unwrap(), size - 2));
-    assert_eq!(index.call(CallId::from_bytes([1; 16])), None);
-
     let scope = Scope::Grant(access.grant);
+    let places = truth(&world).remove(&scope).unwrap();
+    assert!(places.len() > 2 * usize::try_from(keys::BLOCK_RECORDS).unwrap());
+    for from in [0, 1, 255, 256, 257, 300, 511, 512, places.len() - 1, places.len(), places.len() + 600] {
+        let rest = places.get(from..).unwrap_or_default();
+        for most in [0, 1, 2, 255, 256, 257, 600] {
+            let found = index.scope_range(&scope, u64::try_from(from).unwrap(), most);
+            assert_eq!(found, rest.get(..most.min(rest.len())).unwrap(), "{most} from {from}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn more_than_can_wait_is_read_back_from_the_log() {
+    let (world, access) = World::granted().await;
+    let feed = Feed::default();
+    call(&world, &access).await;
+    let records = world.journal.read(0, u64::MAX).unwrap();
     let state = world.journal.state();
-    let last = state.scope(&scope).unwrap().next_seq - 1;
-    assert_eq!(index.postings(&scope, Term::Code("body_invalid"), 0, 10), [last]);
-    assert_eq!(index.postings(&scope, Term::Code("completed"), 0, 10), [last - 1]);
-    assert_eq!(index.postings(&scope, Term::Kind(40), 0, 10), [last - 2]);
-    let person = Pseudonym::parse(PSEUDONYM).unwrap();
-    let run = RUN.parse().unwrap();
-    let of_person = index.postings(&scope, Term::Person(&person), 0, 10);
-    assert_eq!(of_person.last(), Some(&(last - 2)));
-    assert_eq!(index.postings(&scope, Term::Run(&run), 0, 10), of_person);
-    assert_eq!(index.postings(&scope, Term::Person(&person), last - 2, 10), [last - 2]);
-    assert_eq!(index.postings(&Scope::System, Term::Person(&person), 0, 10), [0_u64; 0]);
-    assert_eq!(index.position_near(&scope, At::clamped(START_MS)), Some(0));
-    assert_eq!(index.position_near(&scope, At::clamped(START_MS + 7_200_000)), None);
+    let mut handed = 0;
+    while handed + records.len() <= WAITING_MAX {
+        feed.committed(&records, &state);
+        handed += records.len();
+    }
+    feed.committed(&records, &state);
+    feed.committed(records.get(..1).unwrap(), &state);
+    let (placed, missed) = feed.take(0);
+    assert_eq!(
+        (placed.len(), missed),
+        (handed, true),
+        "what is beyond the bound does not wait, nor what comes after it"
+    );
+    feed.committed(&records, &state);
+    feed.look();
+    let (placed, missed) = feed.take(0);
+    assert_eq!((placed.len(), missed), (records.len(), false));
 }
 
 #[tokio::test]

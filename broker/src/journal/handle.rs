@@ -204,6 +204,8 @@ pub(super) struct Lanes {
     pub(super) ends: VecDeque<Submission>,
     pub(super) rest: VecDeque<Submission>,
     pub(super) closed: bool,
+    /// How many in the slower lane wake the writer; none while it is at work and looks by itself.
+    pub(super) wakes: Option<usize>,
 }
 
 /// What the writer and the tasks share.
@@ -271,8 +273,13 @@ impl Journal {
                 return Err(JournalError::Busy);
             }
             lane.push_back(Submission { command, answer });
+            // Waking costs a system call whether somebody sleeps or not.
+            let wakes = lanes.wakes.is_some_and(|wakes| end || lanes.rest.len() >= wakes);
+            drop(lanes);
+            if wakes {
+                self.shared.wake.notify_one();
+            }
         }
-        self.shared.wake.notify_one();
         wait.await.unwrap_or(Err(JournalError::Unavailable))
     }
 

@@ -10,11 +10,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
-        Arc, Condvar, Mutex, PoisonError, RwLock,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anteroom_policy::{command::Command, event::Event};
@@ -58,8 +58,6 @@ pub const BATCH_RECORDS_MAX: usize = 256;
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Longest wait for company.
 pub const LINGER: Duration = Duration::from_millis(2);
-/// One step of that wait.
-const LINGER_STEP: Duration = Duration::from_micros(200);
 /// How long an idle writer sleeps before it looks after the log.
 const IDLE: Duration = Duration::from_millis(500);
 
@@ -220,28 +218,33 @@ impl Writer {
             if lanes.closed {
                 return None;
             }
-            let wait = self.shared.wake.wait_timeout(lanes, IDLE);
-            lanes = wait.unwrap_or_else(PoisonError::into_inner).0;
+            lanes = self.sleep(lanes, 1, IDLE);
         }
         // With many calls open, a little patience gathers company for the sync; an end never waits.
         let open = self.core.state().open_count();
-        let mut waited = Duration::ZERO;
-        while open > 2
-            && !lanes.closed
-            && lanes.ends.is_empty()
-            && !lanes.rest.is_empty()
-            && lanes.rest.len() < open.div_ceil(4).min(BATCH_RECORDS_MAX)
-            && waited < LINGER
+        let company = open.div_ceil(4).min(BATCH_RECORDS_MAX);
+        let until = Instant::now() + LINGER;
+        while open > 2 && !lanes.closed && lanes.ends.is_empty() && !lanes.rest.is_empty() && lanes.rest.len() < company
         {
-            let wait = self.shared.wake.wait_timeout(lanes, LINGER_STEP);
-            lanes = wait.unwrap_or_else(PoisonError::into_inner).0;
-            waited = waited.saturating_add(LINGER_STEP);
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            lanes = self.sleep(lanes, company, left);
         }
         let ends = lanes.ends.len().min(BATCH_RECORDS_MAX);
         let mut taken: Vec<Submission> = lanes.ends.drain(..ends).collect();
         let room = BATCH_RECORDS_MAX.saturating_sub(taken.len()).min(lanes.rest.len());
         taken.extend(lanes.rest.drain(..room));
         (!taken.is_empty()).then_some(taken)
+    }
+
+    /// Sleeps until an end comes, or so many others, or it has been long enough.
+    fn sleep<'s>(&'s self, mut lanes: MutexGuard<'s, Lanes>, others: usize, most: Duration) -> MutexGuard<'s, Lanes> {
+        lanes.wakes = Some(others);
+        let mut lanes = self.shared.wake.wait_timeout(lanes, most).unwrap_or_else(PoisonError::into_inner).0;
+        lanes.wakes = None;
+        lanes
     }
 
     fn upkeep(&mut self) -> Result<(), Fatal> {

@@ -19,13 +19,13 @@ use anteroom_proto::rpc::{CallEvent, ProvenRecord, call_event};
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::mpsc;
 use tower_service::Service;
 
 use super::{
-    call::{Answer, Item},
+    call::Answer,
     gate::{Cut, Flow},
     plan::Label,
+    queue::{Item, Receiver},
 };
 use crate::{identity::Kill, status::Reject};
 
@@ -46,7 +46,7 @@ pub(crate) fn reset() -> Option<Kill> {
 pub struct CallStream {
     flow: Arc<Flow>,
     first: Option<(ProvenRecord, Label)>,
-    items: mpsc::Receiver<Item>,
+    items: Receiver,
     closed: Pin<Box<dyn Future<Output = Cut> + Send>>,
     done: bool,
 }
@@ -62,7 +62,7 @@ impl CallStream {
         let Answer { flow, admitted, label, items } = answer;
         let watched = Arc::clone(&flow);
         let closed = Box::pin(async move { watched.closed().await });
-        Self { flow, first: Some((admitted, label)), items, closed, done: false }
+        Self { flow, first: admitted.map(|admitted| (admitted, label)), items, closed, done: false }
     }
 
     fn end(&mut self, last: Result<call_event::Event, Reject>) -> Poll<Option<Result<CallEvent, Reject>>> {
@@ -74,8 +74,8 @@ impl CallStream {
     fn cut(&mut self, cut: Cut) -> Poll<Option<Result<CallEvent, Reject>>> {
         // A call whose end is recorded as complete, with everything handed over, ends as recorded.
         let last = match self.items.try_recv() {
-            Ok(Item::End(end)) => Ok(call_event::Event::End(*end)),
-            Ok(Item::Data(_) | Item::Failed(_)) | Err(_) => Err(self.flow.reject(cut.refusal, cut.at)),
+            Some(Item::End(end)) => Ok(call_event::Event::End(*end)),
+            Some(Item::Data(_) | Item::Failed(_)) | None => Err(self.flow.reject(cut.refusal, cut.at)),
         };
         self.end(last)
     }
@@ -93,8 +93,7 @@ impl Stream for CallStream {
             let event = Some(call_event::Event::Admitted(admitted));
             return Poll::Ready(Some(Ok(CallEvent { event, marking: Some(marking), assertion })));
         }
-        let flow = Arc::clone(&this.flow);
-        let mut releasing = flow.releasing();
+        let mut releasing = this.flow.releasing();
         let Poll::Ready(item) = this.items.poll_recv(cx) else {
             drop(releasing);
             let cut = std::task::ready!(this.closed.as_mut().poll(cx));

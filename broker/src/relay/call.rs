@@ -26,25 +26,20 @@ use anteroom_proto::{
     statement::envelope,
 };
 use bytes::Bytes;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     Relay,
     gate::{Cut, Flow},
     link::Link,
     plan::{Label, Plan},
+    queue::{ITEMS_MAX, Item, Receiver, Sender, Unsent, queue},
     slots::Slot,
 };
-use crate::{
-    journal::{Admission, Recorded},
-    status::Reject,
-};
+use crate::journal::{Admission, Recorded};
 
-/// Events of one call that wait for its caller.
-pub const EVENTS_MAX: usize = 8;
+/// Messages of a connector that are taken in one after the other while they are there already.
+const AT_ONCE_MAX: u32 = 64;
 /// How long a slot may take to claim a call that was dispatched into it.
 pub const CLAIM_MAX: Duration = Duration::from_secs(1);
 /// How long a connector may take to sign the outcome of a call that was cut.
@@ -57,17 +52,6 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 const FINISH_TRIES: u32 = 50;
 const FINISH_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the caller's side gets of a call.
-#[derive(Debug)]
-pub(crate) enum Item {
-    /// One event, or a whole body.
-    Data(Bytes),
-    /// The end, durable.
-    End(Box<CallEnd>),
-    /// It did not complete.
-    Failed(Box<Reject>),
-}
-
 /// An admitted call on its way into a slot.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -76,16 +60,17 @@ pub(crate) struct Job {
     admitted: Recorded,
     hold: u64,
     plan: Plan,
-    caller: mpsc::Sender<Item>,
+    caller: Sender,
 }
 
 /// The caller's side of a call.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) flow: Arc<Flow>,
-    pub(crate) admitted: ProvenRecord,
+    /// The admission, for whoever is told of it before the end.
+    pub(crate) admitted: Option<ProvenRecord>,
     pub(crate) label: Label,
-    pub(crate) items: mpsc::Receiver<Item>,
+    pub(crate) items: Receiver,
 }
 
 /// Sends an admitted call into its slot. Without an admission there is no way here, and it is used up.
@@ -96,9 +81,10 @@ pub(crate) fn dispatch(
     slot: Option<Slot>,
     plan: Plan,
 ) -> Answer {
-    let (caller, items) = mpsc::channel(EVENTS_MAX);
+    let (caller, items) = queue();
     let admitted = admission.recorded().clone();
-    let proven = admitted.prove(Audience::AGENCY);
+    // A whole answer brings it with its end.
+    let proven = (!plan.whole).then(|| admitted.prove(Audience::AGENCY));
     let (hold, label) = (admission.hold(), plan.label.clone());
     let job = Job { relay: Arc::clone(relay), flow: Arc::clone(&flow), admitted, hold, plan, caller };
     let sent = match slot {
@@ -193,16 +179,22 @@ impl Job {
         }
         let claim_by = Instant::now() + CLAIM_MAX;
         let mut ended = std::pin::pin!(self.ended());
+        let mut at_once = 0;
         loop {
-            let message = tokio::select! {
-                biased;
-                cut = &mut ended => {
-                    // It may be on its way to the model: as good as claimed.
-                    seen.claimed = true;
-                    return (End::Cut(cut), true);
-                }
-                () = sleep_until(claim_by), if !seen.claimed => return lost,
-                message = link.next() => message,
+            // What is there already is taken without asking all round; whether the call goes on is asked for every message.
+            at_once = if at_once < AT_ONCE_MAX && self.goes_on() { at_once + 1 } else { 0 };
+            let message = match if at_once > 0 { link.ready().await } else { None } {
+                Some(message) => message,
+                None => tokio::select! {
+                    biased;
+                    cut = &mut ended => {
+                        // It may be on its way to the model: as good as claimed.
+                        seen.claimed = true;
+                        return (End::Cut(cut), true);
+                    }
+                    () = sleep_until(claim_by), if !seen.claimed => return lost,
+                    message = link.next() => message,
+                },
             };
             match message {
                 None => return lost,
@@ -256,10 +248,14 @@ impl Job {
         };
         if self.plan.whole {
             if stop.is_none() {
-                whole.clone_from(&released.into_iter().next());
+                *whole = released.into_iter().next();
             }
         } else {
             self.hand_on(released).await?;
+            if seen.received.is_power_of_two() && seen.received <= ITEMS_MAX as u64 {
+                // The first events leave at once; the longer the answer, the more of what is there leaves together.
+                tokio::task::yield_now().await;
+            }
         }
         if let Some(refusal) = stop {
             return Err(End::Stopped(refusal));
@@ -274,18 +270,12 @@ impl Job {
     /// Queues events for the caller, as fast as the caller takes them.
     async fn hand_on(&self, events: Vec<Bytes>) -> Result<(), End> {
         for event in events {
-            let sent = match self.caller.try_send(Item::Data(event)) {
-                Ok(()) => true,
-                Err(mpsc::error::TrySendError::Closed(_)) => false,
-                Err(mpsc::error::TrySendError::Full(item)) => tokio::select! {
-                    biased;
-                    cut = self.ended() => return Err(End::Cut(cut)),
-                    sent = self.caller.send(item) => sent.is_ok(),
-                },
-            };
-            if !sent {
-                return Err(End::Cut(self.flow.close_now(Refusal::CallerGone)));
+            let mut unsent = self.caller.offer(Item::Data(event));
+            while let Err(Unsent::Full(item)) = unsent {
+                self.taken().await?;
+                unsent = self.caller.offer(item);
             }
+            unsent.map_err(|_| self.gone())?;
         }
         Ok(())
     }
@@ -373,7 +363,7 @@ impl Job {
     async fn finish(self, end: End, seen: Seen, whole: Option<Bytes>) {
         let mut end = end;
         if !self.plan.whole && !matches!(end, End::Cut(_)) {
-            end = self.drain(end).await;
+            end = self.taken().await.map_or_else(|cut| cut, |()| end);
         }
         if end == End::Completed && self.plan.whole {
             let counted = whole.as_ref().map_or(Ok(()), |body| self.flow.release(body));
@@ -403,7 +393,7 @@ impl Job {
             (End::Completed, Some(finished)) => {
                 if let Some(body) = whole.filter(|_| self.plan.whole) {
                     // The queue has room: a whole answer is all that ever stands in it.
-                    let _ = self.caller.try_send(Item::Data(body));
+                    let _ = self.caller.offer(Item::Data(body));
                 }
                 let receipt =
                     Receipt { admitted: Some(self.admitted.prove(Audience::AGENCY)), finished: Some(finished) };
@@ -417,18 +407,15 @@ impl Job {
             (End::Cut(cut), _) => Item::Failed(Box::new(self.flow.reject(cut.refusal, cut.at))),
         };
         // Whoever was cut has been told by the gate; whoever left does not listen.
-        let _ = self.caller.try_send(last);
+        let _ = self.caller.offer(last);
     }
 
     /// Waits until the caller took what was queued, unless the call is cut meanwhile.
-    async fn drain(&self, end: End) -> End {
+    async fn taken(&self) -> Result<(), End> {
         tokio::select! {
             biased;
-            cut = self.ended() => End::Cut(cut),
-            room = self.caller.reserve_many(EVENTS_MAX) => match room {
-                Ok(_) => end,
-                Err(_) => End::Cut(self.flow.close_now(Refusal::CallerGone)),
-            },
+            cut = self.ended() => Err(End::Cut(cut)),
+            taken = self.caller.taken() => if taken { Ok(()) } else { Err(self.gone()) },
         }
     }
 
@@ -477,6 +464,15 @@ impl Job {
         }
         tracing::error!(call = %self.flow.about().call, "the end of a call cannot be recorded");
         None
+    }
+
+    fn gone(&self) -> End {
+        End::Cut(self.flow.close_now(Refusal::CallerGone))
+    }
+
+    /// Whether nothing is known to have ended the call. What only the clock ends shows when an event leaves, or in [`Self::ended`].
+    fn goes_on(&self) -> bool {
+        self.flow.cut().is_none() && !self.caller.is_closed()
     }
 
     fn live(&self) -> Result<(), Cut> {

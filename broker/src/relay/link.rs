@@ -1,6 +1,11 @@
 //! A slot's stream: messages up and down, and the connector's signed clock on the way.
 
-use std::sync::Arc;
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use anteroom_policy::{command::Command, event::ClockTrust, refusal::Refusal};
 use anteroom_proto::{
@@ -8,6 +13,7 @@ use anteroom_proto::{
     rpc::{ClockClaim, ServeDown, ServeUp, SignedStatement, serve_down, serve_up},
     statement::{envelope, terms::Endpoint},
 };
+use futures_util::Stream as _;
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
@@ -58,16 +64,39 @@ impl Link {
     /// The next message that is no clock; `None` if the stream ended, broke, or holds what cannot be meant. Dropping the
     /// returned future loses nothing.
     pub(crate) async fn next(&mut self) -> Option<serve_up::Message> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// The same, if it is there already.
+    pub(crate) async fn ready(&mut self) -> Option<Option<serve_up::Message>> {
+        poll_fn(|cx| {
+            Poll::Ready(match self.poll(cx) {
+                Poll::Ready(message) => Some(message),
+                Poll::Pending => None,
+            })
+        })
+        .await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<serve_up::Message>> {
         loop {
-            match self.up.message().await.ok()??.message? {
-                serve_up::Message::Clock(statement) => self.clock(&statement)?,
-                message @ (serve_up::Message::Hello(_)
-                | serve_up::Message::Claim(_)
-                | serve_up::Message::Head(_)
-                | serve_up::Message::Data(_)
-                | serve_up::Message::Done(_)
-                | serve_up::Message::Retire(_)) => return Some(message),
-            }
+            let next = std::task::ready!(Pin::new(&mut self.up).poll_next(cx));
+            let message = match next.and_then(Result::ok).and_then(|up| up.message) {
+                Some(serve_up::Message::Clock(statement)) => match self.clock(&statement) {
+                    Some(()) => continue,
+                    None => None,
+                },
+                other @ (None
+                | Some(
+                    serve_up::Message::Hello(_)
+                    | serve_up::Message::Claim(_)
+                    | serve_up::Message::Head(_)
+                    | serve_up::Message::Data(_)
+                    | serve_up::Message::Done(_)
+                    | serve_up::Message::Retire(_),
+                )) => other,
+            };
+            return Poll::Ready(message);
         }
     }
 

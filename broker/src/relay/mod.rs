@@ -14,6 +14,7 @@ pub mod floods;
 pub mod gate;
 pub mod networks;
 pub mod presence;
+pub(crate) mod queue;
 pub mod slots;
 pub mod times;
 

@@ -23,7 +23,8 @@ use crate::{
     relay::{
         Asked, Relay,
         body::{CallStream, Gated, GatedBy, reset},
-        call::{Answer, Item},
+        call::Answer,
+        queue::Item,
     },
     status::Reject,
 };

@@ -60,6 +60,6 @@ fn uuids(value: &Value, into: &mut Vec<String>) {
             fields.values().for_each(|value| uuids(value, into));
         }
         Value::Array(values) => values.iter().for_each(|value| uuids(value, into)),
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

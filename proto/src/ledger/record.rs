@@ -335,8 +335,9 @@ impl Record {
     #[must_use]
     pub fn open(&self, seed: &Seed, audience: Audience) -> Opening {
         let mut opening = Opening { index: self.header.index, open: Vec::new(), closed: Vec::new() };
+        let key = hmac::Key::new(hmac::HMAC_SHA256, seed.as_bytes());
         for (field, wire) in self.wires() {
-            let salt = seed.salt(field.number);
+            let salt = mac(&key, &field.number.to_be_bytes());
             if audience.may_open(field.owner) {
                 opening.open.push(OpenField { number: field.number, salt: salt.to_vec(), wire: wire.to_vec() });
             } else {

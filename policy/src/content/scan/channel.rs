@@ -119,7 +119,11 @@ impl Flow {
     pub(super) fn feed(&mut self, scanner: &Scanner, text: &str, findings: &mut Findings) -> Result<(), Stopped> {
         let bytes = text.as_bytes();
         let mut at = 0;
-        while let Some(byte) = bytes.get(at) {
+        loop {
+            if self.is_calm(scanner) && bytes.get(at).is_some_and(u8::is_ascii) {
+                at += self.glide(scanner, bytes.get(at..).unwrap_or_default());
+            }
+            let Some(byte) = bytes.get(at) else { break };
             let folded = if let Some(folded) = fold::ASCII.get(usize::from(*byte)) {
                 at += 1;
                 *folded
@@ -133,6 +137,54 @@ impl Flow {
             }
         }
         Ok(())
+    }
+
+    /// Whether nothing is open but literals in the automaton.
+    fn is_calm(&self, scanner: &Scanner) -> bool {
+        self.run.is_short()
+            && self.depth == 0
+            && !self.numbers.is_open()
+            && self.waiting.is_empty()
+            && self.forms.is_empty()
+            && scanner.flags.is_empty()
+    }
+
+    /// Takes in what is plain from the beginning of `bytes` on; answers how many bytes that was. While nothing is open, it does what
+    /// [`Self::take`] does with each of them, in fewer steps; whatever could open or complete something is left to that.
+    fn glide(&mut self, scanner: &Scanner, bytes: &[u8]) -> usize {
+        self.trim();
+        let room = TAIL_BYTES_MAX.saturating_sub(self.tail.len());
+        let (before, mut state) = (self.tail.len(), self.state);
+        let mut last = self.tail.last().copied();
+        let mut taken = 0;
+        for byte in bytes.iter().take(room) {
+            let Some(folded) = fold::ASCII.get(usize::from(*byte)).copied() else { break };
+            if folded == NOTHING || (folded == b' ' && last == Some(b' ')) {
+                taken += 1;
+                continue;
+            }
+            #[cfg(test)]
+            super::tests::trap(scanner, folded);
+            let class = classes::of(folded);
+            let (next, ends) = scanner.automaton.step(state, folded);
+            if ends || class & classes::DIGIT != 0 || !self.run.passes(class & classes::BASE64 != 0) {
+                break;
+            }
+            state = next;
+            self.tail.push(folded);
+            last = Some(folded);
+            taken += 1;
+        }
+        self.state = state;
+        self.total = self.total.saturating_add(u64::try_from(self.tail.len() - before).unwrap_or(u64::MAX));
+        taken
+    }
+
+    /// Cuts the tail where it has grown too long.
+    fn trim(&mut self) {
+        if self.tail.len() >= TAIL_BYTES_MAX {
+            self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+        }
     }
 
     /// The text ends here, and what follows begins anew.
@@ -180,9 +232,7 @@ impl Flow {
         } else if self.run.length > 0 {
             self.run.other(byte);
         }
-        if self.tail.len() >= TAIL_BYTES_MAX {
-            self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
-        }
+        self.trim();
         self.tail.push(byte);
         if !self.forms.is_empty() {
             self.advance(scanner, byte, class, findings)?;

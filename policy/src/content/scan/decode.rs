@@ -39,6 +39,24 @@ impl Run {
         self.length >= RUN_MIN
     }
 
+    /// Whether it is one line, too short to be read.
+    pub(super) const fn is_short(self) -> bool {
+        self.length < RUN_MIN && self.gap == 0
+    }
+
+    /// Takes in a character beside a short run, unless the run would be long enough to be read with it.
+    pub(super) const fn passes(&mut self, base64: bool) -> bool {
+        if !base64 {
+            (self.length, self.line) = (0, 0);
+            return true;
+        }
+        if self.length + 1 >= RUN_MIN {
+            return false;
+        }
+        (self.length, self.line) = (self.length + 1, self.line + 1);
+        true
+    }
+
     /// Takes in a character of base64; `before` is the one before it. Answers whether it belongs to the run.
     pub(super) fn goes_on(&mut self, byte: u8, before: Option<&u8>) -> bool {
         if self.gap > 0 {

@@ -5,7 +5,7 @@
 //! stop that lets nothing go.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write as _,
     sync::Arc,
 };
@@ -35,6 +35,12 @@ const BLOCK: &str = "block/";
 const MESSAGE_EVENTS: [&str; 5] = ["message", "message_start", "message_delta", "message_stop", "ping"];
 /// Positions in a list beyond this share a channel.
 const POSITIONS_MAX: usize = 32;
+/// Names up to this many bytes are texts that stop nothing by themselves.
+const NAME_BYTES: usize = 6;
+/// Most characters of a name that tell its channel from others.
+const NAME_CHARS_MAX: usize = 64;
+/// Most names of members that are remembered as read.
+const NAMES_READ_MAX: usize = 64;
 
 /// What may leave.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +66,10 @@ pub struct StreamScanner {
     findings: Findings,
     names: BTreeMap<String, usize>,
     channels: Vec<Flow>,
+    /// Names of members that were read. Each is read for itself, so reading it again would find the same.
+    read: BTreeSet<Box<str>>,
+    /// Where the walk stands; kept so that its memory is used again.
+    path: String,
     /// Channels with an open match, and the event in which it began.
     holding: BTreeMap<usize, u64>,
     held: VecDeque<Bytes>,
@@ -77,12 +87,14 @@ impl StreamScanner {
             scanner,
             findings: Findings {
                 verdict: ScanVerdict::Clean,
-                hits: std::collections::BTreeSet::new(),
+                hits: BTreeSet::new(),
                 level: 0,
-                caveats: std::collections::BTreeSet::new(),
+                caveats: BTreeSet::new(),
             },
             names: BTreeMap::new(),
             channels: Vec::new(),
+            read: BTreeSet::new(),
+            path: String::new(),
             holding: BTreeMap::new(),
             held: VecDeque::new(),
             held_bytes: 0,
@@ -169,8 +181,12 @@ impl StreamScanner {
         let unknown = Stop { hit: UNKNOWN_EVENT, begin: number };
         let json = strict_json::parse(event).map_err(|_| unknown)?;
         let Json::Object(_) = json else { return Err(unknown) };
-        let mut path = prefix(&json).ok_or(unknown)?;
-        self.walk(number, &mut path, None, &json)
+        let mut path = std::mem::take(&mut self.path);
+        path.clear();
+        prefix(&json, &mut path).ok_or(unknown)?;
+        let walked = self.walk(number, &mut path, None, &json);
+        self.path = path;
+        walked
     }
 
     /// Feeds every string to the channel of its place.
@@ -192,17 +208,26 @@ impl StreamScanner {
                 }
             }
             Json::Object(members) => {
-                for (name, member) in members {
+                for (key, member) in members {
+                    let name = key.as_ref();
                     // Names are text too, each for itself; the schema's own are shorter than what stops.
-                    if name.len() > 6 {
+                    if name.len() > NAME_BYTES && !self.read.contains(name) {
                         self.feed(number, "#", name, true)?;
+                        if name.len() <= NAME_CHARS_MAX && self.read.len() < NAMES_READ_MAX {
+                            self.read.insert(name.into());
+                        }
                     }
                     if !matches!(member, Json::Null | Json::Bool(_) | Json::Number(_)) {
                         // A block is called otherwise in the event that it starts with than in those that add to it.
                         let starts = name == "content_block" && path.starts_with(BLOCK) && !path.contains('.');
                         path.push('.');
-                        path.extend(if starts { "delta" } else { name }.chars().take(64));
-                        self.walk(number, path, Some(name), member)?;
+                        let name = if starts { "delta" } else { name };
+                        if name.len() <= NAME_CHARS_MAX {
+                            path.push_str(name);
+                        } else {
+                            path.extend(name.chars().take(NAME_CHARS_MAX));
+                        }
+                        self.walk(number, path, Some(key), member)?;
                         path.truncate(length);
                     }
                 }
@@ -279,9 +304,8 @@ struct Stop {
     begin: u64,
 }
 
-/// What sets the channels of one event apart from those of others; `None` if its type is unknown.
-fn prefix(event: &Json<'_>) -> Option<String> {
-    let mut path = String::new();
+/// Writes what sets the channels of one event apart from those of others; `None` if its type is unknown.
+fn prefix(event: &Json<'_>, path: &mut String) -> Option<()> {
     match event.member("type") {
         None | Some(Json::Null) => {}
         Some(Json::Text(kind)) if (kind.starts_with("response.") || kind == "error") && kind.len() <= 64 => {
@@ -301,7 +325,7 @@ fn prefix(event: &Json<'_>) -> Option<String> {
             let _ = write!(path, "/{index}");
         }
     }
-    Some(path)
+    Some(())
 }
 
 /// What tells an entry of a list from its neighbours. Texts, and the tokens and parts that make up one text, share a channel.

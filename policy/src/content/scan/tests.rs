@@ -13,6 +13,7 @@ use crate::content::body::Channel;
 
 mod corpora;
 mod encoded;
+mod glide;
 mod inputs;
 mod secrets;
 
