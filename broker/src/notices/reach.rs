@@ -113,12 +113,8 @@ mod tests {
         for inner in inner {
             assert!(!may_reach(inner.parse().unwrap(), &none), "{inner}");
         }
-        let own = |address: &str, prefix_bits| Network {
-            name: "own".to_owned(),
-            address: address.parse().unwrap(),
-            prefix_bits,
-        };
-        let some = Networks::new(vec![own("10.1.2.0", 24), own("::1", 128)]);
+        let own = |block: &str| Network { name: "own".to_owned(), block: block.parse().unwrap() };
+        let some = Networks::new(vec![own("10.1.2.0/24"), own("::1/128")]);
         for (address, reached) in [("10.1.2.3", true), ("10.1.3.3", false), ("::1", true), ("127.0.0.1", false)] {
             assert_eq!(may_reach(address.parse().unwrap(), &some), reached, "{address}");
         }
@@ -130,7 +126,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let refused = connect("127.0.0.1", port, true, &Networks::default()).await.unwrap_err();
         assert!(matches!(refused, SendError::Address(_)), "{refused}");
-        let all = Network { name: "all".to_owned(), address: "0.0.0.0".parse().unwrap(), prefix_bits: 0 };
+        let all = Network { name: "all".to_owned(), block: "0.0.0.0/0".parse().unwrap() };
         let all = Networks::new(vec![all]);
         connect("127.0.0.1", port, false, &all).await.unwrap();
         let refused = connect("192.0.2.1", port, false, &all).await.unwrap_err();

@@ -96,7 +96,7 @@ async fn stop(world: &World, party: &Party, grant: GrantId, kind: StopKind) -> S
 }
 
 fn settings() -> NoticeSettings {
-    let here = Network { name: "here".to_owned(), address: "127.0.0.0".parse().unwrap(), prefix_bits: 8 };
+    let here = Network { name: "here".to_owned(), block: "127.0.0.0/8".parse().unwrap() };
     NoticeSettings { allow: Networks::new(vec![here]), ..NoticeSettings::default() }
 }
 

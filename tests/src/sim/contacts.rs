@@ -23,7 +23,9 @@ impl World {
         let count = if usable { self.rng.index(4) } else { CONTACTS_MAX + 1 };
         let contact = |at: usize| Contact {
             id: format!("c{at}").parse().expect("a name"),
-            to: if at % 2 == 0 { "mailto:duty@a.example" } else { "https://a.example/in" }.parse().expect("a contact"),
+            to: if at.is_multiple_of(2) { "mailto:duty@a.example" } else { "https://a.example/in" }
+                .parse()
+                .expect("a contact"),
             notices: if at == 2 { vec![NoticeKind::Paused] } else { Vec::new() },
         };
         let stands = self.model.contacts.get(&name).map(|known| known.statement);

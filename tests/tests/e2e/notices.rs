@@ -44,7 +44,7 @@ async fn listed(home: &Path, grant: &str, kinds: &[&str]) -> Vec<Value> {
     until("recorded notices", || async {
         let rows = json(home, &["org", "notices", "--grant", grant]).await.as_array()?.clone();
         let known = |kind: &&str| rows.iter().any(|row| row["about"] == **kind);
-        kinds.iter().all(|kind| known(kind)).then_some(rows)
+        kinds.iter().all(known).then_some(rows)
     })
     .await
 }

@@ -186,7 +186,7 @@ impl Sheet {
         pdf.document_info(Refs::info()).title(TextStr(title)).creator(TextStr(made_by)).producer(TextStr(made_by));
         self.structure(&mut pdf, &refs);
         self.outline(&mut pdf, &refs);
-        let kids: Vec<Ref> = (0..self.leaves.len()).map(|page| Refs::page(page)).collect();
+        let kids: Vec<Ref> = (0..self.leaves.len()).map(Refs::page).collect();
         pdf.pages(Refs::tree()).count(number(kids.len())).kids(kids);
         for (place, leaf) in self.leaves.into_iter().enumerate() {
             let mut page = pdf.page(Refs::page(place));
