@@ -171,6 +171,8 @@ impl Counts {
             | Event::Presence(_)
             | Event::Disposed(_)
             | Event::BrokerStarted { .. }
+            | Event::BrokerJoined { .. }
+            | Event::BrokerGone { .. }
             | Event::ClockChanged { .. }
             | Event::ClockStarted { .. }
             | Event::OrganisationEnrolled { .. }

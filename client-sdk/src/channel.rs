@@ -12,7 +12,10 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,7 +23,7 @@ use std::{
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, client::Resumption, version::TLS13};
 use rustls_pki_types::{InvalidDnsNameError, ServerName};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     codegen::http::uri::Authority,
@@ -37,6 +40,10 @@ pub const MESSAGE_BYTES_MAX: usize = 9 * 1024 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// Bytes that it may send on a connection before they are read: 256 full streams.
 const CONNECTION_WINDOW_BYTES: u32 = 256 * STREAM_WINDOW_BYTES;
+/// Most brokers in one address.
+pub const ADDRESSES_MAX: usize = 16;
+/// How long one of several may take before the next is tried.
+const NEXT_AFTER: Duration = Duration::from_secs(3);
 /// How long TCP and TLS may take together.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Silence after which the broker is asked for a sign of life.
@@ -76,19 +83,35 @@ pub enum ChannelError {
     },
 }
 
-/// Where the broker is, and what its certificate calls it.
+/// Where the broker is, and what its certificate calls it. Several brokers that share one log are as good as one: the next is
+/// tried where one is not there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Address {
     authority: String,
     server_name: ServerName<'static>,
+    others: Vec<(String, ServerName<'static>)>,
 }
 
 impl Address {
-    /// Reads `HOST:PORT`, with `https://` in front or not. The server's certificate is expected to name that host.
+    /// Reads `HOST:PORT`, with `https://` in front or not, or several of them with commas between. The server's certificate is
+    /// expected to name that host.
     ///
     /// # Errors
-    /// The text is no address.
+    /// The text is no address, or holds more than [`ADDRESSES_MAX`].
     pub fn parse(text: &str) -> Result<Self, ChannelError> {
+        let mut several = text.split(',').map(|one| Self::parse_one(one.trim()));
+        let mut first = several.next().unwrap_or_else(|| Self::parse_one(text))?;
+        for other in several {
+            let Self { authority, server_name, .. } = other?;
+            first.others.push((authority, server_name));
+        }
+        if first.others.len() >= ADDRESSES_MAX {
+            return Err(ChannelError::Address(text.chars().take(200).collect()));
+        }
+        Ok(first)
+    }
+
+    fn parse_one(text: &str) -> Result<Self, ChannelError> {
         let wrong = || ChannelError::Address(text.chars().take(200).collect());
         let authority = text.strip_prefix("https://").unwrap_or(text);
         let authority = authority.strip_suffix('/').unwrap_or(authority);
@@ -98,7 +121,7 @@ impl Address {
         }
         let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
         let server_name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
-        Ok(Self { authority: authority.to_owned(), server_name })
+        Ok(Self { authority: authority.to_owned(), server_name, others: Vec::new() })
     }
 
     /// Expects another name in the server's certificate.
@@ -108,10 +131,19 @@ impl Address {
     pub fn with_server_name(mut self, name: &str) -> Result<Self, ChannelError> {
         self.server_name = ServerName::try_from(name.to_owned())
             .map_err(|why| ChannelError::ServerName { name: name.chars().take(200).collect(), why })?;
+        for (_, other) in &mut self.others {
+            *other = self.server_name.clone();
+        }
         Ok(self)
     }
 
-    /// `HOST:PORT`.
+    /// Each broker's `HOST:PORT` and name, the first one first.
+    fn each(&self) -> impl Iterator<Item = (&str, &ServerName<'static>)> {
+        let others = self.others.iter().map(|(authority, name)| (authority.as_str(), name));
+        std::iter::once((self.authority.as_str(), &self.server_name)).chain(others)
+    }
+
+    /// `HOST:PORT` of the first.
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.authority
@@ -207,12 +239,14 @@ struct Connector {
     address: Address,
     proxy: Option<Proxy>,
     tls: TlsSource,
+    /// Which of several was there last.
+    last: Arc<AtomicUsize>,
 }
 
 impl Connector {
     fn new(address: &Address, tls: &TlsSource) -> Result<Self, ChannelError> {
         let proxy = Proxy::of_environment(address.authority())?;
-        Ok(Self { address: address.clone(), proxy, tls: tls.clone() })
+        Ok(Self { address: address.clone(), proxy, tls: tls.clone(), last: Arc::default() })
     }
 }
 
@@ -228,17 +262,41 @@ impl tower_service::Service<Uri> for Connector {
     fn call(&mut self, _: Uri) -> Self::Future {
         let address = self.address.clone();
         let (proxy, config) = (self.proxy.clone(), self.tls.current());
+        let last = Arc::clone(&self.last);
         Box::pin(async move {
-            let stream = match &proxy {
-                Some(proxy) => proxy.connect(&address.authority).await?,
-                None => TcpStream::connect(&address.authority).await?,
-            };
-            stream.set_nodelay(true)?;
-            let connector = TlsConnector::from(config);
-            let stream = connector.connect(address.server_name, stream).await?;
-            Ok(TokioIo::new(stream))
+            if address.others.is_empty() {
+                return to(&address.authority, &address.server_name, proxy.as_ref(), config).await;
+            }
+            let (count, first) = (address.others.len().saturating_add(1), last.load(Ordering::Relaxed));
+            let mut failed = io::Error::from(io::ErrorKind::NotConnected);
+            let each: Vec<_> = address.each().enumerate().collect();
+            for (at, (authority, name)) in each.iter().copied().cycle().skip(first).take(count) {
+                match timeout(NEXT_AFTER, to(authority, name, proxy.as_ref(), Arc::clone(&config))).await {
+                    Ok(Ok(stream)) => {
+                        last.store(at, Ordering::Relaxed);
+                        return Ok(stream);
+                    }
+                    Ok(Err(error)) => failed = error,
+                    Err(_) => failed = io::ErrorKind::TimedOut.into(),
+                }
+            }
+            Err(failed)
         })
     }
+}
+
+async fn to(
+    authority: &str,
+    name: &ServerName<'static>,
+    proxy: Option<&Proxy>,
+    config: Arc<ClientConfig>,
+) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+    let stream = match proxy {
+        Some(proxy) => proxy.connect(authority).await?,
+        None => TcpStream::connect(authority).await?,
+    };
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(TlsConnector::from(config).connect(name.clone(), stream).await?))
 }
 
 #[cfg(test)]
@@ -269,6 +327,17 @@ mod tests {
         ] {
             assert!(Address::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn several_brokers_stand_in_one_address() {
+        let several = Address::parse("https://a.example:1, b.example:2,[::1]:3").unwrap();
+        let authorities: Vec<&str> = several.each().map(|(authority, _)| authority).collect();
+        assert_eq!(authorities, ["a.example:1", "b.example:2", "[::1]:3"]);
+        let renamed = several.with_server_name("broker.example").unwrap();
+        assert!(renamed.each().all(|(_, name)| *name == "broker.example".try_into().unwrap()));
+        assert!(Address::parse("a.example:1,").is_err() && Address::parse("a.example:1,b").is_err());
+        assert!(Address::parse(&vec!["a.example:1"; ADDRESSES_MAX + 1].join(",")).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anteroom_proto::{
     ledger::{leaf::Entry, scope::Scope},
-    names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId},
+    names::{BrokerId, CallId, Digest, GrantId, LockId, ModelLine, OrgId},
     rpc::SignedStatement,
     statement::{
         acts::{Appointment, Hold, Lock, LockTarget, RunCredential},
@@ -24,7 +24,7 @@ use anteroom_proto::{
 
 pub use self::{
     call::{Admitted, Finished, Refused},
-    parts::{Alike, ClockKey, Disposed, Presence, ScopeHead, SuccessionCountersigned, SuccessionOffered},
+    parts::{Alike, ClockKey, ClockTrust, Disposed, Presence, ScopeHead, SuccessionCountersigned, SuccessionOffered},
 };
 
 /// A decision with its place in the log.
@@ -76,29 +76,6 @@ impl std::fmt::Display for CallerId {
     }
 }
 
-/// How far the broker's clock is trusted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ClockTrust {
-    /// Calls may pass.
-    Trusted,
-    /// Nothing has confirmed it.
-    Unconfirmed,
-    /// It jumped or drifted.
-    Suspended,
-}
-
-impl ClockTrust {
-    /// Its name in records.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Trusted => "trusted",
-            Self::Unconfirmed => "unconfirmed",
-            Self::Suspended => "suspended",
-        }
-    }
-}
-
 /// What happened.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
@@ -116,6 +93,22 @@ pub enum Event {
         /// The software's version.
         version: String,
         /// Admitted calls without an end that it found.
+        open_calls: u64,
+    },
+    /// One of several brokers over one log folded it and started.
+    BrokerJoined {
+        /// The software's version.
+        version: String,
+        /// Admitted calls without an end that no broker answers for.
+        open_calls: u64,
+        /// Its random name.
+        broker: BrokerId,
+    },
+    /// One of several brokers is no longer there.
+    BrokerGone {
+        /// Its name.
+        broker: BrokerId,
+        /// Its calls without an end.
         open_calls: u64,
     },
     /// The clock's trust changed.
@@ -450,6 +443,8 @@ impl Event {
     pub const fn is_act(&self) -> bool {
         match self {
             Self::LogOpened { .. }
+            | Self::BrokerJoined { .. }
+            | Self::BrokerGone { .. }
             | Self::ClockChanged { .. }
             | Self::ClockStarted { .. }
             | Self::OrganisationEnrolled { .. }

@@ -11,7 +11,7 @@ use anteroom_proto::{
         record::{Audience, KINDS, Opened, Seed},
         scope::Scope,
     },
-    names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId, Variant},
+    names::{BrokerId, CallId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId, Variant},
     rpc::{SignedStatement, StatementSignature},
     statement::{
         Payload,
@@ -250,6 +250,11 @@ fn samples() -> Vec<(Scope, Event)> {
             Event::LogOpened { origin: "log.example/a".to_owned(), log_key: "vkey".to_owned(), nonce: digest(1) },
         ),
         (Scope::System, Event::BrokerStarted { version: "0.1.0".to_owned(), open_calls: 2 }),
+        (
+            Scope::System,
+            Event::BrokerJoined { version: "0.1.0".to_owned(), open_calls: 2, broker: BrokerId::from_bytes([24; 16]) },
+        ),
+        (Scope::System, Event::BrokerGone { broker: BrokerId::from_bytes([24; 16]), open_calls: 3 }),
         (
             Scope::System,
             Event::ClockChanged { trust: ClockTrust::Trusted, source: "lab-a/c-1".to_owned(), wall: at(0).ms() },

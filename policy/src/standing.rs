@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anteroom_proto::{
     ledger::{leaf::Entry, scope::Scope},
-    names::{Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId},
+    names::{BrokerId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId},
     rpc::SignedStatement,
     statement::{
         acts::{Appointment, Hold, Lock, LockTarget, RunCredential},
@@ -68,6 +68,8 @@ pub struct Standing {
     pub disposed: OrdMap<Scope, Arc<Disposition>>,
     /// What labs let all grants of a line use together.
     pub line_budgets: OrdMap<(OrgId, ModelLine), Arc<StandingLineBudget>>,
+    /// Brokers that share the log and are not known to be gone, with the records of their starts.
+    pub brokers: OrdMap<BrokerId, u64>,
 }
 
 /// An organisation.
@@ -321,6 +323,7 @@ impl Default for Standing {
             released: OrdSet::new(),
             disposed: OrdMap::new(),
             line_budgets: OrdMap::new(),
+            brokers: OrdMap::new(),
         }
     }
 }

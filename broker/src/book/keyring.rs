@@ -15,7 +15,11 @@ use std::sync::Arc;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 
+use self::home::Home;
+pub use self::home::Table;
 use super::disk::{Disk, RealDisk, is_full, read_small, write_durably};
+
+mod home;
 
 /// Bytes that sealing adds to what it seals.
 pub const SEAL_BYTES: usize = 16;
@@ -92,6 +96,9 @@ pub enum KeyringError {
     /// The disk is full; nothing changed.
     #[error("no space for a key file")]
     Full,
+    /// The database that holds the keys does not answer; nothing changed.
+    #[error("the database that holds the keys cannot be used at the moment: {0}")]
+    Unreachable(String),
     /// An earlier failure left it unknown what is on disk.
     #[error("the keyring stopped after an earlier disk failure")]
     Stopped,
@@ -195,7 +202,7 @@ impl ScopeKey {
 /// All scope keys, held in memory and kept in one file each.
 #[derive(Debug)]
 pub struct Keyring {
-    disk: Arc<dyn Disk>,
+    home: Home,
     kek: Kek,
     keys: BTreeMap<KeyId, ScopeKey>,
     stopped: bool,
@@ -227,7 +234,33 @@ impl Keyring {
         if swept {
             disk.sync_dir().map_err(failed("sync the key directory"))?;
         }
-        Ok(Self { disk, kek, keys, stopped: false })
+        Ok(Self { home: Home::Disk(disk), kek, keys, stopped: false })
+    }
+
+    /// Loads every key of a table that several brokers share.
+    ///
+    /// # Errors
+    /// A key is damaged or does not open, or the table cannot be read.
+    pub fn shared(table: Arc<dyn Table>, kek: Kek) -> Result<Self, KeyringError> {
+        let mut keys = BTreeMap::new();
+        for (id, wrapped) in table.list()? {
+            keys.insert(id, unwrap(&kek, id, &wrapped)?);
+        }
+        Ok(Self { home: Home::Table(table), kek, keys, stopped: false })
+    }
+
+    /// Looks for a key that another broker may have made; one that was destroyed is not found.
+    ///
+    /// # Errors
+    /// As for [`Keyring::shared`].
+    pub fn learn(&mut self, id: KeyId) -> Result<(), KeyringError> {
+        if let Home::Table(table) = &self.home
+            && !self.keys.contains_key(&id)
+            && let Some(wrapped) = table.find(id)?
+        {
+            self.keys.insert(id, unwrap(&self.kek, id, &wrapped)?);
+        }
+        Ok(())
     }
 
     /// A key by its name; `None` if it never was or was destroyed.
@@ -269,7 +302,15 @@ impl Keyring {
             .seal_in_place_separate_tag(wrap, context(id), &mut key)
             .map_err(|_| KeyringError::Damaged(id))?;
         let file = [MAGIC.as_slice(), &nonce, &key, tag.as_ref()].concat();
-        match write_durably(&*self.disk, &file_name(id, LIVE), &file) {
+        let disk = match &self.home {
+            Home::Disk(disk) => disk,
+            Home::Table(table) => {
+                table.add(id, &file)?;
+                self.keys.insert(id, ScopeKey(LessSafeKey::new(unbound)));
+                return Ok(id);
+            }
+        };
+        match write_durably(&**disk, &file_name(id, LIVE), &file) {
             Ok(()) => {}
             Err(error) if is_full(&error) => return Err(KeyringError::Full),
             Err(source) => {
@@ -292,10 +333,14 @@ impl Keyring {
         if self.keys.remove(&id).is_none() {
             return Err(KeyringError::Unknown(id));
         }
+        let disk = match &self.home {
+            Home::Disk(disk) => disk,
+            Home::Table(table) => return table.remove(id),
+        };
         self.stopped = true;
-        self.disk.rename(&file_name(id, LIVE), &file_name(id, DOOMED)).map_err(failed("doom a key"))?;
-        self.disk.sync_dir().map_err(failed("sync the key directory"))?;
-        erase(&*self.disk, id)?;
+        disk.rename(&file_name(id, LIVE), &file_name(id, DOOMED)).map_err(failed("doom a key"))?;
+        disk.sync_dir().map_err(failed("sync the key directory"))?;
+        erase(&**disk, id)?;
         self.stopped = false;
         Ok(())
     }
@@ -317,7 +362,14 @@ fn erase(disk: &dyn Disk, id: KeyId) -> Result<(), KeyringError> {
 
 fn load(disk: &dyn Disk, kek: &Kek, id: KeyId) -> Result<ScopeKey, KeyringError> {
     let bytes = read_small(disk, &file_name(id, LIVE), FILE_BYTES).map_err(failed("read a key"))?;
-    let bytes = bytes.filter(|bytes| bytes.len() == FILE_BYTES).ok_or(KeyringError::Damaged(id))?;
+    unwrap(kek, id, &bytes.ok_or(KeyringError::Damaged(id))?)
+}
+
+/// A key from what [`Keyring::create`] wrapped.
+fn unwrap(kek: &Kek, id: KeyId, bytes: &[u8]) -> Result<ScopeKey, KeyringError> {
+    if bytes.len() != FILE_BYTES {
+        return Err(KeyringError::Damaged(id));
+    }
     let rest = bytes.strip_prefix(MAGIC.as_slice()).ok_or(KeyringError::Damaged(id))?;
     let (nonce, sealed) = rest.split_first_chunk::<12>().ok_or(KeyringError::Damaged(id))?;
     let mut sealed = sealed.to_vec();
@@ -348,162 +400,4 @@ fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> KeyringError {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
-
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::super::disk::lossy::{Fault, LossyDisk};
-    use super::*;
-
-    fn kek() -> Kek {
-        Kek::from_bytes(&[7; 32]).unwrap()
-    }
-
-    fn seed(number: u8) -> KeySeed {
-        KeySeed { id: KeyId([number; 16]), key: [number ^ 0x5a; 32], nonce: [number; 12] }
-    }
-
-    fn ring(disk: &LossyDisk) -> Result<Keyring, KeyringError> {
-        Keyring::open(Arc::new(disk.again()), kek())
-    }
-
-    fn sealed(ring: &Keyring, id: KeyId) -> Vec<u8> {
-        let mut bytes = b"prose".to_vec();
-        let tag = ring.key(id).unwrap().seal([1; 12], b"here", &mut bytes).unwrap();
-        bytes.extend_from_slice(&tag);
-        bytes
-    }
-
-    #[test]
-    fn a_created_key_survives_a_power_cut_and_opens_what_it_sealed() {
-        let disk = LossyDisk::new();
-        for round in 0..50 {
-            let mut keys = ring(&disk).unwrap();
-            let id = keys.create(seed(round)).unwrap();
-            let bytes = sealed(&keys, id);
-            drop(keys);
-            disk.crash(u64::from(round));
-            let keys = ring(&disk).unwrap();
-            assert_eq!(keys.key(id).unwrap().open([1; 12], b"here", &bytes).unwrap(), b"prose");
-            assert_eq!(keys.key(id).unwrap().open([1; 12], b"there", &bytes), None);
-        }
-    }
-
-    #[test]
-    fn a_destroyed_key_is_gone_from_memory_and_disk() {
-        let disk = LossyDisk::new();
-        let mut keys = ring(&disk).unwrap();
-        let id = keys.create(seed(1)).unwrap();
-        keys.destroy(id).unwrap();
-        assert!(matches!(keys.key(id), Err(KeyringError::Unknown(unknown)) if unknown == id));
-        drop(keys);
-        disk.crash(1);
-        assert_eq!(ring(&disk).unwrap().ids().count(), 0);
-        assert_eq!(disk.used_bytes(), 0);
-    }
-
-    #[test]
-    fn a_destruction_interrupted_anywhere_ends_with_the_key_whole_or_gone() {
-        for fault in [Fault::Lost, Fault::Kept, Fault::Killed] {
-            for at in 0..7 {
-                for power_cut in [None, Some(3), Some(4)] {
-                    let disk = LossyDisk::new();
-                    let mut keys = ring(&disk).unwrap();
-                    let id = keys.create(seed(1)).unwrap();
-                    disk.fail(at, fault);
-                    let done = keys.destroy(id).is_ok();
-                    assert!(keys.find(id).is_none());
-                    assert!(done || matches!(keys.create(seed(2)), Err(KeyringError::Stopped)));
-                    drop(keys);
-                    disk.mend();
-                    if let Some(seed) = power_cut {
-                        disk.crash(seed);
-                    }
-                    let keys = ring(&disk).unwrap();
-                    assert!(!done || keys.find(id).is_none());
-                    assert_eq!(disk.used_bytes() == 0, keys.find(id).is_none());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_creation_interrupted_anywhere_leaves_a_ring_that_opens() {
-        for fault in [Fault::Lost, Fault::Kept, Fault::Full, Fault::Killed] {
-            for at in 0..6 {
-                let disk = LossyDisk::new();
-                let mut keys = ring(&disk).unwrap();
-                disk.fail(at, fault);
-                let made = keys.create(seed(1)).is_ok();
-                drop(keys);
-                disk.mend();
-                disk.crash(at);
-                assert!(ring(&disk).unwrap().find(KeyId([1; 16])).is_some() || !made);
-            }
-        }
-    }
-
-    #[test]
-    fn a_full_disk_refuses_a_key_and_takes_it_later() {
-        let disk = LossyDisk::new();
-        let mut keys = ring(&disk).unwrap();
-        disk.limit_capacity(Some(10));
-        assert!(matches!(keys.create(seed(1)), Err(KeyringError::Full)));
-        disk.limit_capacity(None);
-        keys.create(seed(1)).unwrap();
-    }
-
-    #[test]
-    fn every_altered_byte_of_a_key_file_is_found() {
-        let disk = LossyDisk::new();
-        let id = ring(&disk).unwrap().create(seed(1)).unwrap();
-        let name = file_name(id, LIVE);
-        let original = disk.contents(&name).unwrap();
-        for at in 0..original.len() {
-            let mut altered = original.clone();
-            *altered.get_mut(at).unwrap() ^= 1;
-            disk.tamper(&name, altered);
-            assert!(matches!(ring(&disk), Err(KeyringError::Damaged(_) | KeyringError::Unwrap(_))));
-        }
-        disk.tamper(&name, original.clone());
-        assert!(ring(&disk).is_ok());
-        let other = KeyId([2; 16]);
-        disk.tamper(&file_name(other, LIVE), original);
-        assert!(matches!(ring(&disk), Err(KeyringError::Unwrap(id)) if id == other));
-    }
-
-    #[test]
-    fn another_key_encryption_key_opens_nothing() {
-        let disk = LossyDisk::new();
-        ring(&disk).unwrap().create(seed(1)).unwrap();
-        let stranger = Keyring::open(Arc::new(disk.again()), Kek::from_bytes(&[8; 32]).unwrap());
-        assert!(matches!(stranger, Err(KeyringError::Unwrap(_))));
-    }
-
-    #[test]
-    fn a_name_is_taken_once_and_a_stray_file_is_refused() {
-        let disk = LossyDisk::new();
-        let mut keys = ring(&disk).unwrap();
-        keys.create(seed(1)).unwrap();
-        assert!(matches!(keys.create(seed(1)), Err(KeyringError::Taken(_))));
-        assert!(matches!(ring(&disk), Err(KeyringError::Locked)));
-        drop(keys);
-        disk.tamper("notes.txt", vec![1]);
-        assert!(matches!(ring(&disk), Err(KeyringError::Stray(name)) if name == "notes.txt"));
-    }
-
-    #[test]
-    fn a_key_encryption_key_others_can_read_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kek");
-        Kek::create(&path, &[9; 32]).unwrap();
-        assert!(Kek::create(&path, &[9; 32]).is_err());
-        assert!(Kek::read(&path).is_ok());
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Kek::read(&path), Err(KeyringError::ExposedKek { mode: 0o640 })));
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        std::fs::write(&path, [0; 31]).unwrap();
-        assert!(matches!(Kek::read(&path), Err(KeyringError::KekLength)));
-    }
-}
+mod tests;

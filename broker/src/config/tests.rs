@@ -85,6 +85,7 @@ fn example_file_names_every_key_with_its_default() {
     let mut full = load(Settings::default(), &[], &whole).unwrap();
     // What has no default is shown by an example.
     full.existing_pki = None;
+    full.book = None;
     full.publish_listen = None;
     full.retention.schedule = None;
     full.networks = least.networks.clone();

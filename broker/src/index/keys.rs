@@ -213,6 +213,8 @@ pub(super) fn found(event: &Event) -> Found<'_> {
         }
         Event::LogOpened { .. }
         | Event::BrokerStarted { .. }
+        | Event::BrokerJoined { .. }
+        | Event::BrokerGone { .. }
         | Event::ClockChanged { .. }
         | Event::ClockStarted { .. }
         | Event::OrganisationEnrolled { .. }

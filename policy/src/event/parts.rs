@@ -104,3 +104,26 @@ pub struct ScopeHead {
     /// Keys its tags.
     pub tag_key: TagKey,
 }
+
+/// How far the broker's clock is trusted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClockTrust {
+    /// Calls may pass.
+    Trusted,
+    /// Nothing has confirmed it.
+    Unconfirmed,
+    /// It jumped or drifted.
+    Suspended,
+}
+
+impl ClockTrust {
+    /// Its name in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Suspended => "suspended",
+        }
+    }
+}
