@@ -252,11 +252,6 @@ fn samples() -> Vec<(Scope, Event)> {
         (Scope::System, Event::BrokerStarted { version: "0.1.0".to_owned(), open_calls: 2 }),
         (
             Scope::System,
-            Event::BrokerJoined { version: "0.1.0".to_owned(), open_calls: 2, broker: BrokerId::from_bytes([24; 16]) },
-        ),
-        (Scope::System, Event::BrokerGone { broker: BrokerId::from_bytes([24; 16]), open_calls: 3 }),
-        (
-            Scope::System,
             Event::ClockChanged { trust: ClockTrust::Trusted, source: "lab-a/c-1".to_owned(), wall: at(0).ms() },
         ),
         (
@@ -382,6 +377,13 @@ fn samples() -> Vec<(Scope, Event)> {
     .into_iter()
     .chain(added(grant, call))
     .chain(successions(grant))
+    .chain([
+        (
+            Scope::System,
+            Event::BrokerJoined { version: "0.1.0".to_owned(), open_calls: 2, broker: BrokerId::from_bytes([24; 16]) },
+        ),
+        (Scope::System, Event::BrokerGone { broker: BrokerId::from_bytes([24; 16]), open_calls: 3 }),
+    ])
     .collect()
 }
 

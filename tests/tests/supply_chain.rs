@@ -54,6 +54,7 @@ const DUPLICATES: &[(&str, &str)] = &[
     ("schemars", "serde_with names two versions as options"),
     ("syn", "derive macros are moving from 2 to 3"),
     ("unicode-width", "miette, below the rule engine, keeps 0.1"),
+    ("wasi", "never built on Linux"),
     ("windows-sys", "never built on Linux"),
     ("winnow", "toml 0.9 keeps 0.7 beside its parser's 1.0"),
 ];
