@@ -1,6 +1,9 @@
 //! A log that several brokers share: where it is and what opens it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
@@ -59,7 +62,7 @@ impl SharedBook {
     }
 }
 
-fn verifying(path: &PathBuf) -> Result<rustls::ClientConfig, StartError> {
+fn verifying(path: &Path) -> Result<rustls::ClientConfig, StartError> {
     let unusable = |why: String| StartError::BookRoots { path: path.display().to_string(), why };
     let pem = read_bounded(path, ROOTS_BYTES_MAX)?;
     let mut roots = rustls::RootCertStore::empty();

@@ -116,8 +116,8 @@ impl Writer {
         kept.truncate(ENDS_WAITING_MAX.saturating_sub(lanes.ends.len()));
         kept.append(&mut lanes.ends);
         lanes.ends = kept;
-        drop(lanes);
-        std::thread::sleep(pause);
+        // Whatever is handed in meanwhile is as good a reason to try again as time.
+        drop(self.shared.wake.wait_timeout(lanes, pause));
         Vec::new()
     }
 }

@@ -27,6 +27,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Batches read at once.
 const AT_ONCE: i64 = 32;
 
+/// The size that reading came to, and the root there, if anything was read.
+type Reached = (u64, Option<[u8; 32]>);
+
 /// A log that several brokers share, as one of them sees it. Cloning shares it.
 #[derive(Clone)]
 pub struct Shared {
@@ -68,12 +71,7 @@ impl Shared {
         batch.open(&self.origin, Some(&keyring.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    fn visit(
-        &self,
-        keyring: &Keyring,
-        from: u64,
-        visit: &mut Visit<'_>,
-    ) -> Result<Option<(u64, Option<[u8; 32]>)>, WalError> {
+    fn visit(&self, keyring: &Keyring, from: u64, visit: &mut Visit<'_>) -> Result<Option<Reached>, WalError> {
         let (mut next, mut root) = (from, None);
         loop {
             let found = self.desk.batches(next, AT_ONCE)?;
