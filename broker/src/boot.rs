@@ -12,9 +12,12 @@ mod end;
 mod folder;
 mod fsck;
 mod held;
+mod kept;
 mod mend;
+mod migrate;
 mod outside;
 mod overlay;
+mod peers;
 mod publish;
 mod rekey;
 mod renew;
@@ -34,7 +37,7 @@ use std::{
 };
 
 use anteroom_policy::command::Command;
-use anteroom_proto::names::Digest;
+use anteroom_proto::names::{BrokerId, Digest};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
@@ -44,9 +47,10 @@ pub use self::{
     backup::{BackedUp, BackupError, backup, prune_keys},
     drill::{DrillError, Drilled, failover, restore_drill},
     end::{Ended, Phase},
-    folder::{Folder, Initialised, init, pins},
+    folder::{Folder, Initialised, init, init_like, pins},
     fsck::{Checked, Kept, Wrong, adopt_lock, fsck},
     mend::{MendError, cut_tail, rebuild_index, witnessed},
+    migrate::{MigrateError, Migrated, migrate},
     outside::{Environment, Outside},
     publish::Unpublishable,
     rekey::{RekeyError, Rewrapped, rotate_kek},
@@ -57,11 +61,14 @@ pub use self::{
 use self::{
     end::Writer,
     held::{Held, Holds},
+    kept::Where,
+    peers::Peers,
 };
 use crate::{
     book::{
         disk::Disk,
         keyring::{Kek, Keyring, KeyringError},
+        pg::Database,
         published::Published,
         wal::WalError,
     },
@@ -141,6 +148,25 @@ pub enum StartError {
         /// The one configured.
         given: String,
     },
+    /// The roots by which the database is verified.
+    #[error("`book_ca`, `{path}`: {why}")]
+    BookRoots {
+        /// Which file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The database that holds the log.
+    #[error("the database in `book`: {0}")]
+    Book(WalError),
+    /// One more broker of a log that is not in a database.
+    #[error("`--like` makes the data directory of one more broker over one database: name that in `book`")]
+    LikeAlone,
+    /// Something that is done to a data directory's own ledger.
+    #[error(
+        "the log is in a database (`book`): back up, restore and look after that one; this is for a ledger in `data_dir`"
+    )]
+    InDatabase,
     /// The machine's clocks.
     #[error("the machine's clocks cannot be read: {0}")]
     Clocks(io::Error),
@@ -240,6 +266,8 @@ struct Book {
     clock: Arc<Timekeeper>,
     time: Arc<dyn TimeSource>,
     log_key: String,
+    /// The database and this broker's name, if others share the log.
+    shared: Option<(Database, BrokerId)>,
 }
 
 fn open(
@@ -256,11 +284,12 @@ fn open(
     };
     let (wal, keys) = (disk(folder.wal())?, disk(folder.keys())?);
     let mut holds = Holds(vec![Arc::clone(&wal), Arc::clone(&keys)]);
+    let environment = &*outside.environment;
     let clock = Arc::new(Timekeeper::start(Arc::clone(&outside.time), Some(&folder.clock()))?);
-    let keyring = keyring(config, keys, &*outside.environment)?;
-    let signer = Arc::new(folder::signer(config, &*outside.environment)?);
+    let Where { store, keyring, shared } = kept::open(config, (&wal, log), keys, environment, &clock)?;
+    let signer = Arc::new(folder::signer(config, environment)?);
     let log_key = signer.verifier().to_string();
-    let (opened, lock) = publish::open(config, &folder, &wal, signer.verifier())?;
+    let (opened, lock) = publish::open(config, &folder, &wal, store.reader(), signer.verifier())?;
     holds.0.push(lock);
     let fatal: publish::Fatal = Arc::new(move |why| {
         // The first reason is the one to tell; nothing that follows it is news.
@@ -268,10 +297,10 @@ fn open(
         end::reach(&phase, Phase::Broken);
     });
     let (journal, writer) = writer::start(WriterConfig {
-        wal: log(wal),
+        store,
+        broker: shared.as_ref().map(|(_, broker)| *broker),
         keyring,
         tiles: Some(opened.tiles()),
-        sizes: config.wal,
         snapshots: if config.snapshot_every > 0 { Some(folder.snapshots()?) } else { None },
         snapshot_every: config.snapshot_every,
         origin: config.origin.clone(),
@@ -307,7 +336,8 @@ fn open(
             return Err(error.into());
         }
     }
-    Ok((Book { folder, journal, published, clock, time: Arc::clone(&outside.time), log_key }, writer))
+    let time = Arc::clone(&outside.time);
+    Ok((Book { folder, journal, published, clock, time, log_key, shared }, writer))
 }
 
 /// The scopes' keys.
@@ -333,15 +363,21 @@ async fn assemble(
     phase: watch::Sender<Phase>,
     broken: Arc<OnceLock<Ended>>,
 ) -> Result<Running, StartError> {
-    let Book { folder, journal, published, clock, time, log_key } = book;
+    let Book { folder, journal, published, clock, time, log_key, shared } = book;
     let telemetry = Arc::new(Telemetry::new());
     journal.observe(Arc::clone(&telemetry) as Arc<_>);
     let nonce = Digest::from_bytes(entropy::bytes(&mut SystemEntropy::new()));
     let open = Command::Open { origin: config.origin.to_string(), log_key: log_key.clone(), nonce };
+    peers::confirmed(&journal).await?;
     let _ = journal.submit(open).await?;
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    let _ = journal.submit(Command::Start { version, alive: clock.alive_before() }).await?;
-    tick::clock(&journal, &*time).await?;
+    let (version, alive) = (env!("CARGO_PKG_VERSION").to_owned(), clock.alive_before());
+    let start = match &shared {
+        Some((_, broker)) => Command::Join { version, broker: *broker, alive },
+        None => Command::Start { version, alive },
+    };
+    let _ = journal.submit(start).await?;
+    let peers = shared.map(|(database, broker)| Peers::new(database, broker));
+    tick::clock(&journal, &*time, peers.as_ref()).await?;
     let relay = Relay::new(journal.clone(), config.networks);
 
     let now = renew::wall(&clock, &time);
@@ -381,6 +417,7 @@ async fn assemble(
         witnesses: config.witnesses.clone(),
         shown: Shown::new(journal.clone(), end::alarm(&phase, &broken)),
         retention: config.retention.clone(),
+        peers: peers.clone(),
     };
 
     let mut limits = config.programme;
@@ -413,6 +450,7 @@ async fn assemble(
     let mut wired = services.wire();
     wired.sources.push(notices);
     wired.sources.push(sinks.source());
+    wired.sources.extend(peers.as_ref().map(|peers| peers.metrics(&journal)));
     wired.sources.extend(writer.as_ref().and_then(|writer| publish::metrics(writer, &journal)));
     wired.sources.extend(writer.as_ref().and_then(|writer| writer.shipping.as_ref()?.metrics()));
     let routes = wired.programme.add_service(health_service);
@@ -443,6 +481,7 @@ async fn assemble(
     tasks.spawn(tick::every_second(
         journal.clone(),
         Arc::clone(&time),
+        peers.clone(),
         tick::Health { ops: Arc::clone(&ops), reporter: health.clone() },
     ));
     tasks.spawn({
@@ -450,9 +489,12 @@ async fn assemble(
         async move { relay.write_counted_refusals().await }
     });
     tasks.spawn({
-        let relay = Arc::clone(&relay);
-        async move { relay.note_presence().await }
+        let (relay, peers) = (Arc::clone(&relay), peers.clone());
+        async move { relay.note_presence(|grant| peers.as_ref().is_some_and(|peers| peers.serve(grant))).await }
     });
+    if let Some(peers) = peers {
+        tasks.spawn(peers.look_after(journal.clone(), Arc::clone(&relay)));
+    }
     config.witnesses.start(&mut tasks, &published, &(Arc::new(journal.clone()) as Arc<_>));
     tasks.spawn(tick::look_after_tls(tick::Renewal { folder, own: names.map(|names| (ca, names)), tls, files, now }));
     if let Some(public) = public {

@@ -151,6 +151,12 @@ impl Timekeeper {
         clock.observe(self.source.read())
     }
 
+    /// Milliseconds since boot, by the clock that runs while the machine sleeps.
+    #[must_use]
+    pub fn boot_ms(&self) -> i64 {
+        self.source.read().boot_ms
+    }
+
     /// The last instant at which an earlier process is known to have run, to about a second; `None` if there was none.
     #[must_use]
     pub const fn alive_before(&self) -> Option<At> {

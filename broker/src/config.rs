@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** a [`Config`] that exists is consistent: later code asks it nothing twice and finds no value out of bounds.
 
+mod book;
 mod doors;
 mod keys;
 mod notices;
@@ -22,6 +23,7 @@ use std::{
 
 use anteroom_proto::ledger::note::{Algorithm, KeyError, KeyName, VerifierKey};
 
+pub(crate) use self::book::SharedBook;
 pub use self::{
     doors::ServerFiles,
     keys::{KEYS, KeyInfo, List, LogFormat, Settings},
@@ -121,6 +123,7 @@ pub struct Config {
     pub(crate) pace: Pace,
     pub(crate) drain_max: Duration,
     pub(crate) wal: wal::Config,
+    pub(crate) book: Option<SharedBook>,
     pub(crate) snapshot_every: u64,
     pub(crate) retention: Retention,
     pub(crate) log_format: LogFormat,
@@ -208,6 +211,14 @@ impl Config {
         }
         let kek = settings.kek.unwrap_or_else(|| Secret::File(data_dir.join("kek")));
         let log_key = settings.log_key.unwrap_or_else(|| Secret::File(data_dir.join("log.key")));
+        let book = book::check(settings.book, settings.book_password, settings.book_ca)?;
+        if book.is_some() && !standbys.each.is_empty() {
+            return Err(bad(
+                "standby",
+                "…",
+                "a log in a database has the database's own standbys: leave this out with `book`",
+            ));
+        }
         if kek == log_key {
             return Err(bad("log_key", &log_key, "the key that signs and the key that wraps are two secrets"));
         }
@@ -235,6 +246,7 @@ impl Config {
             pace,
             drain_max: Duration::from_secs(drain),
             wal,
+            book,
             snapshot_every,
             retention,
             log_format: settings.log_format.unwrap_or_default(),

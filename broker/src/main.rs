@@ -47,7 +47,7 @@ struct Cli {
 enum Command {
     /// Make a data directory: authority, server certificate, the log's key.
     #[command(after_help = "Example:\n  anteroom-broker init --config /etc/anteroom/broker.toml")]
-    Init(Configured),
+    Init(InitArgs),
     /// Run the broker. The first signal drains it, the second stops it.
     #[command(after_help = "Example:\n  anteroom-broker serve --config /etc/anteroom/broker.toml")]
     Serve(Configured),
@@ -67,6 +67,11 @@ enum Command {
         after_help = "Without --adopt-lock, --cut-tail and --witnessed-size it changes nothing; deploy/RUNBOOK.md says when each is right.\n\nExample:\n  anteroom-broker fsck --config broker.toml || echo 'do not start it'"
     )]
     Fsck(ledger::FsckArgs),
+    /// Copy the ledger of the data directory into an empty PostgreSQL, and verify it on both sides. The broker must be stopped.
+    #[command(
+        after_help = "The ledger's folder is moved aside at the end; add the same `book` to the configuration and start.\n\nExample:\n  anteroom-broker migrate --config broker.toml --to postgres://anteroom@db.example/anteroom --to-ca db-ca.pem"
+    )]
+    Migrate(ledger::MigrateArgs),
     /// Move the index aside; the next start makes it anew from the ledger while it serves. The broker must be stopped.
     #[command(after_help = "Example:\n  anteroom-broker rebuild-index --config broker.toml")]
     RebuildIndex(Configured),
@@ -129,6 +134,15 @@ struct Configured {
 }
 
 #[derive(Args)]
+struct InitArgs {
+    #[command(flatten)]
+    configured: Configured,
+    /// Make the directory of one more broker over the database in `book`: authority and keys come from this broker's data directory
+    #[arg(long, value_name = "DIR")]
+    like: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct TokenArgs {
     #[command(flatten)]
     configured: Configured,
@@ -173,6 +187,8 @@ enum Failure {
     Standby(#[from] StandbyError),
     #[error("{0}")]
     Badge(#[from] BadgeError),
+    #[error("{0}")]
+    Migrate(#[from] boot::MigrateError),
     #[error("the broker stopped: {0}")]
     Fatal(String),
     #[error(
@@ -216,7 +232,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Init(configured) => init(&configured.load()?),
+        Command::Init(args) => init(args),
+        Command::Migrate(args) => ledger::migrate(args),
         Command::Serve(configured) => serve(configured.load()?),
         Command::Pins(configured) => {
             let (log_key, roots) = boot::pins(&configured.load()?)?;
@@ -251,8 +268,13 @@ impl Configured {
     }
 }
 
-fn init(config: &Config) -> Result<(), Failure> {
-    let made = boot::init(config, &SystemTime::new()?, &environment)?;
+fn init(args: InitArgs) -> Result<(), Failure> {
+    let config = args.configured.load()?;
+    let time = SystemTime::new()?;
+    let made = match &args.like {
+        Some(like) => boot::init_like(&config, like, &time, &environment)?,
+        None => boot::init(&config, &time, &environment)?,
+    };
     say(&format!(
         "data directory `{}` is ready\n\
          log key   {}\n\

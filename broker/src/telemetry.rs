@@ -173,6 +173,8 @@ impl Counts {
             | Event::NoticeSettled(_)
             | Event::Disposed(_)
             | Event::BrokerStarted { .. }
+            | Event::BrokerJoined { .. }
+            | Event::BrokerGone { .. }
             | Event::ClockChanged { .. }
             | Event::ClockStarted { .. }
             | Event::OrganisationEnrolled { .. }

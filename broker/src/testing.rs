@@ -43,6 +43,7 @@ use crate::{
     book::{
         disk::{Disk, RealDisk, lossy::LossyDisk},
         keyring::{Kek, Keyring},
+        store::Segments,
         wal::Config,
     },
     clock::{ScriptedTime, Timekeeper},
@@ -566,10 +567,14 @@ fn config(
         None => (real("wal"), real("keys")),
     };
     WriterConfig {
-        wal,
+        store: Arc::new(Segments {
+            disk: wal,
+            origin: ORIGIN.to_owned(),
+            sizes: Config { segment_bytes: 1 << 20, reserve_bytes: 1 << 18 },
+        }),
+        broker: None,
         keyring: Keyring::open(keys, Kek::from_bytes(&kek).unwrap()).unwrap(),
         tiles: None,
-        sizes: Config { segment_bytes: 1 << 20, reserve_bytes: 1 << 18 },
         snapshots: disks.map(|disks| Snapshots::new(Arc::<LossyDisk>::clone(&disks.snapshots))),
         snapshot_every: writer::SNAPSHOT_EVERY,
         origin: KeyName::parse(ORIGIN).unwrap(),

@@ -106,6 +106,12 @@ impl ReadClaim {
         self.claim.marking.as_ref()
     }
 
+    /// How many records the newest checkpoint has that the caller verified.
+    #[must_use]
+    pub const fn seen_size(&self) -> u64 {
+        self.claim.seen_size
+    }
+
     /// The caller's clock.
     #[must_use]
     pub const fn at(&self) -> At {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anteroom_proto::{
     ledger::scope::Scope,
-    names::{CallId, Digest, GrantId, OrgId},
+    names::{BrokerId, CallId, Digest, GrantId, OrgId},
     rpc::SignedStatement,
     time::At,
 };
@@ -43,6 +43,20 @@ pub enum Command {
         version: String,
         /// The last instant at which an earlier process is known to have run, if there was one.
         alive: Option<At>,
+    },
+    /// One of several brokers over one log started: notes it and abandons calls that no broker answers for.
+    Join {
+        /// The software's version.
+        version: String,
+        /// Its random name.
+        broker: BrokerId,
+        /// The last instant at which an earlier process of it is known to have run, if there was one.
+        alive: Option<At>,
+    },
+    /// One of several brokers hands nothing over any more: its calls are abandoned.
+    Gone {
+        /// Its name.
+        broker: BrokerId,
     },
     /// The clock's trust changed.
     Clock {
@@ -137,6 +151,8 @@ impl Command {
             Self::Act(act) => act.is_end(),
             Self::Open { .. }
             | Self::Start { .. }
+            | Self::Join { .. }
+            | Self::Gone { .. }
             | Self::Clock { .. }
             | Self::Call(_)
             | Self::Refuse(_)

@@ -5,6 +5,7 @@
 //! call was made before) is decided here.
 
 mod act;
+mod brokers;
 mod call;
 mod contacts;
 mod grant;
@@ -62,6 +63,8 @@ fn judge(state: &State, command: &Command, now: Now) -> Decision {
             one(Scope::System, event)
         }
         Command::Start { version, alive } => start(state, version, *alive, now),
+        Command::Join { version, broker, alive } => brokers::join(state, version, *broker, *alive, now),
+        Command::Gone { broker } => brokers::gone(state, *broker),
         Command::Clock { trust, source, wall } => {
             if state.standing().clock == *trust {
                 return nothing(Reply::Noted);
@@ -113,6 +116,8 @@ pub fn decide_too_large(state: &State, command: &Command) -> Decision {
         Command::Report { caller, outcome } => call::outcome_invalid(state, caller, outcome),
         Command::Open { .. }
         | Command::Start { .. }
+        | Command::Join { .. }
+        | Command::Gone { .. }
         | Command::Clock { .. }
         | Command::CountRefusals { .. }
         | Command::OpenRead { .. }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anteroom_proto::{
     ledger::{leaf::Entry, scope::Scope},
-    names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId},
+    names::{BrokerId, CallId, Digest, GrantId, LockId, ModelLine, OrgId},
     rpc::SignedStatement,
     statement::{
         acts::{Appointment, Hold, Lock, LockTarget, RunCredential},
@@ -96,6 +96,22 @@ pub enum Event {
         /// The software's version.
         version: String,
         /// Admitted calls without an end that it found.
+        open_calls: u64,
+    },
+    /// One of several brokers over one log folded it and started.
+    BrokerJoined {
+        /// The software's version.
+        version: String,
+        /// Admitted calls without an end that no broker answers for.
+        open_calls: u64,
+        /// Its random name.
+        broker: BrokerId,
+    },
+    /// One of several brokers is no longer there.
+    BrokerGone {
+        /// Its name.
+        broker: BrokerId,
+        /// Its calls without an end.
         open_calls: u64,
     },
     /// The clock's trust changed.
@@ -434,6 +450,8 @@ impl Event {
     pub const fn is_act(&self) -> bool {
         match self {
             Self::LogOpened { .. }
+            | Self::BrokerJoined { .. }
+            | Self::BrokerGone { .. }
             | Self::ClockChanged { .. }
             | Self::ClockStarted { .. }
             | Self::OrganisationEnrolled { .. }

@@ -13,7 +13,7 @@ use anteroom_proto::{
         record::{Audience, KINDS, Opened, Seed},
         scope::Scope,
     },
-    names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId, Variant},
+    names::{BrokerId, CallId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId, Variant},
     rpc::{SignedStatement, StatementSignature},
     statement::{
         Payload,
@@ -380,6 +380,13 @@ fn samples() -> Vec<(Scope, Event)> {
     .chain(added(grant, call))
     .chain(successions(grant))
     .chain(contacts::samples(grant))
+    .chain([
+        (
+            Scope::System,
+            Event::BrokerJoined { version: "0.1.0".to_owned(), open_calls: 2, broker: BrokerId::from_bytes([24; 16]) },
+        ),
+        (Scope::System, Event::BrokerGone { broker: BrokerId::from_bytes([24; 16]), open_calls: 3 }),
+    ])
     .collect()
 }
 

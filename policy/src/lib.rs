@@ -3,6 +3,7 @@
 //! **Invariant:** no I/O, no clock, no randomness, no task. Every function is a function of its arguments; the instant, the
 //! salts and the judgement are arguments.
 
+pub mod brokers;
 pub mod budget;
 pub mod claim;
 pub mod command;

@@ -119,6 +119,8 @@ pub fn of_record(state: &State, entered: &Entered, now: Now) -> Vec<Notice> {
         Event::CallSettled { outcome, .. } => call_ended(state, entered, outcome.as_ref(), now),
         Event::LogOpened { .. }
         | Event::BrokerStarted { .. }
+        | Event::BrokerJoined { .. }
+        | Event::BrokerGone { .. }
         | Event::ClockChanged { trust: ClockTrust::Trusted | ClockTrust::Unconfirmed, .. }
         | Event::ClockStarted { .. }
         | Event::Snapshotted { .. }

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** `decode(encode(event)) == event`, and bytes that another encoder could have written differently are refused.
 
+mod brokers;
 mod call;
 mod contacts;
 mod read;
@@ -82,6 +83,7 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
         Event::BrokerStarted { version, open_calls } => {
             record!(2, rpc::BrokerStarted { version: version.clone(), open_calls: *open_calls })
         }
+        Event::BrokerJoined { .. } | Event::BrokerGone { .. } => brokers::out(&header, event),
         Event::ClockChanged { trust, source, wall } => {
             record!(3, rpc::ClockChanged { trust: trust.as_str().to_owned(), source: source.clone(), wall_ms: *wall })
         }
@@ -572,6 +574,8 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
             let m: rpc::ReadOpened = record.event()?;
             Event::ReadOpened { reader: m.reader, target: read::scope(&m.target)?, from_seq: m.from_seq }
         }
+        70 => brokers::joined_in(record.event()?)?,
+        71 => brokers::gone_in(&record.event()?)?,
         other => return Err(RecordError::Kind(other)),
     })
 }

@@ -102,6 +102,15 @@ fn fill(told: &mut Told, event: &Event) {
             told.target = Some(version.clone());
             told.count = Some(*open_calls);
         }
+        Event::BrokerJoined { version, open_calls, broker } => {
+            told.actor = Some(broker.to_string());
+            told.target = Some(version.clone());
+            told.count = Some(*open_calls);
+        }
+        Event::BrokerGone { broker, open_calls } => {
+            told.target = Some(broker.to_string());
+            told.count = Some(*open_calls);
+        }
         Event::ClockChanged { trust, source, .. } => {
             told.target = Some(trust.as_str().to_owned());
             told.actor = Some(source.clone());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anteroom_proto::{
     ledger::{leaf::Entry, scope::Scope},
-    names::{Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId},
+    names::{BrokerId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId},
     rpc::SignedStatement,
     statement::{
         acts::{Appointment, Hold, Lock, LockTarget, RunCredential},
@@ -74,6 +74,8 @@ pub struct Standing {
     pub line_budgets: OrdMap<(OrgId, ModelLine), Arc<StandingLineBudget>>,
     /// Where organisations want to be told.
     pub contacts: OrdMap<OrgId, Arc<StandingContacts>>,
+    /// Brokers that share the log and are not known to be gone, with the records of their starts.
+    pub brokers: OrdMap<BrokerId, u64>,
 }
 
 /// An organisation.
@@ -328,6 +330,7 @@ impl Default for Standing {
             disposed: OrdMap::new(),
             line_budgets: OrdMap::new(),
             contacts: OrdMap::new(),
+            brokers: OrdMap::new(),
         }
     }
 }

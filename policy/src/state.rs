@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use anteroom_proto::{
     ledger::{leaf::Entry, scope::Scope},
-    names::{CallId, Digest, GrantId, ModelLine, OrgId, RunId},
+    names::{BrokerId, CallId, Digest, GrantId, ModelLine, OrgId, RunId},
     time::{At, HOUR_MS},
 };
 use imbl::OrdMap;
 
 use crate::{
+    brokers,
     budget::{Account, Hold},
     decide::CREDENTIALS_MAX,
     event::{Admitted, Dep, Entered, Event, ScopeHead},
@@ -89,6 +90,8 @@ pub struct OpenCall {
     pub at: At,
     /// Digest of its run credential.
     pub credential: Digest,
+    /// Which of several brokers admitted it; nothing if one has the log alone, or to a reader who may not see it.
+    pub by: Option<BrokerId>,
 }
 
 /// A call that ended.
@@ -239,6 +242,9 @@ impl State {
                 standing.origin.clone_from(origin);
                 standing.log_key.clone_from(log_key);
                 standing.nonce = Some(*nonce);
+            }
+            Event::BrokerJoined { .. } | Event::BrokerGone { .. } => {
+                brokers::apply(&mut Arc::make_mut(&mut self.standing).brokers, &entered.event, index);
             }
             Event::ClockChanged { trust, source: _, wall: _ } => Arc::make_mut(&mut self.standing).clock = *trust,
             Event::ClockStarted { key, window, grant: _ } => {
@@ -456,6 +462,7 @@ impl State {
             admitted: entered.index,
             at: entered.at,
             credential: call.credential,
+            by: brokers::named(&call.system.values),
         };
         self.open.insert(call.call, open);
     }

@@ -210,6 +210,10 @@ id! {
     /// A lock, named at random by who sets it.
     LockId, "lock-"
 }
+id! {
+    /// One process of a broker that shares its log with others, named at random when it starts.
+    BrokerId, "broker-"
+}
 
 impl CallId {
     /// Puts an identifier together from the caller's clock and random bytes. Times before 1970 count as 0.

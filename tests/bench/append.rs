@@ -10,6 +10,7 @@ use anteroom_broker::{
     book::{
         disk::RealDisk,
         keyring::{Kek, Keyring},
+        store::Segments,
         wal::Config,
     },
     clock::{SystemTime, Timekeeper},
@@ -80,10 +81,14 @@ async fn width(folder: &Path, at_once: usize, length: Duration) -> Fallible<Row>
         Kek::from_bytes(&entropy::bytes::<32>(&mut random))?,
     )?;
     let (journal, thread) = writer::start(WriterConfig {
-        wal: Arc::new(RealDisk::open_or_create(&wal)?),
+        store: Arc::new(Segments {
+            disk: Arc::new(RealDisk::open_or_create(&wal)?),
+            origin: ORIGIN.to_owned(),
+            sizes: Config::default(),
+        }),
+        broker: None,
         keyring,
         tiles: None,
-        sizes: Config::default(),
         snapshots: None,
         snapshot_every: 1,
         origin,
@@ -119,7 +124,8 @@ async fn width(folder: &Path, at_once: usize, length: Duration) -> Fallible<Row>
     })
 }
 
-async fn submit(journal: Journal, begun: Instant, length: Duration) -> Fallible<Latencies> {
+/// Submits one record after the other.
+pub async fn submit(journal: Journal, begun: Instant, length: Duration) -> Fallible<Latencies> {
     let caller = CallerId { org: OrgId::parse("agency")?, role: "workload".into(), name: "w-1".into() };
     let mut latencies = Latencies::default();
     while begun.elapsed() < length {

@@ -11,8 +11,8 @@ use std::{
 
 use anteroom_broker::config::Settings;
 use bench::{
-    Fallible, append, curve, cut, decide, durability, ledger, machine, pass_through, peers::Variant, pki::Pki, replay,
-    report, run, scan, soak, start as starting, trace,
+    Fallible, append, cluster, curve, cut, decide, durability, ledger, machine, pass_through, peers::Variant, pki::Pki,
+    replay, report, run, scan, soak, start as starting, trace,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -110,6 +110,20 @@ enum Command {
         /// Seconds at each width
         #[arg(long, default_value_t = 3.0)]
         seconds: f64,
+    },
+    /// Several brokers over one PostgreSQL: durable appends a second beside the disk's, and how long withdrawals take.
+    Cluster {
+        #[command(flatten)]
+        common: Common,
+        /// Seconds at each width
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+        /// Withdrawals with all three brokers there
+        #[arg(long, default_value_t = 1_000)]
+        withdrawals: usize,
+        /// Withdrawals with one of them cut off from the database
+        #[arg(long, default_value_t = 10)]
+        cut_off: usize,
     },
     /// A start of the journal over a long ledger: from a snapshot, and by folding all of it.
     Start {
@@ -396,6 +410,12 @@ fn start(command: Command) -> Fallible<()> {
             let (table, data) = on_runtime(append::run(folder.path(), length), folder.path())?;
             let text = format!("{}\n\n{}", machine::describe(), table.text());
             common.tell("append", &text, &data)
+        }
+        Command::Cluster { common, seconds, withdrawals, cut_off } => {
+            let folder = common.folder()?;
+            let plan = cluster::Plan { length: Duration::from_secs_f64(seconds), withdrawals, cut_off };
+            let (text, data) = on_runtime(cluster::run(folder.path(), plan), folder.path())?;
+            common.tell("cluster", &format!("{}\n\n{text}", machine::describe()), &data)
         }
         Command::Start { common, records } => {
             let folder = common.folder()?;

@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod append;
+pub mod cluster;
 pub mod contender;
 pub mod curve;
 pub mod cut;

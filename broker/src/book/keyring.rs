@@ -19,7 +19,11 @@ use std::sync::Arc;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 
+use self::home::Home;
+pub use self::home::Table;
 use super::disk::{Disk, RealDisk, is_full, read_small, write_durably};
+
+mod home;
 
 /// Bytes that sealing adds to what it seals.
 pub const SEAL_BYTES: usize = 16;
@@ -96,6 +100,12 @@ pub enum KeyringError {
     /// The disk is full; nothing changed.
     #[error("no space for a key file")]
     Full,
+    /// The database that holds the keys does not answer; nothing changed.
+    #[error("the database that holds the keys cannot be used at the moment: {0}")]
+    Unreachable(String),
+    /// Keys in a database that several brokers share are not wrapped anew from here.
+    #[error("the keys are in a database that several brokers share, where they cannot be wrapped anew")]
+    Shared,
     /// An earlier failure left it unknown what is on disk.
     #[error("the keyring stopped after an earlier disk failure")]
     Stopped,
@@ -199,7 +209,7 @@ impl ScopeKey {
 /// All scope keys, held in memory and kept in one file each.
 #[derive(Debug)]
 pub struct Keyring {
-    disk: Arc<dyn Disk>,
+    home: Home,
     kek: Kek,
     keys: BTreeMap<KeyId, ScopeKey>,
     stopped: bool,
@@ -232,7 +242,33 @@ impl Keyring {
         if swept {
             disk.sync_dir().map_err(failed("sync the key directory"))?;
         }
-        Ok(Self { disk, kek, keys, stopped: false })
+        Ok(Self { home: Home::Disk(disk), kek, keys, stopped: false })
+    }
+
+    /// Loads every key of a table that several brokers share.
+    ///
+    /// # Errors
+    /// A key is damaged or does not open, or the table cannot be read.
+    pub fn shared(table: Arc<dyn Table>, kek: Kek) -> Result<Self, KeyringError> {
+        let mut keys = BTreeMap::new();
+        for (id, wrapped) in table.list()? {
+            keys.insert(id, opened(&kek, id, &wrapped)?);
+        }
+        Ok(Self { home: Home::Table(table), kek, keys, stopped: false })
+    }
+
+    /// Looks for a key that another broker may have made; one that was destroyed is not found.
+    ///
+    /// # Errors
+    /// As for [`Keyring::shared`].
+    pub fn learn(&mut self, id: KeyId) -> Result<(), KeyringError> {
+        if let Home::Table(table) = &self.home
+            && !self.keys.contains_key(&id)
+            && let Some(wrapped) = table.find(id)?
+        {
+            self.keys.insert(id, opened(&self.kek, id, &wrapped)?);
+        }
+        Ok(())
     }
 
     /// A key by its name; `None` if it never was or was destroyed.
@@ -268,7 +304,15 @@ impl Keyring {
         // Neither can fail: the key has AES-256's length and is far below GCM's bound.
         let unbound = UnboundKey::new(&AES_256_GCM, &seed.key).map_err(|_| KeyringError::Damaged(id))?;
         let file = wrap(&self.kek, seed)?;
-        match write_durably(&*self.disk, &file_name(id, LIVE), &file) {
+        let disk = match &self.home {
+            Home::Disk(disk) => disk,
+            Home::Table(table) => {
+                table.add(id, &file)?;
+                self.keys.insert(id, ScopeKey(LessSafeKey::new(unbound)));
+                return Ok(id);
+            }
+        };
+        match write_durably(&**disk, &file_name(id, LIVE), &file) {
             Ok(()) => {}
             Err(error) if is_full(&error) => return Err(KeyringError::Full),
             Err(source) => {
@@ -291,10 +335,14 @@ impl Keyring {
         if self.keys.remove(&id).is_none() {
             return Err(KeyringError::Unknown(id));
         }
+        let disk = match &self.home {
+            Home::Disk(disk) => disk,
+            Home::Table(table) => return table.remove(id),
+        };
         self.stopped = true;
-        self.disk.rename(&file_name(id, LIVE), &file_name(id, DOOMED)).map_err(failed("doom a key"))?;
-        self.disk.sync_dir().map_err(failed("sync the key directory"))?;
-        erase(&*self.disk, id)?;
+        disk.rename(&file_name(id, LIVE), &file_name(id, DOOMED)).map_err(failed("doom a key"))?;
+        disk.sync_dir().map_err(failed("sync the key directory"))?;
+        erase(&**disk, id)?;
         self.stopped = false;
         Ok(())
     }
@@ -315,7 +363,12 @@ pub(super) fn erase(disk: &dyn Disk, id: KeyId) -> Result<(), KeyringError> {
 }
 
 fn load(disk: &dyn Disk, kek: &Kek, id: KeyId) -> Result<ScopeKey, KeyringError> {
-    let mut bytes = unwrap(disk, kek, id)?;
+    opened(kek, id, &wrapped(disk, id)?)
+}
+
+/// A key from what [`Keyring::create`] wrapped.
+fn opened(kek: &Kek, id: KeyId, wrapped: &[u8]) -> Result<ScopeKey, KeyringError> {
+    let mut bytes = unwrap(kek, id, wrapped)?;
     let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| KeyringError::Damaged(id));
     bytes.fill(0);
     Ok(ScopeKey(LessSafeKey::new(key?)))
@@ -331,10 +384,16 @@ fn wrap(kek: &Kek, seed: KeySeed) -> Result<Vec<u8>, KeyringError> {
     Ok([MAGIC.as_slice(), &nonce, &key, tag.as_ref()].concat())
 }
 
-fn unwrap(disk: &dyn Disk, kek: &Kek, id: KeyId) -> Result<[u8; 32], KeyringError> {
+fn wrapped(disk: &dyn Disk, id: KeyId) -> Result<Vec<u8>, KeyringError> {
     let bytes = read_small(disk, &file_name(id, LIVE), FILE_BYTES).map_err(failed("read a key"))?;
-    let bytes = bytes.filter(|bytes| bytes.len() == FILE_BYTES).ok_or(KeyringError::Damaged(id))?;
-    let rest = bytes.strip_prefix(MAGIC.as_slice()).ok_or(KeyringError::Damaged(id))?;
+    bytes.ok_or(KeyringError::Damaged(id))
+}
+
+fn unwrap(kek: &Kek, id: KeyId, wrapped: &[u8]) -> Result<[u8; 32], KeyringError> {
+    if wrapped.len() != FILE_BYTES {
+        return Err(KeyringError::Damaged(id));
+    }
+    let rest = wrapped.strip_prefix(MAGIC.as_slice()).ok_or(KeyringError::Damaged(id))?;
     let (nonce, sealed) = rest.split_first_chunk::<12>().ok_or(KeyringError::Damaged(id))?;
     let mut sealed = sealed.to_vec();
     let nonce = Nonce::assume_unique_for_key(*nonce);

@@ -1,4 +1,4 @@
-//! The durable ledger on this machine's disk.
+//! The durable ledger: on this machine's disk, or in a database that several brokers share.
 //!
 //! **Invariant:** bytes only. Nothing in this room knows an event, a grant or a party.
 
@@ -6,8 +6,11 @@ pub mod disk;
 pub mod keyfiles;
 pub mod keyring;
 pub mod lock;
+pub mod pg;
 pub mod published;
 pub mod publisher;
 pub mod standing;
+pub mod store;
 pub mod tiles;
+pub mod view;
 pub mod wal;

@@ -21,8 +21,9 @@ use super::disk::{Disk, is_full, write_whole};
 use super::lock::{LockError, LockFile, Locked};
 use super::published::Head;
 use super::standing::{CHECKPOINT, Disagreement, Standing, compare};
+use super::store::Reads;
 use super::tiles::{Edge, Shelf, TilesError};
-use super::wal::{Position, Reader, RecoveredBatch, WalError};
+use super::wal::{Position, RecoveredBatch, WalError};
 
 /// After so many records a publication comes to its end, so that a long backlog is published piece by piece.
 pub const STEP_RECORDS: u64 = 65_536;
@@ -77,7 +78,7 @@ impl PublishError {
     /// Whether the process must end.
     #[must_use]
     pub const fn is_fatal(&self) -> bool {
-        !matches!(self, Self::Full)
+        !matches!(self, Self::Full | Self::Wal(WalError::Unreachable { .. }))
     }
 }
 
@@ -138,7 +139,7 @@ pub struct Step {
 /// The published log, about to grow.
 #[derive(Debug)]
 pub struct Publisher {
-    reader: Reader,
+    reader: Box<dyn Reads>,
     shelf: Shelf,
     disk: Arc<dyn Disk>,
     lock: LockFile,
@@ -159,8 +160,14 @@ impl Publisher {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(mut reader: Reader, disk: Arc<dyn Disk>, lock: LockFile, trust: LogTrust) -> Result<Self, OpenError> {
-        let standing = compare(&mut reader, &lock, &*disk, &trust)?;
+    pub fn open(
+        reader: impl Reads + 'static,
+        disk: Arc<dyn Disk>,
+        lock: LockFile,
+        trust: LogTrust,
+    ) -> Result<Self, OpenError> {
+        let mut reader: Box<dyn Reads> = Box::new(reader);
+        let standing = compare(&mut *reader, &lock, &*disk, &trust)?;
         let shelf = Shelf::new(Arc::clone(&disk));
         let Locked { size, root } = standing.locked;
         let edge = match Edge::read(&shelf, size).map_err(OpenError::Tiles)? {

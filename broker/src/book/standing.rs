@@ -14,7 +14,8 @@ use anteroom_proto::ledger::tree::Hash;
 
 use super::disk::{Disk, read_small};
 use super::lock::{LockError, LockFile, Locked};
-use super::wal::{Reader, WalError};
+use super::store::Reads;
+use super::wal::WalError;
 
 /// The published checkpoint's file.
 pub const CHECKPOINT: &str = "checkpoint";
@@ -78,7 +79,7 @@ pub enum Disagreement {
 /// # Errors
 /// See [`Disagreement`].
 pub fn compare(
-    reader: &mut Reader,
+    reader: &mut dyn Reads,
     lock: &LockFile,
     published: &dyn Disk,
     trust: &LogTrust,
@@ -91,7 +92,7 @@ pub fn compare(
 /// # Errors
 /// As for [`compare`].
 pub fn compare_with(
-    reader: &mut Reader,
+    reader: &mut dyn Reads,
     locked: Locked,
     published: &dyn Disk,
     trust: &LogTrust,
@@ -136,7 +137,7 @@ fn other_key(note: &[u8], error: &CheckpointError) -> Option<Disagreement> {
 }
 
 /// The ledger's own signed head at a size, which must be this one.
-fn signed_at(reader: &mut Reader, head: &Locked, trust: &LogTrust) -> Result<Option<Note>, Disagreement> {
+fn signed_at(reader: &mut dyn Reads, head: &Locked, trust: &LogTrust) -> Result<Option<Note>, Disagreement> {
     let Some(last) = head.size.checked_sub(1) else { return Ok(None) };
     let at = reader.find(last)?.ok_or(Disagreement::Rollback { locked: head.size })?;
     let batch = reader.read(at, None)?.ok_or(Disagreement::Rollback { locked: head.size })?;

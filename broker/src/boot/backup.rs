@@ -84,7 +84,7 @@ pub struct BackedUp {
 /// # Errors
 /// See [`BackupError`].
 pub fn backup(config: &Config, to: &Path, secrets_to: Option<&Path>) -> Result<BackedUp, BackupError> {
-    let folder = Folder::open(&config.data_dir)?;
+    let folder = Folder::with_ledger(config)?;
     let own = survey::settled(config)?;
     let open =
         |path: &Path| -> Result<Arc<dyn Disk>, BackupError> { Ok(Arc::new(RealDisk::open(path).map_err(at(path))?)) };
@@ -132,7 +132,7 @@ pub fn prune_keys(
     environment: &dyn Fn(&str) -> Option<String>,
     of: &Path,
 ) -> Result<usize, BackupError> {
-    let folder = Folder::open(&config.data_dir)?;
+    let folder = Folder::with_ledger(config)?;
     let destroyed = Survey::open(config, folder.root(), environment)?.fold(survey::settled(config)?)?.destroyed;
     let mut target = FolderTarget::new(of, Identity::of(log(&folder)?));
     let held = target.held()?.keys;

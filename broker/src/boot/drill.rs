@@ -151,7 +151,7 @@ impl Steps {
 /// # Errors
 /// See [`DrillError`].
 pub fn restore_drill(config: &Config, outside: &Outside, from: &Path, work: &Path) -> Result<Drilled, DrillError> {
-    let live = Folder::open(&config.data_dir)?;
+    let live = Folder::with_ledger(config)?;
     let site = Site::make(config, from, work)?;
     let mut steps = Steps::new();
     restore::copy_ledger(from, &site.folder).map_err(at(from))?;
@@ -187,7 +187,7 @@ pub fn restore_drill(config: &Config, outside: &Outside, from: &Path, work: &Pat
 /// # Errors
 /// See [`DrillError`].
 pub async fn failover(config: &Config, outside: Outside, from: &Path, work: &Path) -> Result<Drilled, DrillError> {
-    let live = Folder::open(&config.data_dir)?;
+    let live = Folder::with_ledger(config)?;
     let site = Site::make(config, from, work)?;
     let time = Arc::clone(&outside.time);
     let mut steps = Steps::new();

@@ -29,9 +29,12 @@ use std::{
 
 use anteroom_proto::ledger::note::NoteSigner;
 
-use super::{StartError, authority, publish, renew};
+use super::{StartError, authority, kept, publish, renew};
 use crate::{
-    book::disk::{RealDisk, read_small, write_durably},
+    book::{
+        disk::{RealDisk, read_small, write_durably},
+        pg,
+    },
     clock::TimeSource,
     config::{Config, Secret},
     entropy::{self, SystemEntropy},
@@ -140,6 +143,14 @@ impl Folder {
         self.root.join("index")
     }
 
+    /// Opens a directory for what is done to its own ledger.
+    pub(super) fn with_ledger(config: &Config) -> Result<Self, StartError> {
+        if config.book.is_some() {
+            return Err(StartError::InDatabase);
+        }
+        Self::open(&config.data_dir)
+    }
+
     /// How far each sink is, and what it is let in with.
     pub(crate) fn sinks(&self) -> PathBuf {
         self.root.join("sinks")
@@ -205,6 +216,36 @@ pub fn init(
     time: &dyn TimeSource,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Initialised, StartError> {
+    init_from(config, None, time, environment)
+}
+
+/// Makes a data directory for one more broker of a log that is kept in a database: authority and keys are those in `like`, another
+/// broker's directory. Waits for the disk.
+///
+/// # Errors
+/// As for [`init`]; the log is not in a database, or not there.
+pub fn init_like(
+    config: &Config,
+    like: &Path,
+    time: &dyn TimeSource,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Initialised, StartError> {
+    if config.book.is_none() {
+        return Err(StartError::LikeAlone);
+    }
+    init_from(config, Some(&Folder::open(like)?), time, environment)
+}
+
+fn init_from(
+    config: &Config,
+    like: Option<&Folder>,
+    time: &dyn TimeSource,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Initialised, StartError> {
+    let book = match &config.book {
+        Some(book) => Some(kept::desk(book.database(environment)?)?),
+        None => None,
+    };
     let folder = Folder::at(&config.data_dir);
     let failed = |path: &Path| {
         let path = path.display().to_string();
@@ -218,12 +259,19 @@ pub fn init(
     std::fs::set_permissions(&config.data_dir, std::fs::Permissions::from_mode(0o700))
         .map_err(failed(&config.data_dir))?;
     folder.make_folders()?;
-    make_secret(&config.kek)?;
-    make_secret(&config.log_key)?;
+    for (secret, name) in [(&config.kek, "kek"), (&config.log_key, "log.key")] {
+        match like {
+            Some(like) => copy_secret(secret, &like.root.join(name))?,
+            None => make_secret(secret)?,
+        }
+    }
     let signer = signer(config, environment)?;
     let now_ms = time.read().wall_ms;
     let mut entropy = SystemEntropy::new();
-    let ca = Ca::create(&config.trust_domain, now_ms, &mut entropy)?;
+    let ca = match like {
+        Some(like) => like.ca()?,
+        None => Ca::create(&config.trust_domain, now_ms, &mut entropy)?,
+    };
     ca.save(&folder.pki(), &mut entropy)?;
     authority::settle(&folder)?;
     if config.server_files.is_none() {
@@ -240,6 +288,11 @@ pub fn init(
     write_durably(&operator, CA_CERT_FILE, &handed).map_err(failed(&root))?;
     write_durably(&operator, "log.vkey", format!("{log_key}\n").as_bytes()).map_err(failed(&folder.operator()))?;
     publish::init(config)?;
+    if let Some(desk) = &book {
+        let origin = config.origin().as_str();
+        let found = if like.is_some() { desk.size(origin).map(drop) } else { pg::create(desk, origin) };
+        found.map_err(StartError::Book)?;
+    }
     folder.finish().map_err(failed(&config.data_dir))?;
     Ok(Initialised { log_key, root, operator: folder.operator() })
 }
@@ -284,6 +337,19 @@ pub(super) fn make_secret(secret: &Secret) -> Result<(), StartError> {
     let made = write_secret(path, &bytes);
     bytes.fill(0);
     made.map_err(|source| StartError::Folder { path: path.display().to_string(), source })
+}
+
+/// Takes another broker's secret where it is kept in a file that is not there yet.
+fn copy_secret(secret: &Secret, from: &Path) -> Result<(), StartError> {
+    let Secret::File(path) = secret else { return Ok(()) };
+    let failed = |source| StartError::Folder { path: path.display().to_string(), source };
+    if path.try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    let mut bytes = crate::pki::read_secret(from, 64)?;
+    let copied = write_secret(path, &bytes);
+    bytes.fill(0);
+    copied.map_err(failed)
 }
 
 fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -23,7 +23,7 @@ use anteroom_proto::{
 };
 
 use super::{
-    Folder, StartError, folder, keyring,
+    Folder, StartError, folder, kept, keyring,
     overlay::Overlay,
     publish::{self, CUT_MARK, Unpublishable},
 };
@@ -32,9 +32,11 @@ use crate::{
         disk::{Disk, RealDisk, lossy::LossyDisk},
         keyring::Keyring,
         lock::{LockError, LockFile, Locked},
+        pg::{Desk, Shared},
         standing::{self, Disagreement, Standing},
+        store::{Reads, Segments, Store},
         tiles::{Compare, CompareError, Counted},
-        wal::{self, RecoveredBatch, WalError},
+        wal::{self, Position, RecoveredBatch, WalError},
     },
     config::Config,
     journal::{
@@ -238,6 +240,8 @@ pub(super) struct Site<'c> {
     signer: Arc<NoteSigner>,
     pub(super) trust: LogTrust,
     wal: Arc<Overlay>,
+    /// The database, if the log is there.
+    desk: Option<Desk>,
 }
 
 impl<'c> Site<'c> {
@@ -260,11 +264,19 @@ impl<'c> Site<'c> {
         if !wal.lock().map_err(Unpublishable::folder(&folder.wal()))? {
             return Err(StartError::InUse);
         }
-        let keyring = keyring(config, open(folder.keys())?, environment)?;
+        let (desk, keyring) = match &config.book {
+            Some(book) => {
+                let desk = kept::desk(book.database(environment)?)?;
+                desk.size(config.origin().as_str()).map_err(StartError::Book)?;
+                let keyring = kept::shared_keyring(config, &desk, environment)?;
+                (Some(desk), keyring)
+            }
+            None => (None, keyring(config, open(folder.keys())?, environment)?),
+        };
         let signer = Arc::new(folder::signer(config, environment)?);
         let trust = LogTrust::log_only(signer.verifier().clone());
         let trust = trust.map_err(|error| StartError::LogKey(error.to_string()))?;
-        Ok(Self { config, folder, keyring, signer, trust, wal })
+        Ok(Self { config, folder, keyring, signer, trust, wal, desk })
     }
 
     /// The lock file, which may not be there.
@@ -283,11 +295,10 @@ impl<'c> Site<'c> {
     /// Compares what is published with the ledger.
     pub(super) fn standing(
         &self,
-        compare: impl FnOnce(&mut wal::Reader, &dyn Disk) -> Result<Standing, Disagreement>,
+        compare: impl FnOnce(&mut dyn Reads, &dyn Disk) -> Result<Standing, Disagreement>,
     ) -> Result<Standing, StartError> {
         let published = self.folder.published();
-        let mut reader = wal::Reader::new(Arc::clone(&self.wal) as Arc<dyn Disk>, self.config.origin().as_str());
-        compare(&mut reader, &*self.published()?)
+        compare(&mut *self.store().reader(), &*self.published()?)
             .map_err(|error| publish::refusal(error.into(), &self.config.lock_file, &published, self.signer.verifier()))
     }
 
@@ -314,6 +325,33 @@ impl<'c> Site<'c> {
             holds: holds.values().filter(|stands| stands.hold.scope == *scope).count(),
         });
         kept.collect()
+    }
+
+    /// Where the log is, to be read.
+    pub(super) fn store(&self) -> Box<dyn Store> {
+        let origin = self.config.origin().to_string();
+        match &self.desk {
+            Some(desk) => Box::new(Shared::new(desk.clone(), &origin, [0; 16], Arc::new(|| 0), Arc::new(|| [0; 16]))),
+            None => {
+                let disk = Arc::clone(&self.wal) as Arc<dyn Disk>;
+                Box::new(Segments { disk, origin, sizes: self.config.wal })
+            }
+        }
+    }
+
+    /// The scopes' keys.
+    pub(super) const fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// The folder of the keys.
+    pub(super) fn keys_path(&self) -> PathBuf {
+        self.folder.keys()
+    }
+
+    /// Whether the log is in a database.
+    pub(super) const fn is_shared(&self) -> bool {
+        self.desk.is_some()
     }
 
     /// Where the ledger is.
@@ -360,16 +398,42 @@ impl<'c> Site<'c> {
             reached(size);
             Ok(())
         };
-        let wal = Arc::clone(&self.wal) as Arc<dyn Disk>;
-        let opened = wal::open(wal, self.config.origin.as_str(), self.config.wal, &self.keyring, visit)?;
+        let torn = match &self.desk {
+            Some(desk) => {
+                let mut visit = visit;
+                each_of(&mut *self.store().reader(), &self.keyring, &mut visit)?;
+                if desk.size(self.config.origin.as_str())? != core.size() {
+                    return Err(CoreError::Root { size: core.size() }.into());
+                }
+                None
+            }
+            None => {
+                let wal = Arc::clone(&self.wal) as Arc<dyn Disk>;
+                wal::open(wal, self.config.origin.as_str(), self.config.wal, &self.keyring, visit)?.torn
+            }
+        };
         checked.blind = blind.account_for(core.state())?;
         checked.scopes = self.kept(core.state());
         checked.records = core.size();
         checked.root = core.root().to_string();
         checked.open_calls = core.state().open_count();
-        checked.torn = opened.torn.map(|at| (at.segment, at.offset));
+        checked.torn = torn.map(|at| (at.segment, at.offset));
         Ok(checked)
     }
+}
+
+/// Hands every batch over.
+pub(super) fn each_of<E: From<WalError>>(
+    reader: &mut dyn Reads,
+    keyring: &Keyring,
+    visit: &mut dyn FnMut(RecoveredBatch) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut at = Position { segment: 0, offset: 0 };
+    while let Some(batch) = reader.read(at, Some(keyring))? {
+        at = batch.end;
+        visit(batch)?;
+    }
+    Ok(())
 }
 
 fn check_note(trust: &LogTrust, core: &Core, size: u64, bytes: &[u8]) -> Result<String, Wrong> {

@@ -64,6 +64,11 @@ pub enum MendError {
         "no witness is configured: say with `--witnessed-size` how long the log was at most seen to be; nothing was cut"
     )]
     Unwitnessed,
+    /// The log is in a database.
+    #[error(
+        "the log is in a database, whose end cannot be cut off: restore the database, and read deploy/RUNBOOK.md first"
+    )]
+    Shared,
     /// No cut waits for anybody's word.
     #[error("no cut waits for a word about the log's size")]
     NoCut,
@@ -102,6 +107,9 @@ pub fn cut_tail(
         return Err(MendError::Unwitnessed);
     }
     let site = Site::open(config, environment)?;
+    if site.is_shared() {
+        return Err(MendError::Shared);
+    }
     let mut left = 0;
     let folded = site.fold_with(|size| left = size, |_| {});
     let found = match folded {

@@ -18,7 +18,8 @@ use crate::{
         published::Published,
         publisher::{self, OpenError, Pace, Publisher, Wiring},
         standing::Disagreement,
-        wal::{self, WalError},
+        store::Reads,
+        wal::WalError,
     },
     config::Config,
     journal::{Journal, Tiles, recover::RecoverError},
@@ -155,6 +156,7 @@ pub(super) fn open(
     config: &Config,
     folder: &Folder,
     wal: &Arc<Held>,
+    reader: Box<dyn Reads>,
     key: &VerifierKey,
 ) -> Result<(Opened, Arc<Held>), StartError> {
     let path = &config.lock_file;
@@ -181,7 +183,6 @@ pub(super) fn open(
     let disk: Arc<dyn Disk> =
         Arc::new(RealDisk::open_or_create(&published).map_err(Unpublishable::folder(&published))?);
     let trust = LogTrust::log_only(key.clone()).map_err(|error| StartError::LogKey(error.to_string()))?;
-    let reader = wal::Reader::new(Arc::clone(wal) as Arc<dyn Disk>, config.origin().as_str());
     let opened = Publisher::open(reader, Arc::clone(&disk), lock, trust);
     let publisher = opened.map_err(|error| refusal(error, path, &published, key))?;
     Ok((Opened { publisher, disk }, held))

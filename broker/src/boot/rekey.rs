@@ -43,7 +43,7 @@ pub fn rotate_kek(
     environment: &dyn Fn(&str) -> Option<String>,
     to: &Secret,
 ) -> Result<Rewrapped, RekeyError> {
-    let folder = Folder::open(&config.data_dir)?;
+    let folder = Folder::with_ledger(config)?;
     if *to == config.kek {
         return Err(RekeyError::Same(to.clone()));
     }

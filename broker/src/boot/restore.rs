@@ -152,6 +152,9 @@ impl<'c> Restoring<'c> {
         from: &Path,
         secrets: Option<&Path>,
     ) -> Result<Self, RestoreError> {
+        if config.book.is_some() {
+            return Err(StartError::InDatabase.into());
+        }
         let copied = |error| RestoreError::Copy { path: from.display().to_string(), error };
         let source = RealDisk::open(from).map_err(at(from))?;
         let identity = Identity::read(&source).map_err(copied)?;

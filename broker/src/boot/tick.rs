@@ -8,7 +8,7 @@ use anteroom_policy::{command::Command, event::ClockTrust};
 use tokio::time::MissedTickBehavior;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{folder::Folder, renew};
+use super::{folder::Folder, peers::Peers, renew};
 use crate::{
     clock::{TimeSource, Trust},
     journal::{Journal, JournalError},
@@ -21,14 +21,18 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Records the clock's trust if it is not the one recorded last.
-pub(super) async fn clock(journal: &Journal, time: &dyn TimeSource) -> Result<(), JournalError> {
+///
+/// Where others share the log, a clock of this broker's that is not trusted stops its own calls and no others': it is on record
+/// only while nobody else is there.
+pub(super) async fn clock(journal: &Journal, time: &dyn TimeSource, peers: Option<&Peers>) -> Result<(), JournalError> {
     let now = journal.clock().now();
     let (trust, source) = match now.trust {
         Trust::Trusted => (ClockTrust::Trusted, "confirmed".to_owned()),
         Trust::Unconfirmed { .. } => (ClockTrust::Unconfirmed, "boot".to_owned()),
         Trust::Suspended { reason } => (ClockTrust::Suspended, format!("{reason:?}")),
     };
-    if journal.standing().clock == trust {
+    let own = trust != ClockTrust::Trusted && peers.is_some_and(|peers| !peers.is_alone(&journal.standing()));
+    if journal.standing().clock == trust || own {
         return Ok(());
     }
     tracing::warn!(trust = trust.as_str(), source, "the clock's trust changed");
@@ -51,13 +55,13 @@ impl Health {
 }
 
 /// Once a second, until it is dropped.
-pub(super) async fn every_second(journal: Journal, time: Arc<dyn TimeSource>, health: Health) {
+pub(super) async fn every_second(journal: Journal, time: Arc<dyn TimeSource>, peers: Option<Peers>, health: Health) {
     let mut interval = tokio::time::interval(EVERY);
     interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         interval.tick().await;
         health.tell().await;
-        let noted = match clock(&journal, &*time).await {
+        let noted = match clock(&journal, &*time, peers.as_ref()).await {
             Ok(()) => journal.submit(Command::Tick).await.map(drop),
             Err(error) => Err(error),
         };

@@ -12,6 +12,7 @@ use anteroom_proto::{
 };
 use tonic::service::Routes;
 
+use super::peers::Peers;
 use crate::{
     book::published::Published,
     index::Index,
@@ -44,6 +45,7 @@ pub(super) struct Services {
     pub(super) witnesses: Witnesses,
     pub(super) shown: Shown,
     pub(super) retention: Retention,
+    pub(super) peers: Option<Peers>,
 }
 
 /// The services of both doors, and what they measure.
@@ -55,9 +57,11 @@ pub(super) struct Wired {
 
 impl Services {
     pub(super) fn wire(self) -> Wired {
-        let Self { journal, relay, index, registrar, tokens, published, witnesses, shown, retention } = self;
+        let Self { journal, relay, index, registrar, tokens, published, witnesses, shown, retention, peers } = self;
         let behind = Arc::new(Behind(Arc::clone(&relay)));
-        let acts = Acts::new(journal.clone(), Arc::<Behind>::clone(&behind)).retaining(retention);
+        let acts = Acts::new(journal.clone(), Arc::<Behind>::clone(&behind))
+            .retaining(retention)
+            .reaching(peers.map(|peers| Arc::new(peers) as Arc<_>));
         let directory = Directory::new(journal.clone(), Some(registrar.clone()), behind);
         let programme = Routes::default()
             .add_service(ActsServer::new(acts.clone()))

@@ -90,6 +90,9 @@ keys! {
     drain_seconds_max: u64 = "ANTEROOM_DRAIN_SECONDS_MAX" "SECONDS" "How long open calls may go on after the first signal (30)";
     wal_segment_bytes: u64 = "ANTEROOM_WAL_SEGMENT_BYTES" "BYTES" "Size of the ledger's segment files (16777216)";
     wal_reserve_bytes: u64 = "ANTEROOM_WAL_RESERVE_BYTES" "BYTES" "Space kept for ends on a full disk (4194304)";
+    book: String = "ANTEROOM_BOOK" "URL" "A PostgreSQL that holds the log for several brokers, such as postgres://anteroom@db.example/anteroom (the data directory)";
+    book_password: Secret = "ANTEROOM_BOOK_PASSWORD" "SECRET" "The password of the user in `book` (none)";
+    book_ca: PathBuf = "ANTEROOM_BOOK_CA" "FILE" "Roots in PEM by which the database is verified; needed unless it is on this machine";
     snapshot_every: u64 = "ANTEROOM_SNAPSHOT_EVERY" "RECORDS" "Write the state down after so many records, 0 for never (100000)";
     retention_grant_days: u64 = "ANTEROOM_RETENTION_GRANT_DAYS" "DAYS" "How long a grant is kept after its end (2555)";
     retention_roster_days: u64 = "ANTEROOM_RETENTION_ROSTER_DAYS" "DAYS" "How long rosters are kept after the agency's last grant (2555)";

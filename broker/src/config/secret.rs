@@ -8,7 +8,10 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::pki::{FileError, read_secret};
 
-/// Where a secret of 32 bytes is.
+/// Longest secret that is a text, in bytes.
+const TEXT_BYTES_MAX: u64 = 1_024;
+
+/// Where a secret is: 32 bytes, or where it says so a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Secret {
     /// In a file that others cannot read: the bytes themselves.
@@ -26,6 +29,9 @@ pub enum SecretError {
     /// The file has another length.
     #[error("`{}` does not hold 32 bytes", .0.display())]
     Length(PathBuf),
+    /// The file holds no text.
+    #[error("`{}` does not hold a text", .0.display())]
+    Text(PathBuf),
     /// The variable is not set.
     #[error("environment variable `{0}` is not set")]
     Unset(String),
@@ -52,6 +58,23 @@ impl Secret {
                 let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(digits.trim().as_bytes()).ok();
                 bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| SecretError::Digits(name.clone()))
             }
+        }
+    }
+}
+
+impl Secret {
+    /// Reads a secret that is a text, such as a password. A line break at its end is left out.
+    ///
+    /// # Errors
+    /// See [`SecretError`].
+    pub fn read_text(&self, environment: &dyn Fn(&str) -> Option<String>) -> Result<String, SecretError> {
+        match self {
+            Self::File(path) => {
+                let text = String::from_utf8(read_secret(path, TEXT_BYTES_MAX)?);
+                let text = text.map_err(|_| SecretError::Text(path.clone()))?;
+                Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+            }
+            Self::Environment(name) => environment(name).ok_or_else(|| SecretError::Unset(name.clone())),
         }
     }
 }

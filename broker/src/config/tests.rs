@@ -87,6 +87,7 @@ fn example_file_names_every_key_with_its_default() {
     full.existing_pki = None;
     full.server_files = None;
     full.proxy_peers = least.proxy_peers.clone();
+    full.book = None;
     full.publish_listen = None;
     full.retention.schedule = None;
     full.networks = least.networks.clone();

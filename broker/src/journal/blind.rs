@@ -2,13 +2,19 @@
 //!
 //! **Invariant:** a key is missing because its scope was destroyed on record, record for record, or the log is not folded.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{PoisonError, RwLock},
+};
 
 use anteroom_policy::state::State;
 use anteroom_proto::ledger::{leaf::Entry, scope::Scope};
 
-use super::recover::RecoverError;
-use crate::book::keyring::KeyId;
+use super::{core::Core, recover::RecoverError};
+use crate::book::{
+    keyring::{KeyId, Keyring},
+    store::Reads,
+};
 
 /// What was met of each missing key.
 #[derive(Debug, Default)]
@@ -61,4 +67,27 @@ impl Blind {
         accounted.sort_by_key(|accounted| accounted.disposition);
         Ok(accounted)
     }
+}
+
+/// The keys of destroyed scopes that are still there: a crash came before they were destroyed. A destroyed scope is in nobody's
+/// keys any more, so its key is the one of its last record.
+pub(super) fn unfinished(
+    core: &Core,
+    keys: &BTreeMap<Scope, KeyId>,
+    keyring: &RwLock<Keyring>,
+    mut reader: Box<dyn Reads>,
+) -> Result<Vec<KeyId>, RecoverError> {
+    let keyring = keyring.read().unwrap_or_else(PoisonError::into_inner);
+    let used: BTreeSet<KeyId> = keys.values().copied().collect();
+    if keyring.ids().all(|id| used.contains(&id)) {
+        return Ok(Vec::new());
+    }
+    let mut doomed = Vec::new();
+    for disposition in core.state().standing().disposed.values() {
+        let Some(at) = reader.find(disposition.last_index)? else { continue };
+        let records = reader.read(at, None)?.map(|batch| batch.records).unwrap_or_default();
+        let last = records.into_iter().find(|record| record.index == disposition.last_index);
+        doomed.extend(last.map(|record| record.key).filter(|key| keyring.find(*key).is_some()));
+    }
+    Ok(doomed)
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use anteroom_policy::{
+    brokers,
     command::{Command, Now, Reply},
     decide,
     event::{Entered, Event, ScopeHead},
@@ -22,6 +23,7 @@ use anteroom_proto::ledger::{
     scope::Scope,
     tree::{Frontier, FrontierError, Hash, Tree, leaf_hash},
 };
+use anteroom_proto::names::BrokerId;
 
 use crate::entropy::{self, Entropy};
 
@@ -120,19 +122,28 @@ pub struct Core {
     frontier: Frontier,
     /// From before the batch under way.
     before: Option<(State, Frontier)>,
+    /// This broker's name, if others share the log.
+    broker: Option<BrokerId>,
 }
 
 impl Core {
     /// An empty log.
     #[must_use]
     pub fn new(origin: KeyName, signer: Arc<NoteSigner>) -> Self {
-        Self { origin, signer, state: State::default(), frontier: Frontier::new(), before: None }
+        Self { origin, signer, state: State::default(), frontier: Frontier::new(), before: None, broker: None }
     }
 
     /// A log that goes on from a state written down and the right edge of its tree.
     #[must_use]
     pub const fn resume(origin: KeyName, signer: Arc<NoteSigner>, state: State, frontier: Frontier) -> Self {
-        Self { origin, signer, state, frontier, before: None }
+        Self { origin, signer, state, frontier, before: None, broker: None }
+    }
+
+    /// What it admits names this broker from here on.
+    #[must_use]
+    pub fn named(mut self, broker: Option<BrokerId>) -> Self {
+        self.broker = broker;
+        self
     }
 
     /// The right edge of the tree, with the batch under way.
@@ -260,6 +271,9 @@ impl Core {
         let mut sealed = Vec::with_capacity(events.len());
         let mut index = self.frontier.size();
         for (scope, mut event) in events {
+            if let Some(broker) = self.broker {
+                brokers::name(&mut event, broker);
+            }
             // A decision's earlier records are what stands when its later ones are read.
             for dep in event.deps_mut() {
                 if let Some((_, head)) = heads.iter().find(|(moved, _)| *moved == dep.scope) {

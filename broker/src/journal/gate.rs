@@ -195,6 +195,8 @@ fn passes(command: &Command) -> bool {
         Command::Call(_) | Command::Alike { .. } => false,
         Command::Open { .. }
         | Command::Start { .. }
+        | Command::Join { .. }
+        | Command::Gone { .. }
         | Command::Clock { .. }
         | Command::Finish(_)
         | Command::Refuse(_)

@@ -6,6 +6,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use anteroom_policy::{
@@ -33,12 +34,20 @@ use super::{
     recover::{LogReader, ReadError},
     scrub::Scrub,
 };
-use crate::{book::keyring::KeyId, clock::Timekeeper};
+use crate::{
+    book::{keyring::KeyId, pg, view::View},
+    clock::Timekeeper,
+};
 
 /// Most commands that wait for the writer; beyond that callers are told to come again.
 pub const WAITING_MAX: usize = 4096;
 /// Most ends that wait for the writer, in their own lane.
 pub const ENDS_WAITING_MAX: usize = 65_536;
+
+/// Longest wait for what another broker appended: longer than any view lasts.
+const CAUGHT_UP_MAX: Duration = Duration::from_millis(pg::VIEW_MS.unsigned_abs() + 500);
+/// One step of that wait.
+const CAUGHT_UP_STEP: Duration = Duration::from_millis(5);
 
 /// Why a command got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -222,6 +231,7 @@ pub(super) struct Shared {
     pub(super) observers: RwLock<Vec<Arc<dyn Observer>>>,
     pub(super) reader: LogReader,
     pub(super) gate: Arc<Gate>,
+    pub(super) view: Arc<View>,
 }
 
 /// The newest signed checkpoint.
@@ -265,7 +275,8 @@ impl Journal {
                 return Err(JournalError::Unavailable);
             }
             let end = command.is_end();
-            if (!end && self.shared.full.load(Ordering::Acquire)) || !self.shared.gate.takes(&command) {
+            let waits = self.shared.full.load(Ordering::Acquire) || self.is_fenced();
+            if (!end && waits) || !self.shared.gate.takes(&command) {
                 return Err(JournalError::Unavailable);
             }
             let (lane, most) = if end { (&mut lanes.ends, ENDS_WAITING_MAX) } else { (&mut lanes.rest, WAITING_MAX) };
@@ -313,10 +324,45 @@ impl Journal {
         self.shared.newest.load_full()
     }
 
+    /// Whether others share the log and what is known of it here is too old to act upon: nothing may pass.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.shared.view.is_over(|| self.shared.clock.boot_ms())
+    }
+
+    /// Where others share the log: waits until its first `size` records are folded here, or what is known is as new as it can be.
+    pub async fn caught_up(&self, size: u64) {
+        let until = Instant::now() + CAUGHT_UP_MAX;
+        while self.shared.view.is_bounded() && self.newest().size < size && Instant::now() < until {
+            tokio::time::sleep(CAUGHT_UP_STEP).await;
+        }
+    }
+
+    /// Where others share the log: waits until everything that was appended before this was asked is folded here. `false` if that
+    /// cannot be had.
+    pub async fn as_of_now(&self) -> bool {
+        let view = &self.shared.view;
+        if !view.is_bounded() {
+            return true;
+        }
+        // A view that lasts this long was asked for after now.
+        let (wanted, until) = (self.shared.clock.boot_ms().saturating_add(pg::VIEW_MS), Instant::now() + CAUGHT_UP_MAX);
+        while view.valid_until() <= wanted && Instant::now() < until {
+            tokio::time::sleep(CAUGHT_UP_STEP).await;
+        }
+        view.valid_until() > wanted
+    }
+
+    /// How long what is known of the log may be acted upon.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.shared.view
+    }
+
     /// Whether ordinary records can be written.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        !self.shared.full.load(Ordering::Acquire) && !self.shared.lanes().closed
+        !self.is_fenced() && !self.shared.full.load(Ordering::Acquire) && !self.shared.lanes().closed
     }
 
     /// Whether the disk has no room for ordinary records. Ends and what calls in flight owe are still taken.

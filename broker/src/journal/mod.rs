@@ -5,6 +5,7 @@
 
 pub mod blind;
 pub mod core;
+mod follow;
 pub mod gate;
 pub mod handle;
 mod places;

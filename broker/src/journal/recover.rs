@@ -21,9 +21,9 @@ use super::{
     restore::{Placed, Restored},
 };
 use crate::book::{
-    disk::Disk,
     keyring::{KeyId, Keyring},
-    wal::{self, Config, Position, RecoveredBatch, RecoveredRecord, Wal, WalError},
+    store::{Book, Reads, Store},
+    wal::{self, Position, RecoveredBatch, RecoveredRecord, WalError},
 };
 
 /// Why the log cannot be folded.
@@ -68,7 +68,7 @@ pub enum ReadError {
 
 /// What a start found.
 pub(super) struct Found {
-    pub(super) wal: Wal,
+    pub(super) book: Box<dyn Book>,
     pub(super) core: Core,
     pub(super) tail: Tail,
     pub(super) keys: BTreeMap<Scope, KeyId>,
@@ -85,20 +85,22 @@ pub(super) struct Found {
 /// Folds the log from its beginning, or from what a snapshot gave, checking every record against its entry and every batch
 /// against its signed root.
 pub(super) fn fold(
-    disk: Arc<dyn Disk>,
-    origin: &str,
-    config: Config,
+    store: &dyn Store,
     keyring: &Keyring,
     from: Result<Restored, Core>,
     tail: Tail,
 ) -> Result<Found, RecoverError> {
     let mut folding = Folding::new(from, tail);
     let resume = folding.restored.as_ref().map(|restored| restored.resume);
-    let visit = |batch| folding.visit(batch);
-    let opened = match resume {
-        Some(resume) => wal::open_from(disk, origin, config, keyring, resume, visit)?,
-        None => wal::open(disk, origin, config, keyring, visit)?,
-    };
+    let mut wrong = None;
+    let opened = store.open(keyring, resume, &mut |batch| {
+        wrong = folding.visit(batch).err();
+        wrong.is_none()
+    });
+    if let Some(wrong) = wrong {
+        return Err(wrong);
+    }
+    let opened = opened?.ok_or(CoreError::Root { size: 0 })?;
     if let Some(at) = opened.torn {
         tracing::warn!(
             segment = at.segment,
@@ -110,7 +112,7 @@ pub(super) fn fold(
     let Folding { core, tail, mut keys, places, acts, note, last, restored, .. } = folding;
     keys.retain(|scope, _| core.state().scope(scope).is_some());
     let snapshot = restored.map(|restored| (restored.summary.size, restored.summary.root));
-    Ok(Found { wal: opened.wal, core, tail, keys, note, places, acts, last, snapshot })
+    Ok(Found { book: opened.book, core, tail, keys, note, places, acts, last, snapshot })
 }
 
 /// A fold under way.
@@ -178,13 +180,13 @@ impl Folding {
 
 /// Reads durable records by index.
 pub(super) struct LogReader {
-    reader: Mutex<wal::Reader>,
+    reader: Mutex<Box<dyn Reads>>,
     keyring: Arc<RwLock<Keyring>>,
     places: RwLock<Places>,
 }
 
 impl LogReader {
-    pub(super) fn new(reader: wal::Reader, keyring: Arc<RwLock<Keyring>>, places: Places) -> Self {
+    pub(super) fn new(reader: Box<dyn Reads>, keyring: Arc<RwLock<Keyring>>, places: Places) -> Self {
         Self { reader: Mutex::new(reader), keyring, places: RwLock::new(places) }
     }
 

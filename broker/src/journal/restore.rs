@@ -24,9 +24,9 @@ use super::{
     snapshot::{OpenPart, Snapshot, SnapshotError, Summary, store::Store},
 };
 use crate::book::{
-    disk::Disk,
     keyring::{KeyId, Keyring},
-    wal::{self, Config, Position, RecoveredBatch, Resume, WalError},
+    store::{Reads, Store as Book},
+    wal::{Position, RecoveredBatch, Resume, WalError},
 };
 
 /// What a snapshot gave.
@@ -45,10 +45,9 @@ pub(super) struct Placed {
 
 /// What a start needs besides snapshots.
 pub(super) struct Log<'a> {
-    pub(super) disk: Arc<dyn Disk>,
+    pub(super) store: &'a dyn Book,
     pub(super) origin: &'a KeyName,
     pub(super) signer: &'a Arc<NoteSigner>,
-    pub(super) sizes: Config,
     pub(super) keyring: &'a Keyring,
     pub(super) tiles: Option<&'a Tiles>,
 }
@@ -72,9 +71,8 @@ pub(super) fn start(log: &Log<'_>, store: Option<&Store>) -> Result<Found, Recov
         }
     }
     let empty = Core::new(log.origin.clone(), Arc::clone(log.signer));
-    let origin = log.origin.to_string();
     let tail = Tail::new(log.tiles);
-    let found = recover::fold(Arc::clone(&log.disk), &origin, log.sizes, log.keyring, Err(empty), tail)?;
+    let found = recover::fold(log.store, log.keyring, Err(empty), tail)?;
     set_aside(store, &unfit);
     Ok(found)
 }
@@ -119,14 +117,14 @@ fn from(log: &Log<'_>, store: Option<&Store>, size: u64) -> Result<Found, Unfit>
         return Err(SnapshotError::Damaged.into());
     }
     let restored = restore(log, snapshot)?;
-    let mut reader = wal::Reader::new(Arc::clone(&log.disk), &origin);
-    let tail = Tail::after(restored.core.frontier(), log.tiles, |from, to| entries(&mut reader, from, to))?;
+    let mut reader = log.store.reader();
+    let tail = Tail::after(restored.core.frontier(), log.tiles, |from, to| entries(&mut *reader, from, to))?;
     let tail = tail.ok_or(SnapshotError::Place)?;
-    Ok(recover::fold(Arc::clone(&log.disk), &origin, log.sizes, log.keyring, Ok(restored), tail)?)
+    Ok(recover::fold(log.store, log.keyring, Ok(restored), tail)?)
 }
 
 /// The public entries `from..to`.
-fn entries(reader: &mut wal::Reader, from: u64, to: u64) -> Result<Vec<[u8; 48]>, WalError> {
+fn entries(reader: &mut dyn Reads, from: u64, to: u64) -> Result<Vec<[u8; 48]>, WalError> {
     let mut entries = Vec::new();
     let mut at = reader.find(from)?;
     while let Some(place) = at {
@@ -140,7 +138,7 @@ fn entries(reader: &mut wal::Reader, from: u64, to: u64) -> Result<Vec<[u8; 48]>
 /// Holds a snapshot against the log: the batch that it ends with, and every act that it names.
 fn restore(log: &Log<'_>, snapshot: Snapshot) -> Result<Restored, Unfit> {
     let Snapshot { summary, frontier, at, parts } = snapshot;
-    let reader = wal::Reader::new(Arc::clone(&log.disk), &log.origin.to_string());
+    let reader = log.store.reader();
     let mut batches = Batches { reader, keyring: log.keyring, last: None };
     let batch = batches.read(at)?;
     let ends_here = batch.footer.size == summary.size && &batch.footer.root == summary.root.as_bytes();
@@ -183,7 +181,7 @@ fn act(batches: &mut Batches<'_>, index: u64, at: Position, part: &Part) -> Resu
 
 /// Batches by place; the last one stays, since acts often share one.
 struct Batches<'k> {
-    reader: wal::Reader,
+    reader: Box<dyn Reads>,
     keyring: &'k Keyring,
     last: Option<RecoveredBatch>,
 }

@@ -10,7 +10,10 @@ use std::sync::{Arc, OnceLock};
 use anteroom_proto::ledger::tree::{Frontier, Hash, leaf_hash};
 
 use super::handle::Shared;
-use crate::book::wal::{self, Position, WalError};
+use crate::book::{
+    store::Reads,
+    wal::{Position, WalError},
+};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -30,7 +33,7 @@ impl Scrub {
 }
 
 /// Starts reading the first `size` records, which lead to `root`.
-pub(super) fn start(shared: &Arc<Shared>, reader: wal::Reader, size: u64, root: Hash) {
+pub(super) fn start(shared: &Arc<Shared>, reader: Box<dyn Reads>, size: u64, root: Hash) {
     let scrubbed = Arc::clone(shared);
     let work = move || match read(&scrubbed, reader, size) {
         Ok(Some(found)) if found == root => tracing::info!(size, "the log's older records are whole"),
@@ -44,7 +47,7 @@ pub(super) fn start(shared: &Arc<Shared>, reader: wal::Reader, size: u64, root: 
 }
 
 /// The root over the first `size` records; nothing if the journal closes meanwhile.
-fn read(shared: &Shared, mut reader: wal::Reader, size: u64) -> Result<Option<Hash>, WalError> {
+fn read(shared: &Shared, mut reader: Box<dyn Reads>, size: u64) -> Result<Option<Hash>, WalError> {
     let mut frontier = Frontier::new();
     let mut at = Position { segment: 0, offset: 0 };
     while frontier.size() < size {

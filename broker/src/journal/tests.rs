@@ -26,6 +26,7 @@ use crate::{
     book::{
         disk::lossy::{Fault, LossyDisk},
         keyring::{Kek, Keyring},
+        store::Segments,
         wal::Config,
     },
     identity::Role,
@@ -103,14 +104,8 @@ fn found(world: &World, store: bool) -> Result<Found, RecoverError> {
     let disks = disks(world);
     let keyring = keyring(world);
     let origin = KeyName::parse(ORIGIN).unwrap();
-    let log = restore::Log {
-        disk: Arc::<LossyDisk>::clone(&disks.wal),
-        origin: &origin,
-        signer: &world.log,
-        sizes: SIZES,
-        keyring: &keyring,
-        tiles: None,
-    };
+    let segments = Segments { disk: Arc::<LossyDisk>::clone(&disks.wal), origin: ORIGIN.to_owned(), sizes: SIZES };
+    let log = restore::Log { store: &segments, origin: &origin, signer: &world.log, keyring: &keyring, tiles: None };
     let store = store.then(|| Store::new(Arc::<LossyDisk>::clone(&disks.snapshots)));
     restore::start(&log, store.as_ref())
 }

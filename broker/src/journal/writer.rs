@@ -24,12 +24,14 @@ use anteroom_proto::{
         scope::Scope,
         tree::leaf_hash,
     },
+    names::BrokerId,
     statement::acts::DispositionAction,
 };
 use arc_swap::ArcSwap;
 
 use super::{
-    core::{Batch, Core},
+    blind::unfinished,
+    core::{Batch, Core, Sealed},
     gate::Gate,
     handle::{Journal, JournalError, Lanes, Newest, Shared, Submission, now},
     proofs::{Proofs, Tiles},
@@ -44,9 +46,9 @@ use super::{
 };
 use crate::{
     book::{
-        disk::Disk,
         keyring::{KeyId, KeySeed, Keyring, KeyringError},
-        wal::{self, BatchBytes, Config, Footer, Position, RecordBytes, Upkeep, Wal, WalError},
+        store::{Book, Store},
+        wal::{BatchBytes, Footer, Position, RecordBytes, Upkeep, WalError},
     },
     clock::Timekeeper,
     entropy::{self, Entropy},
@@ -63,14 +65,14 @@ const IDLE: Duration = Duration::from_millis(500);
 
 /// What a writer is started with.
 pub struct WriterConfig {
-    /// The directory of the log.
-    pub wal: Arc<dyn Disk>,
+    /// Where the log is kept.
+    pub store: Arc<dyn Store>,
+    /// This broker's name, if others share the log.
+    pub broker: Option<BrokerId>,
     /// Keys of scopes.
     pub keyring: Keyring,
     /// The published tiles; without them proofs are made from memory alone.
     pub tiles: Option<Tiles>,
-    /// Sizes kept ahead of need.
-    pub sizes: Config,
     /// The log's name.
     pub origin: KeyName,
     /// Signs checkpoints.
@@ -106,16 +108,14 @@ pub struct LogPaths {
 pub fn start(config: WriterConfig) -> Result<(Journal, JoinHandle<()>), RecoverError> {
     let origin = config.origin.to_string();
     let log = restore::Log {
-        disk: Arc::clone(&config.wal),
+        store: &*config.store,
         origin: &config.origin,
         signer: &config.signer,
-        sizes: config.sizes,
         keyring: &config.keyring,
         tiles: config.tiles.as_ref(),
     };
     let found = restore::start(&log, config.snapshots.as_ref())?;
     let keyring = Arc::new(RwLock::new(config.keyring));
-    let reader = wal::Reader::new(Arc::clone(&config.wal), &origin);
     let shared = Arc::new(Shared {
         lanes: Mutex::new(Lanes::default()),
         wake: Condvar::new(),
@@ -123,26 +123,28 @@ pub fn start(config: WriterConfig) -> Result<(Journal, JoinHandle<()>), RecoverE
         newest: ArcSwap::from_pointee(Newest { size: found.core.size(), note: found.note }),
         proofs: Proofs::new(found.tail, config.tiles),
         scrub: Scrub::default(),
-        full: AtomicBool::new(found.wal.is_full()),
+        full: AtomicBool::new(found.book.is_full()),
         syncs: AtomicU64::new(0),
         clock: config.clock,
         observers: RwLock::new(Vec::new()),
-        reader: LogReader::new(reader, Arc::clone(&keyring), found.places),
+        reader: LogReader::new(config.store.reader(), Arc::clone(&keyring), found.places),
+        view: config.store.view(),
         gate: Arc::new(Gate::open(found.core.size())),
     });
     if let Some((size, root)) = found.snapshot {
-        scrub::start(&shared, wal::Reader::new(Arc::clone(&config.wal), &origin), size, root);
+        scrub::start(&shared, config.store.reader(), size, root);
     }
     let desk = || Desk { origin: origin.clone(), store: config.snapshots.clone(), keyring: Arc::clone(&keyring) };
     let scribe = Scribe::start(desk(), Arc::clone(&shared)).map_err(RecoverError::Thread)?;
-    let doomed = unfinished(&found.core, &found.keys, &keyring, wal::Reader::new(Arc::clone(&config.wal), &origin))?;
+    let doomed = unfinished(&found.core, &found.keys, &keyring, config.store.reader())?;
     let writer = Writer {
         shared: Arc::clone(&shared),
-        core: found.core,
-        wal: found.wal,
+        core: found.core.named(config.broker),
+        book: found.book,
         desk: desk(),
         keyring,
         keys: found.keys,
+        fresh: Vec::new(),
         acts: found.acts,
         last: found.last,
         written_down: found.snapshot.map_or(0, |(size, _)| size),
@@ -159,16 +161,18 @@ pub fn start(config: WriterConfig) -> Result<(Journal, JoinHandle<()>), RecoverE
     }
 }
 
-struct Writer {
-    shared: Arc<Shared>,
-    core: Core,
-    wal: Wal,
-    keyring: Arc<RwLock<Keyring>>,
-    keys: BTreeMap<Scope, KeyId>,
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) core: Core,
+    pub(super) book: Box<dyn Book>,
+    pub(super) keyring: Arc<RwLock<Keyring>>,
+    pub(super) keys: BTreeMap<Scope, KeyId>,
+    /// Scopes whose keys were made for a batch that is not durable yet.
+    pub(super) fresh: Vec<Scope>,
     /// Where the records of acts stand.
     acts: BTreeMap<u64, Position>,
     /// Where the last batch stands.
-    last: Option<Position>,
+    pub(super) last: Option<Position>,
     desk: Desk,
     /// How many records the newest snapshot holds, written or under way.
     written_down: u64,
@@ -181,7 +185,7 @@ struct Writer {
 }
 
 /// The writer cannot go on.
-struct Fatal(String);
+pub(super) struct Fatal(pub(super) String);
 
 impl Writer {
     fn run(mut self) {
@@ -218,7 +222,7 @@ impl Writer {
             if lanes.closed {
                 return None;
             }
-            lanes = self.sleep(lanes, 1, IDLE);
+            lanes = self.sleep(lanes, 1, self.book.look_every().unwrap_or(IDLE));
         }
         // With many calls open, a little patience gathers company for the sync; an end never waits.
         let open = self.core.state().open_count();
@@ -249,9 +253,10 @@ impl Writer {
 
     fn upkeep(&mut self) -> Result<(), Fatal> {
         self.past_is_whole()?;
+        self.look()?;
         self.write_down();
-        while self.wal.maintain().map_err(|error| Fatal(error.to_string()))? == Upkeep::More {}
-        self.shared.full.store(self.wal.is_full(), Ordering::Release);
+        while self.book.maintain().map_err(|error| Fatal(error.to_string()))? == Upkeep::More {}
+        self.shared.full.store(self.book.is_full(), Ordering::Release);
         Ok(())
     }
 
@@ -279,14 +284,17 @@ impl Writer {
         }
         self.write_down();
         // One bounded step ahead of need a batch; the rest when idle.
-        self.wal.maintain().map_err(|error| Fatal(error.to_string()))?;
-        self.shared.full.store(self.wal.is_full(), Ordering::Release);
+        self.book.maintain().map_err(|error| Fatal(error.to_string()))?;
+        self.shared.full.store(self.book.is_full(), Ordering::Release);
         Ok(())
     }
 
     /// Decides and writes as much of `waiting` as fits one batch, and returns what did not fit.
     fn batch(&mut self, mut waiting: Vec<Submission>) -> Result<Vec<Submission>, Fatal> {
         let mut take = waiting.len();
+        if !self.lock()? {
+            return Ok(self.put_off(waiting));
+        }
         loop {
             let now = now(&self.shared.clock);
             let commands: Vec<&Command> = waiting.iter().take(take).map(|submission| &submission.command).collect();
@@ -303,13 +311,24 @@ impl Writer {
                 Ok(()) => {
                     let rest = waiting.split_off(take);
                     let shipped = batch.head.as_ref().is_none_or(|head| self.shared.gate.written(head.size));
-                    self.publish(&batch);
+                    if let Some(head) = &batch.head {
+                        self.publish(&batch.records, head.size, &head.note);
+                    }
                     self.shared.gate.answer(waiting, batch, now, shipped);
                     return Ok(rest);
                 }
                 Err(WriteError::Fatal(why)) => return Err(Fatal(why)),
-                Err(WriteError::Full) => {
+                Err(WriteError::Unreachable(why)) => {
+                    self.book.unlock();
                     self.core.take_back();
+                    self.forget_fresh();
+                    self.unreachable(&why);
+                    return Ok(self.put_off(waiting));
+                }
+                Err(WriteError::Full) => {
+                    self.book.unlock();
+                    self.core.take_back();
+                    self.forget_fresh();
                     self.shared.full.store(true, Ordering::Release);
                     // Ends may still use the reserve; everybody else is told.
                     let (ends, others): (Vec<_>, Vec<_>) =
@@ -324,7 +343,9 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &Batch, only_ends: bool) -> Result<(), WriteError> {
+        self.fresh.clear();
         let Some(head) = &batch.head else {
+            self.book.unlock();
             self.core.committed();
             return Ok(());
         };
@@ -335,8 +356,11 @@ impl Writer {
                 entry: *sealed.entry.as_bytes(),
                 key: self.key_of(&sealed.scope).map_err(|error| {
                     // Nothing was written. A scope without a key cannot be written to, however much room the ledger has.
-                    let full = matches!(error, KeyringError::Full);
-                    if full { WriteError::Full } else { WriteError::Fatal(error.to_string()) }
+                    if matches!(error, KeyringError::Full) {
+                        return WriteError::Full;
+                    }
+                    let (away, why) = (matches!(error, KeyringError::Unreachable(_)), error.to_string());
+                    if away { WriteError::Unreachable(why) } else { WriteError::Fatal(why) }
                 })?,
                 seed: *sealed.seed.as_bytes(),
                 nonce: entropy::bytes(&mut *self.entropy),
@@ -346,30 +370,28 @@ impl Writer {
         let footer = Footer { size: head.size, root: *head.root.as_bytes(), note: head.note.as_bytes().to_vec() };
         let bytes = BatchBytes { records, footer };
         let keyring = self.keyring.read().unwrap_or_else(PoisonError::into_inner);
-        let mut written = self.wal.append(&keyring, &bytes);
-        if only_ends && matches!(written, Err(WalError::Full)) {
-            written = self.wal.append_reserved(&keyring, &bytes);
-        }
+        let written = self.book.append(&keyring, &bytes, only_ends);
         drop(keyring);
         match written {
             Ok(at) => {
                 let first = batch.records.first().map_or(0, |sealed| sealed.entered.index);
                 self.shared.reader.appended(first, at);
                 self.last = Some(at);
-                self.note(batch, at);
+                self.note(&batch.records, at);
                 self.shared.syncs.fetch_add(1, Ordering::Relaxed);
                 self.core.committed();
                 Ok(())
             }
             Err(error) if error.is_fatal() => Err(WriteError::Fatal(error.to_string())),
             Err(WalError::Full | WalError::ReserveSpent) => Err(WriteError::Full),
+            Err(WalError::Unreachable { why }) => Err(WriteError::Unreachable(why)),
             Err(error) => Err(WriteError::Fatal(error.to_string())),
         }
     }
 
     /// Remembers what a snapshot needs of a durable batch.
-    fn note(&mut self, batch: &Batch, at: Position) {
-        for sealed in &batch.records {
+    pub(super) fn note(&mut self, records: &[Arc<Sealed>], at: Position) {
+        for sealed in records {
             if sealed.entered.event.is_act() {
                 self.acts.insert(sealed.entered.index, at);
             }
@@ -413,6 +435,11 @@ impl Writer {
 
     /// The clean end: everything was written, so the state is written down once more, for the next start.
     fn finish(mut self) {
+        self.write_last();
+        self.book.leave();
+    }
+
+    fn write_last(&mut self) {
         let mut doomed = std::mem::take(&mut self.doomed);
         if let Some(scribe) = self.scribe.take() {
             doomed.extend(scribe.end());
@@ -445,46 +472,24 @@ impl Writer {
         };
         let key = self.keyring.write().unwrap_or_else(PoisonError::into_inner).create(seed)?;
         self.keys.insert(scope.clone(), key);
+        self.fresh.push(scope.clone());
         Ok(key)
     }
 
-    fn publish(&self, batch: &Batch) {
-        let Some(head) = &batch.head else { return };
-        self.shared.proofs.push(batch.records.iter().map(|sealed| leaf_hash(sealed.entry.as_bytes())));
+    pub(super) fn publish(&self, records: &[Arc<Sealed>], size: u64, note: &Arc<str>) {
+        self.shared.proofs.push(records.iter().map(|sealed| leaf_hash(sealed.entry.as_bytes())));
         // What the state knows of can be read back: the checkpoint is there before it.
-        self.shared.newest.store(Arc::new(Newest { size: head.size, note: Arc::clone(&head.note) }));
+        self.shared.newest.store(Arc::new(Newest { size, note: Arc::clone(note) }));
         self.shared.state.store(Arc::new(self.core.state().clone()));
         let observers = self.shared.observers.read().unwrap_or_else(PoisonError::into_inner);
         for observer in observers.iter() {
-            observer.committed(&batch.records, self.core.state());
+            observer.committed(records, self.core.state());
         }
     }
 }
 
-/// The keys of destroyed scopes that are still there: a crash came before they were destroyed. A destroyed scope is in nobody's
-/// keys any more, so its key is the one of its last record.
-fn unfinished(
-    core: &Core,
-    keys: &BTreeMap<Scope, KeyId>,
-    keyring: &RwLock<Keyring>,
-    mut reader: wal::Reader,
-) -> Result<Vec<KeyId>, RecoverError> {
-    let keyring = keyring.read().unwrap_or_else(PoisonError::into_inner);
-    let used: BTreeSet<KeyId> = keys.values().copied().collect();
-    if keyring.ids().all(|id| used.contains(&id)) {
-        return Ok(Vec::new());
-    }
-    let mut doomed = Vec::new();
-    for disposition in core.state().standing().disposed.values() {
-        let Some(at) = reader.find(disposition.last_index)? else { continue };
-        let records = reader.read(at, None)?.map(|batch| batch.records).unwrap_or_default();
-        let last = records.into_iter().find(|record| record.index == disposition.last_index);
-        doomed.extend(last.map(|record| record.key).filter(|key| keyring.find(*key).is_some()));
-    }
-    Ok(doomed)
-}
-
 enum WriteError {
     Full,
+    Unreachable(String),
     Fatal(String),
 }

@@ -1,8 +1,10 @@
 //! `fsck` and `rebuild-index`: what an operator does with a stopped broker's ledger.
 
 use anteroom_broker::boot::{self, Checked, MendError, Wrong};
+use anteroom_broker::config::Secret;
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use std::path::PathBuf;
 
 use super::{Configured, Failure, environment, say};
 
@@ -69,6 +71,41 @@ pub(super) fn rebuild_index(configured: Configured) -> Result<(), Failure> {
     say(&format!(
         "the index is now `{}` and can be removed; the next start makes a new one while it serves",
         aside.display()
+    ))
+}
+
+#[derive(Args)]
+pub(super) struct MigrateArgs {
+    #[command(flatten)]
+    configured: Configured,
+    /// The database that takes the log, such as postgres://anteroom@db.example/anteroom
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// The password of its user
+    #[arg(long, value_name = "SECRET")]
+    to_password: Option<Secret>,
+    /// Roots in PEM by which it is verified; needed unless it is on this machine
+    #[arg(long, value_name = "FILE")]
+    to_ca: Option<PathBuf>,
+}
+
+pub(super) fn migrate(args: MigrateArgs) -> Result<(), Failure> {
+    let MigrateArgs { mut configured, to, to_password, to_ca } = args;
+    let given = configured.settings.clone();
+    let from = Configured { config: configured.config.clone(), settings: given }.load()?;
+    let settings = &mut configured.settings;
+    (settings.book, settings.book_password, settings.book_ca) = (Some(to), to_password, to_ca);
+    let to = configured.load()?;
+    let moved = boot::migrate(&from, &to, &environment)?;
+    say(&format!(
+        "{} records in {} batches are in the database, entry by entry the same\n\
+         root      {}\n\
+         the ledger's folder is now `{}`; keep it until the first backup of the database\n\
+         Next: put the same `book` into the configuration, then anteroom-broker fsck and serve.",
+        moved.records,
+        moved.batches,
+        moved.root,
+        moved.aside.display(),
     ))
 }
 
@@ -172,6 +209,7 @@ impl From<MendError> for Failure {
             | MendError::Witnessed { .. }
             | MendError::Unwitnessed
             | MendError::NoCut
+            | MendError::Shared
             | MendError::Wal(_)
             | MendError::File { .. }) => Self::Mend(other),
         }

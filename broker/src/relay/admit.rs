@@ -87,6 +87,7 @@ impl Relay {
         if !self.floods.take(&asked.caller, self.journal.now().at) {
             return Err(self.refuse(&asked.caller, early(Refusal::RateLimited)).await);
         }
+        self.catch_up(&asked.request).await;
         for _ in 0..STALE_MAX {
             let ready = match self.prepare(&asked) {
                 Ok(ready) => ready,
@@ -177,6 +178,15 @@ impl Relay {
         let input_hold = input_hold(&body, terms.limits.image_tokens);
         let beside = plan::beside(&body);
         Ok(Ready { command, compiled, scanner, want, input_hold, beside, label, counted })
+    }
+
+    /// Where others share the log, a caller may have verified what one of them signed a moment ago.
+    async fn catch_up(&self, request: &CallRequest) {
+        if self.journal.view().is_bounded()
+            && let Some(Ok(claim)) = request.claim.clone().map(ReadClaim::read)
+        {
+            self.journal.caught_up(claim.seen_size()).await;
+        }
     }
 
     /// Whether the newest checkpoint that a caller names in its claim is one of this log's.

@@ -184,8 +184,10 @@ impl Flow {
         Some(Cut { refusal: Refusal::PolicyDenied, at: self.journal.now().at })
     }
 
+    /// The end of the call's time, or of the time for which what is known of a shared log may be acted upon.
     fn by_clock(&self, now: Now) -> Option<Cut> {
-        self.about.over(now).map(|refusal| Cut { refusal, at: now.at })
+        let fenced = || self.journal.is_fenced().then_some(Refusal::LedgerUnavailable);
+        self.about.over(now).or_else(fenced).map(|refusal| Cut { refusal, at: now.at })
     }
 
     /// Closes this call alone. The first reason stays; it is returned.

@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 
-use anteroom_policy::refusal::Refusal;
+use anteroom_policy::{refusal::Refusal, state::running};
 use anteroom_proto::{names::GrantId, time::At};
 use tokio::{sync::watch, time::timeout};
 
@@ -114,6 +114,18 @@ impl Relay {
         &self.slots
     }
 
+    /// The grants that connectors here can answer, as the bytes of their identifiers.
+    #[must_use]
+    pub fn served(&self) -> Vec<u8> {
+        let (state, now) = (self.journal.state(), self.journal.now().at);
+        let standing = state.standing();
+        let served = standing.grants.iter().filter(|(_, grant)| {
+            running(grant, now, standing.clock_of(&grant.terms)).is_some()
+                && self.slots.serve(&grant.terms, &grant.builds_at(now))
+        });
+        served.flat_map(|(id, _)| *id.as_bytes()).collect()
+    }
+
     /// How long cuts took.
     #[must_use]
     pub fn cut_times(&self) -> &CutTimes {
@@ -168,14 +180,16 @@ impl Relay {
     }
 
     /// Notes under which grants nobody can answer and when somebody can again, once a second, for as long as it is polled.
-    pub async fn note_presence(&self) {
+    /// `elsewhere` says whether another broker has a connector for a grant.
+    pub async fn note_presence(&self, elsewhere: impl Fn(&GrantId) -> bool) {
         let mut looked = Looked::default();
         let mut tick = tokio::time::interval(FLUSH_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let commands = looked
-                .look(&self.journal.state(), self.journal.now().at, |terms, builds| self.slots.serve(terms, builds));
+            let commands = looked.look(&self.journal.state(), self.journal.now().at, |terms, builds| {
+                self.slots.serve(terms, builds) || elsewhere(&terms.grant)
+            });
             for command in commands {
                 if let Err(error) = self.journal.submit(command).await {
                     tracing::warn!(%error, "that a lab came or went is not on record yet");

@@ -55,6 +55,14 @@ pub struct Acts {
     cutter: Arc<dyn Cutter>,
     trying: Trying,
     retention: Arc<Retention>,
+    reach: Option<Arc<dyn Reach>>,
+}
+
+/// The other brokers of a shared log.
+#[tonic::async_trait]
+pub trait Reach: Send + Sync {
+    /// Returns once each of them has folded the record at `index`, or hands nothing over any more.
+    async fn reached(&self, index: u64);
 }
 
 impl std::fmt::Debug for Acts {
@@ -67,13 +75,20 @@ impl Acts {
     /// Acts go to `journal`; ends close gates through `cutter` first.
     #[must_use]
     pub fn new(journal: Journal, cutter: Arc<dyn Cutter>) -> Self {
-        Self { journal, cutter, trying: Trying::default(), retention: Arc::default() }
+        Self { journal, cutter, trying: Trying::default(), retention: Arc::default(), reach: None }
     }
 
     /// Dispositions have to follow this schedule; without it none does.
     #[must_use]
     pub fn retaining(mut self, retention: Retention) -> Self {
         self.retention = Arc::new(retention);
+        self
+    }
+
+    /// An act is answered only once these know of it.
+    #[must_use]
+    pub fn reaching(mut self, reach: Option<Arc<dyn Reach>>) -> Self {
+        self.reach = reach;
         self
     }
 
@@ -108,6 +123,13 @@ impl Acts {
             None => self.journal.submit(Command::Act(Box::new(act))).await?,
         };
         self.judge_again(&committed).await;
+        let mut index = committed.records.iter().map(|recorded| recorded.sealed().entered.index).max();
+        if let Reply::Repeated { index: before, .. } = &committed.reply {
+            index = Some(*before);
+        }
+        if let (Some(reach), Some(index)) = (&self.reach, index) {
+            reach.reached(index).await;
+        }
         self.reply(&caller.org, committed).await
     }
 

@@ -104,6 +104,8 @@ fn of_the_log(state: &State, org: &OrgId, event: &Event) -> Audience {
         Event::CallRefused(refused) => Audience { caller: made_by(&refused.caller), ..Audience::SCOPE },
         Event::LogOpened { .. }
         | Event::BrokerStarted { .. }
+        | Event::BrokerJoined { .. }
+        | Event::BrokerGone { .. }
         | Event::ClockChanged { .. }
         | Event::OrganisationEnrolled { .. }
         | Event::KeySetChanged { .. }

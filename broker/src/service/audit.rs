@@ -251,6 +251,7 @@ impl audit_server::Audit for Audit {
         request: Request<GetCheckpointRequest>,
     ) -> Result<Response<GetCheckpointReply>, Status> {
         let (_caller, _) = caller(&request, &Role::ALL, self.journal.now())?;
+        self.journal.caught_up(request.get_ref().seen_size).await;
         let reply = self.checkpoint(request.get_ref().seen_size)?;
         Ok(Response::new(reply))
     }
@@ -260,6 +261,8 @@ impl audit_server::Audit for Audit {
         request: Request<GetPublishedRequest>,
     ) -> Result<Response<GetPublishedReply>, Status> {
         let (_caller, _) = caller(&request, &Role::ALL, self.journal.now())?;
+        self.shown.wait_for(&request.get_ref().seen).await;
+        self.journal.caught_up(request.get_ref().seen_size).await;
         let reply = self.published(request.get_ref())?;
         Ok(Response::new(reply))
     }

@@ -104,7 +104,15 @@ impl InferenceService {
         let (_, id) = caller(&request, &[Role::Person, Role::Workload], journal.now())?;
         let unknown = || Reject::new(Refusal::CallUnknown);
         let call = CallId::from_slice(&request.get_ref().call).map_err(|_| unknown())?;
-        let Found { grant, admitted, ended, state } = find(journal, &call).ok_or_else(unknown)?;
+        let mut found = find(journal, &call);
+        // Another broker may have admitted it a moment ago; that nobody did is said only of the log as it stands now.
+        if found.is_none() && journal.view().is_bounded() {
+            if !journal.as_of_now().await {
+                return Err(Reject::new(Refusal::LedgerUnavailable));
+            }
+            found = find(journal, &call);
+        }
+        let Found { grant, admitted, ended, state } = found.ok_or_else(unknown)?;
         let standing = journal.standing();
         let terms = &standing.grant_of(&grant, &id.org).ok_or_else(unknown)?.terms;
         let audience = if terms.lab.org == id.org { Audience::LAB } else { Audience::AGENCY };

@@ -65,6 +65,8 @@ impl ServingService {
         };
         let served = Arc::new(self.served(&id, &hello)?);
         let challenge: [u8; 16] = entropy::bytes(&mut SystemEntropy::new());
+        self.shown.wait_for(&hello.seen).await;
+        self.relay.journal().caught_up(hello.seen_size).await;
         let welcome = self.welcome(&hello, &challenge)?;
         let slot = self.relay.slots().add(Arc::clone(&served)).ok_or(Refusal::Busy)?;
         let (sender, queue) = mpsc::channel(DOWN_MAX);

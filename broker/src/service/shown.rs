@@ -6,7 +6,10 @@
 use std::{fmt, sync::Arc};
 
 use anteroom_policy::refusal::Refusal;
-use anteroom_proto::ledger::{checkpoint::LogTrust, note::VerifierKey};
+use anteroom_proto::ledger::{
+    checkpoint::LogTrust,
+    note::{Note, VerifierKey},
+};
 
 use crate::{journal::Journal, status::Reject};
 
@@ -33,6 +36,16 @@ impl Shown {
         Self { journal, alarm }
     }
 
+    /// Where others share the log, waits for what one of them signed a moment ago; to be called before [`Shown::check`].
+    pub async fn wait_for(&self, note: &str) {
+        if self.journal.view().is_bounded()
+            && let Ok(parsed) = Note::parse(note.as_bytes())
+            && let Some(size) = parsed.text().lines().nth(1).and_then(|size| size.parse().ok())
+        {
+            self.journal.caught_up(size).await;
+        }
+    }
+
     /// Checks a checkpoint that somebody verified; nothing to check if it is empty.
     ///
     /// # Errors
@@ -52,6 +65,10 @@ impl Shown {
         let own = if shown.size() <= size { self.journal.root_at(shown.size()) } else { None };
         if own.as_ref() == Some(shown.root()) {
             return Ok(());
+        }
+        // Another broker may have signed it; who cannot ask the log cannot tell.
+        if shown.size() > size && self.journal.is_fenced() {
+            return Err(Refusal::LedgerUnavailable.into());
         }
         let why = if shown.size() > size {
             format!(

@@ -42,7 +42,7 @@ const ACTS: [&str; 14] = [
     "ReaderAppointed",
 ];
 /// Kinds of records that an auditor looks at first, with what they are in words.
-const NOTABLE: [(&str, &str); 9] = [
+const NOTABLE: [(&str, &str); 11] = [
     ("LockSet", "locks that were set"),
     ("ScannerLocked", "locks by the scanner"),
     ("ActRefused", "signed acts that were refused"),
@@ -50,6 +50,8 @@ const NOTABLE: [(&str, &str); 9] = [
     ("LineBudgetHit", "calls for which a line's budget had no room"),
     ("ClockChanged", "changes of trust in the broker's clock"),
     ("BrokerStarted", "starts of the broker"),
+    ("BrokerJoined", "starts of one of several brokers"),
+    ("BrokerGone", "ends of one of several brokers"),
     ("KeySetChanged", "changes of an organisation's keys"),
     ("Disposed", "records that were destroyed when their time was over"),
 ];

@@ -182,6 +182,13 @@ impl Fold {
             Event::BrokerStarted { open_calls, .. } if *open_calls > 0 => {
                 self.raise("start with calls under way", entered, format!("{open_calls} calls had no end"));
             }
+            Event::BrokerGone { broker, open_calls } if *open_calls > 0 => {
+                self.raise(
+                    "broker gone with calls under way",
+                    entered,
+                    format!("{broker}: {open_calls} calls had no end"),
+                );
+            }
             Event::ActRefused { code, payload_type, caller, .. } => {
                 self.raise("act refused", entered, format!("{caller}: {payload_type}, {code}"));
             }
@@ -208,6 +215,8 @@ impl Fold {
             Event::Presence(_)
             | Event::SuccessionOffered(_)
             | Event::BrokerStarted { .. }
+            | Event::BrokerJoined { .. }
+            | Event::BrokerGone { .. }
             | Event::LogOpened { .. }
             | Event::ClockStarted { .. }
             | Event::Snapshotted { .. }

@@ -171,6 +171,8 @@ pub(super) fn disposed(state: &State, command: &Command, disposition: &Arc<stand
         Command::Act(act) => refuse(state, act, No { refusal: Refusal::ScopeDisposed, detail }),
         Command::Open { .. }
         | Command::Start { .. }
+        | Command::Join { .. }
+        | Command::Gone { .. }
         | Command::Presence { .. }
         | Command::Clock { .. }
         | Command::Call(_)

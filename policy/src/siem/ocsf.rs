@@ -86,6 +86,7 @@ fn activity(kind: &str) -> Activity {
     match kind {
         "LogOpened"
         | "BrokerStarted"
+        | "BrokerJoined"
         | "OrganisationEnrolled"
         | "ModelRegistered"
         | "RosterPublished"
@@ -96,9 +97,8 @@ fn activity(kind: &str) -> Activity {
         | "ReaderAppointed"
         | "CallAdmitted" => Activity::Create,
         "ReadOpened" => Activity::Read,
-        "GrantWithdrawn" | "GrantRelinquished" | "GrantExpired" | "GrantDeclined" | "GrantLapsed" | "LockLifted" => {
-            Activity::Delete
-        }
+        "BrokerGone" | "GrantWithdrawn" | "GrantRelinquished" | "GrantExpired" | "GrantDeclined" | "GrantLapsed"
+        | "LockLifted" => Activity::Delete,
         "ClockChanged" | "ClockStarted" | "KeySetChanged" | "MembershipStated" | "GrantAccepted" | "GrantActivated"
         | "GrantPaused" | "GrantResumed" | "CallFinished" | "CallSettled" => Activity::Update,
         _ => Activity::Other,

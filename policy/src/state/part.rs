@@ -4,11 +4,12 @@
 //! reads those again. The rest of a part is numbers: the scope's chain, a grant's budgets and its calls.
 //!
 //! ```text
-//! part    = scope ‖ u64 next position ‖ entry 48 ‖ u64 index ‖ tag key 32 ‖ u64 count ‖ u64 act … ‖ budgets ‖ calls
+//! part    = scope ‖ u64 next position ‖ entry 48 ‖ u64 index ‖ tag key 32 ‖ u64 count ‖ u64 act … ‖ budgets ‖ calls ‖ by
 //! budgets = 0 | 1 ‖ account ‖ u64 remembered ‖ u64 count ‖ (run ‖ account) …     account = u64 settled calls, settled tokens,
 //!                                                                               held calls, held tokens, open
 //! calls   = u64 count ‖ open … ‖ u64 count ‖ abandoned … ‖ u64 count ‖ done …
 //! open    = call 16 ‖ run ‖ u64 held tokens ‖ u64 admission ‖ i64 ms ‖ credential 32        abandoned alike
+//! by      = nothing, or u64 count ‖ (call 16 ‖ broker 16) …                 which broker admitted an open or abandoned call
 //! done    = call 16 ‖ u64 admission ‖ u64 end ‖ text
 //! ```
 //!
@@ -26,7 +27,7 @@ use anteroom_proto::{
         scope::{Scope, TagKey},
         tree::Hash,
     },
-    names::{CallId, Digest, GrantId, RunId},
+    names::{BrokerId, CallId, Digest, GrantId, RunId},
     time::At,
 };
 use imbl::OrdMap;
@@ -131,6 +132,15 @@ impl Part {
             out.number(call.ended);
             out.text(call.end.as_bytes());
         }
+        let admitted_by = || self.open.iter().chain(&self.abandoned).filter_map(|(id, call)| Some((id, call.by?)));
+        // Where one broker has its log alone nothing is added.
+        if admitted_by().next().is_some() {
+            out.count(admitted_by().count());
+            for (id, by) in admitted_by() {
+                out.raw(id.as_bytes());
+                out.raw(by.as_bytes());
+            }
+        }
         out.0
     }
 
@@ -174,15 +184,24 @@ impl Part {
             let admitted = from.number()?;
             let at = At::from_ms(i64::from_be_bytes(from.take(8)?.try_into().ok()?)).ok()?;
             let credential = Digest::from_bytes(from.take(32)?.try_into().ok()?);
-            Some((id, OpenCall { grant, run, hold, admitted, at, credential }))
+            Some((id, OpenCall { grant, run, hold, admitted, at, credential, by: None }))
         };
-        let (open, abandoned) = (from.many(open)?, from.many(open)?);
+        let (mut open, mut abandoned) = (from.many(open)?, from.many(open)?);
         let done = from.many(|from| {
             let id = from.call()?;
             let (admitted, ended) = (from.number()?, from.number()?);
             let end = std::str::from_utf8(from.text()?).ok()?.into();
             Some((id, DoneCall { grant, admitted, ended, end }))
         })?;
+        if !from.0.is_empty() {
+            let by: BTreeMap<CallId, BrokerId> = from
+                .many(|from| Some((from.call()?, BrokerId::from_slice(from.take(16)?).ok()?)))?
+                .into_iter()
+                .collect();
+            for (id, call) in open.iter_mut().chain(&mut abandoned) {
+                call.by = by.get(id).copied();
+            }
+        }
         let head = ScopeHead { next_seq, head: entry, index, tag_key };
         from.0.is_empty().then_some(Self { scope, head, acts, budgets, open, abandoned, done })
     }

@@ -751,4 +751,33 @@ pub const KINDS: &[KindSpec] = &[
             FieldSpec { number: 22, name: "attempts", owner: Owner::Scope },
         ],
     },
+    KindSpec {
+        kind: 70,
+        name: "BrokerJoined",
+        fields: &[
+            FieldSpec { number: 1, name: "kind", owner: Owner::Scope },
+            FieldSpec { number: 2, name: "index", owner: Owner::Scope },
+            FieldSpec { number: 3, name: "at_ms", owner: Owner::Scope },
+            FieldSpec { number: 4, name: "scope", owner: Owner::Scope },
+            FieldSpec { number: 5, name: "seq", owner: Owner::Scope },
+            FieldSpec { number: 6, name: "prev", owner: Owner::Scope },
+            FieldSpec { number: 16, name: "version", owner: Owner::Scope },
+            FieldSpec { number: 17, name: "open_calls", owner: Owner::Scope },
+            FieldSpec { number: 18, name: "broker", owner: Owner::Scope },
+        ],
+    },
+    KindSpec {
+        kind: 71,
+        name: "BrokerGone",
+        fields: &[
+            FieldSpec { number: 1, name: "kind", owner: Owner::Scope },
+            FieldSpec { number: 2, name: "index", owner: Owner::Scope },
+            FieldSpec { number: 3, name: "at_ms", owner: Owner::Scope },
+            FieldSpec { number: 4, name: "scope", owner: Owner::Scope },
+            FieldSpec { number: 5, name: "seq", owner: Owner::Scope },
+            FieldSpec { number: 6, name: "prev", owner: Owner::Scope },
+            FieldSpec { number: 16, name: "broker", owner: Owner::Scope },
+            FieldSpec { number: 17, name: "open_calls", owner: Owner::Scope },
+        ],
+    },
 ];

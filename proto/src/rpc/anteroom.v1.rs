@@ -91,6 +91,31 @@ pub struct BrokerStarted {
     #[prost(uint64, tag = "17")]
     pub open_calls: u64,
 }
+/// One of several brokers over one log started and folded the log. What it admits names it, as `broker=` among the values of
+/// the system scope that the admission depends on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BrokerJoined {
+    /// The software's version.
+    #[prost(string, tag = "16")]
+    pub version: ::prost::alloc::string::String,
+    /// How many admitted calls without an end it found that no broker answers for.
+    #[prost(uint64, tag = "17")]
+    pub open_calls: u64,
+    /// Its random name.
+    #[prost(bytes = "vec", tag = "18")]
+    pub broker: ::prost::alloc::vec::Vec<u8>,
+}
+/// One of several brokers over one log stopped, or was found to be gone: it hands nothing over any more. Its calls without an
+/// end are abandoned right behind.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BrokerGone {
+    /// Its name.
+    #[prost(bytes = "vec", tag = "16")]
+    pub broker: ::prost::alloc::vec::Vec<u8>,
+    /// Calls of its that had no end.
+    #[prost(uint64, tag = "17")]
+    pub open_calls: u64,
+}
 /// The broker's clock was anchored, confirmed, suspended or distrusted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClockChanged {

@@ -17,6 +17,7 @@ use anteroom_broker::{
         lock::{LockFile, Locked},
         published::Published,
         publisher::{self, Pace, Publisher, Wiring},
+        store::Segments,
         wal::{self, Config},
     },
     clock::{ScriptedTime, Timekeeper},
@@ -105,10 +106,10 @@ impl Place {
         let clock = Arc::new(Timekeeper::start(Arc::new(time.clone()), None)?);
         clock.confirm(START_MS)?;
         let (journal, thread) = writer::start(WriterConfig {
-            wal: log,
+            store: Arc::new(Segments { disk: log, origin: ORIGIN.to_owned(), sizes: Config::default() }),
+            broker: None,
             keyring: keyring(self.disk("keys")?)?,
             tiles: Some(Tiles { disk: published, size: publisher.size() }),
-            sizes: Config::default(),
             snapshots: Some(Snapshots::new(self.disk("snapshots")?)),
             snapshot_every: writer::SNAPSHOT_EVERY,
             origin,

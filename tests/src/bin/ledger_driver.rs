@@ -20,6 +20,7 @@ use anteroom_broker::{
         keyring::{Kek, Keyring},
         lock::{LockFile, Locked},
         publisher::{PublishError, Publisher},
+        store::Segments,
         tiles::Compare,
         wal::{self, Config},
     },
@@ -139,12 +140,16 @@ fn open(folder: &Path, snapshots: bool, stopped: &'static OnceLock<String>) -> F
     // What is drawn depends on what is there, so that a second run draws other nonces.
     let drawn = std::fs::read_dir(folder.join("keys"))?.count() as u64;
     let (journal, thread) = writer::start(WriterConfig {
-        wal: Arc::new(RealDisk::open_or_create(&folder.join("wal"))?),
+        store: Arc::new(Segments {
+            disk: Arc::new(RealDisk::open_or_create(&folder.join("wal"))?),
+            origin: ORIGIN.to_owned(),
+            sizes: SIZES,
+        }),
+        broker: None,
         keyring: keys,
         tiles: Some(Tiles { disk: published, size: publisher.size() }),
         snapshots: snapshots.then_some(Snapshots::new(Arc::new(RealDisk::open(&folder.join("snapshots"))?))),
         snapshot_every: SNAPSHOT_EVERY,
-        sizes: SIZES,
         origin: origin.clone(),
         signer: Arc::new(signer()?),
         clock: Arc::new(Timekeeper::start(Arc::new(SystemTime::new()?), None)?),

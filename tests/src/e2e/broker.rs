@@ -101,6 +101,21 @@ impl Broker {
         broker
     }
 
+    /// Makes `dir/operator` for a broker whose log is in the database `book`, with the keys of the broker in `like` or new ones.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    pub async fn sharing(dir: &Path, book: &str, like: Option<&Path>) -> Self {
+        let mut broker =
+            Self { dir: dir.to_owned(), port: ports::three(), log_key: String::new(), more: Vec::new(), child: None };
+        broker.configure("book", book);
+        let like = like.map(|like| like.display().to_string());
+        let words: Vec<&str> = like.iter().flat_map(|like| ["--like", like]).collect();
+        let (code, said) = broker.says("init", &words).await;
+        assert_eq!(code, Some(0), "{said}");
+        broker
+    }
+
     /// Configures `key` from the next start on, beside what every test has.
     pub fn configure(&mut self, key: &str, value: &str) {
         self.more.extend([format!("--{key}"), value.to_owned()]);

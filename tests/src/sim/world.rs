@@ -570,6 +570,8 @@ fn name_of(event: &Event) -> (&'static str, Option<Move>) {
     match event {
         Event::LogOpened { .. } => ("LogOpened", None),
         Event::BrokerStarted { .. } => ("BrokerStarted", None),
+        Event::BrokerJoined { .. } => ("BrokerJoined", None),
+        Event::BrokerGone { .. } => ("BrokerGone", None),
         Event::ClockChanged { .. } => ("ClockChanged", None),
         Event::ClockStarted { .. } => ("ClockStarted", None),
         Event::OrganisationEnrolled { .. } => ("OrganisationEnrolled", None),

@@ -10,7 +10,8 @@
 use std::io;
 
 use super::{
-    DOOMED, Disk, Kek, KeyId, KeySeed, Keyring, KeyringError, LIVE, erase, failed, file_name, parse, unwrap, wrap,
+    DOOMED, Disk, Home, Kek, KeyId, KeySeed, Keyring, KeyringError, LIVE, erase, failed, file_name, parse, unwrap,
+    wrap, wrapped,
 };
 use crate::book::disk::{is_full, write_durably, write_whole};
 
@@ -22,22 +23,23 @@ impl Keyring {
     /// The files before are overwritten. Returns how many there were.
     ///
     /// # Errors
-    /// [`KeyringError::Full`] without space, otherwise the disk's failure: then the ring is stopped, and its next opening is under
+    /// [`KeyringError::Full`] without space, [`KeyringError::Shared`] for keys in a table, otherwise the disk's failure: then the ring is stopped, and its next opening is under
     /// one of the two keys as a whole.
     pub fn rewrap(&mut self, kek: Kek, nonces: &mut dyn FnMut() -> [u8; 12]) -> Result<usize, KeyringError> {
         self.running()?;
+        let Home::Disk(disk) = &self.home else { return Err(KeyringError::Shared) };
         self.stopped = true;
         let ids: Vec<KeyId> = self.ids().collect();
         let full = |source: io::Error| {
             if is_full(&source) { KeyringError::Full } else { failed("write a re-wrapped key")(source) }
         };
         for id in &ids {
-            let seed = KeySeed { id: *id, key: unwrap(&*self.disk, &self.kek, *id)?, nonce: nonces() };
-            write_whole(&*self.disk, &file_name(*id, NEXT), &wrap(&kek, seed)?).map_err(full)?;
+            let seed = KeySeed { id: *id, key: unwrap(&self.kek, *id, &wrapped(&**disk, *id)?)?, nonce: nonces() };
+            write_whole(&**disk, &file_name(*id, NEXT), &wrap(&kek, seed)?).map_err(full)?;
         }
-        self.disk.sync_dir().map_err(failed("sync the key directory"))?;
-        write_durably(&*self.disk, MARK, b"").map_err(full)?;
-        settle(&*self.disk)?;
+        disk.sync_dir().map_err(failed("sync the key directory"))?;
+        write_durably(&**disk, MARK, b"").map_err(full)?;
+        settle(&**disk)?;
         self.kek = kek;
         self.stopped = false;
         Ok(ids.len())

@@ -11,6 +11,7 @@ use super::super::published::Published;
 use super::super::tiles::{Compare, Counted};
 use super::super::wal::{self, BatchBytes, Footer, RecordBytes, Wal};
 use super::*;
+use crate::book::wal::Reader;
 
 mod faults;
 mod start;

@@ -99,6 +99,18 @@ pub enum WalError {
     /// A cut was asked for where the log is not damaged.
     #[error("the log is not damaged there, nothing was cut")]
     NothingToCut,
+    /// The database does not answer, or not now. Nothing was written.
+    #[error("the database cannot be used at the moment: {why}")]
+    Unreachable {
+        /// What it, or the way to it, said.
+        why: String,
+    },
+    /// The database holds what this broker cannot go on from, or nobody can tell what it holds.
+    #[error("the database: {why}")]
+    Database {
+        /// What is wrong.
+        why: String,
+    },
 }
 
 impl WalError {
@@ -113,7 +125,8 @@ impl WalError {
             | Self::MissingSegment { .. }
             | Self::ForeignLog { .. }
             | Self::Stray { .. }
-            | Self::Config { .. } => true,
+            | Self::Config { .. }
+            | Self::Database { .. } => true,
             Self::Full
             | Self::ReserveSpent
             | Self::UnknownKey { .. }
@@ -123,7 +136,8 @@ impl WalError {
             | Self::RecordTooLarge { .. }
             | Self::UnfitNote
             | Self::BatchTooLarge { .. }
-            | Self::NothingToCut => false,
+            | Self::NothingToCut
+            | Self::Unreachable { .. } => false,
         }
     }
 

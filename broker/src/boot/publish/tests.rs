@@ -11,7 +11,11 @@ use super::super::{
     witnessed,
 };
 use super::*;
-use crate::{book::tiles::CompareError, clock::ScriptedTime, config::Settings};
+use crate::{
+    book::{tiles::CompareError, wal},
+    clock::ScriptedTime,
+    config::Settings,
+};
 
 const NOW: i64 = 1_790_000_000_000;
 

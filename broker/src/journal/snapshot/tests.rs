@@ -11,6 +11,7 @@ use crate::{
     book::{
         disk::lossy::{Fault, LossyDisk},
         keyring::Kek,
+        store::Segments,
         wal::{self, Config, RecoveredBatch},
     },
     journal::{
@@ -64,14 +65,9 @@ fn batches(world: &World) -> Vec<RecoveredBatch> {
 fn found(world: &World, store: Option<&LossyDisk>) -> Found {
     let keyring = keyring(world);
     let origin = KeyName::parse(ORIGIN).unwrap();
-    let log = restore::Log {
-        disk: Arc::<LossyDisk>::clone(&disks(world).wal),
-        origin: &origin,
-        signer: &world.log,
-        sizes: SIZES,
-        keyring: &keyring,
-        tiles: None,
-    };
+    let segments =
+        Segments { disk: Arc::<LossyDisk>::clone(&disks(world).wal), origin: ORIGIN.to_owned(), sizes: SIZES };
+    let log = restore::Log { store: &segments, origin: &origin, signer: &world.log, keyring: &keyring, tiles: None };
     restore::start(&log, store.map(|disk| Store::new(Arc::new(disk.again()))).as_ref()).unwrap()
 }
 

@@ -11,6 +11,10 @@ pub(crate) fn describe(event: &Event) -> String {
         Event::BrokerStarted { version, open_calls } => {
             format!("broker {version} started; {open_calls} calls were open")
         }
+        Event::BrokerJoined { version, open_calls, broker } => {
+            format!("{broker} of version {version} started; {open_calls} calls were nobody's")
+        }
+        Event::BrokerGone { broker, open_calls } => format!("{broker} is gone; {open_calls} of its calls had no end"),
         Event::ClockChanged { trust, source, .. } => format!("the clock is {} ({source})", trust.as_str()),
         Event::ClockStarted { key, window, grant } => {
             let (start, end) = (window.start(), window.end());
