@@ -15,6 +15,15 @@ use super::{
 };
 use crate::book::wal::{RecoveredBatch, WalError};
 
+impl Drop for Writer {
+    /// A writer that panicked writes nothing more, and nobody but a fresh start takes its place.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.stop("the journal's thread panicked");
+        }
+    }
+}
+
 impl Writer {
     /// Takes the right to append and folds what others appended meanwhile. `false`: not now.
     pub(super) fn lock(&mut self) -> Result<bool, Fatal> {

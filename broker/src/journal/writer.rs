@@ -205,7 +205,7 @@ impl Writer {
         }
     }
 
-    fn stop(&self, why: &str) {
+    pub(super) fn stop(&self, why: &str) {
         tracing::error!(why, "the ledger cannot be written; stopping");
         let mut lanes = self.shared.lanes();
         lanes.closed = true;

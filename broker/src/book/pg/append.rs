@@ -169,7 +169,7 @@ impl Writer {
                         format!("nobody can tell whether the last batch was written ({error}); a start finds out");
                     return Err(WalError::Database { why });
                 }
-                Err(_) => self.runtime.block_on(tokio::time::sleep(RETRY)),
+                Err(_) => self.runtime.block_on(async { tokio::time::sleep(RETRY).await }),
             }
         }
     }
