@@ -9,6 +9,7 @@ pub mod authority;
 mod backup;
 mod drill;
 mod end;
+mod error;
 mod folder;
 mod fsck;
 mod held;
@@ -31,7 +32,6 @@ mod tick;
 mod wire;
 
 use std::{
-    io,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -47,6 +47,7 @@ pub use self::{
     backup::{BackedUp, BackupError, backup, prune_keys},
     drill::{DrillError, Drilled, failover, restore_drill},
     end::{Ended, Phase},
+    error::StartError,
     folder::{Folder, Initialised, init, init_like, pins},
     fsck::{Checked, Kept, Wrong, adopt_lock, fsck},
     mend::{MendError, cut_tail, rebuild_index, witnessed},
@@ -70,160 +71,32 @@ use crate::{
         keyring::{Kek, Keyring, KeyringError},
         pg::Database,
         published::Published,
-        wal::WalError,
     },
-    clock::{ClockFileError, TimeSource, Timekeeper},
-    config::{Config, SecretError},
+    clock::{TimeSource, Timekeeper},
+    config::Config,
     entropy::{self, SystemEntropy},
     export::Sinks,
     index::Index,
     journal::{
-        Journal, JournalError,
-        recover::RecoverError,
+        Journal,
         writer::{self, WriterConfig},
     },
     listen::{ListenError, ListenLimits, Listener},
     notices,
     ops::{self, Ops},
-    pki::{
-        FileError,
-        ca::{CaError, ClientLifetime},
-        token::{TokenError, TokenStore},
-    },
+    pki::{ca::ClientLifetime, token::TokenStore},
     public::Public,
     relay::Relay,
     service::{
         enrolment::{Registrar, Roots},
         shown::Shown,
     },
-    standby::badge::BadgeError,
     telemetry::Telemetry,
-    tls::{Tls, TlsError},
+    tls::Tls,
 };
 
 /// How long doors wait for their last requests once no call is open.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
-
-/// Why the broker does not start. Each text ends with what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// There is no data directory, or only half of one.
-    #[error(
-        "`{0}` is no initialised data directory: run `anteroom-broker init`, after removing what an interrupted one left"
-    )]
-    NotInitialised(String),
-    /// There is something where a data directory was to be made.
-    #[error("`{0}` is not empty: `init` replaces nothing; choose another `data_dir`")]
-    Present(String),
-    /// A data directory of another version.
-    #[error("`{0}` has a format that this version does not know: run the version that made it")]
-    Format(String),
-    /// Others can read the data directory.
-    #[error("`{0}` can be read by others: `chmod 700` it, and find out who did")]
-    Exposed(String),
-    /// A file or folder.
-    #[error("`{path}`: {source}")]
-    Folder {
-        /// Which.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file of the authority.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A secret.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// The log's key.
-    #[error("the log's key cannot be used: {0}")]
-    LogKey(String),
-    /// The log on disk was signed by another key.
-    #[error(
-        "the log was started under the key `{found}`, `log_key` is `{given}`: give the key that belongs to this data directory"
-    )]
-    OtherLogKey {
-        /// The one in record 0.
-        found: String,
-        /// The one configured.
-        given: String,
-    },
-    /// The roots by which the database is verified.
-    #[error("`book_ca`, `{path}`: {why}")]
-    BookRoots {
-        /// Which file.
-        path: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// The database that holds the log.
-    #[error("the database in `book`: {0}")]
-    Book(WalError),
-    /// One more broker of a log that is not in a database.
-    #[error("`--like` makes the data directory of one more broker over one database: name that in `book`")]
-    LikeAlone,
-    /// Something that is done to a data directory's own ledger.
-    #[error(
-        "the log is in a database (`book`): back up, restore and look after that one; this is for a ledger in `data_dir`"
-    )]
-    InDatabase,
-    /// The machine's clocks.
-    #[error("the machine's clocks cannot be read: {0}")]
-    Clocks(io::Error),
-    /// The clock's memory.
-    #[error("{0}: restore `clock` from where it is whole; without it the clock starts over, unconfirmed")]
-    Clock(#[from] ClockFileError),
-    /// The scopes' keys.
-    #[error("the keyring cannot be opened: {0}; `keys/` and `kek` belong together, restore both from one backup")]
-    Keyring(#[from] KeyringError),
-    /// Another process has the ledger.
-    #[error("another process has this data directory: stop it first, or work on a copy")]
-    InUse,
-    /// The ledger.
-    #[error("the ledger cannot be folded: {0}; keep the directory as it is and run `anteroom-broker fsck`")]
-    Recover(RecoverError),
-    /// The published log does not agree with the ledger.
-    #[error("{0}; see `{section}` in deploy/RUNBOOK.md", section = .0.section())]
-    Published(#[from] Unpublishable),
-    /// The first records could not be written.
-    #[error("the ledger cannot be written: {0}")]
-    Journal(#[from] JournalError),
-    /// The authority.
-    #[error("the built-in authority: {0}")]
-    Ca(#[from] CaError),
-    /// The authority signs what nobody trusts.
-    #[error("`{0}` does not hold the root that signs: `pki/` is of two backups, restore it from one")]
-    Roots(String),
-    /// The authority is another one's.
-    #[error("the built-in authority is that of `{found}`, `trust_domain` is `{given}`")]
-    TrustDomain {
-        /// In the root certificate.
-        found: String,
-        /// Configured.
-        given: String,
-    },
-    /// Enrolment tokens.
-    #[error("the enrolment tokens: {0}")]
-    Token(#[from] TokenError),
-    /// Certificates and keys.
-    #[error("TLS: {0}")]
-    Tls(#[from] TlsError),
-    /// A door.
-    #[error("{0}; is another broker running, or the address another machine's?")]
-    Listen(#[from] ListenError),
-    /// By what standbys know this broker.
-    #[error("the certificate for standbys: {0}")]
-    Badge(BadgeError),
-    /// A task of this start was lost.
-    #[error("the start was interrupted: {0}")]
-    Lost(#[from] tokio::task::JoinError),
-}
-
-impl From<RecoverError> for StartError {
-    fn from(error: RecoverError) -> Self {
-        if matches!(error, RecoverError::Wal(WalError::Locked)) { Self::InUse } else { Self::Recover(error) }
-    }
-}
 
 /// What a ledger's log is written through.
 pub type LogDisk = fn(Arc<dyn Disk>) -> Arc<dyn Disk>;

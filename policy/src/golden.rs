@@ -3,6 +3,7 @@
 //! `testdata/records.txt` holds for each kind the record, its digest and its entry under fixed seed, scope and place. Whoever
 //! writes a verifier elsewhere can start from it; whoever changes a byte of a format breaks it.
 
+mod brokers;
 mod contacts;
 
 use std::{fmt::Write as _, sync::Arc};
@@ -13,7 +14,7 @@ use anteroom_proto::{
         record::{Audience, KINDS, Opened, Seed},
         scope::Scope,
     },
-    names::{BrokerId, CallId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId, Variant},
+    names::{CallId, Digest, GrantId, LockId, ModelLine, OrgId, Pseudonym, RunId, Variant},
     rpc::{SignedStatement, StatementSignature},
     statement::{
         Payload,
@@ -380,13 +381,7 @@ fn samples() -> Vec<(Scope, Event)> {
     .chain(added(grant, call))
     .chain(successions(grant))
     .chain(contacts::samples(grant))
-    .chain([
-        (
-            Scope::System,
-            Event::BrokerJoined { version: "0.1.0".to_owned(), open_calls: 2, broker: BrokerId::from_bytes([24; 16]) },
-        ),
-        (Scope::System, Event::BrokerGone { broker: BrokerId::from_bytes([24; 16]), open_calls: 3 }),
-    ])
+    .chain(brokers::samples())
     .collect()
 }
 

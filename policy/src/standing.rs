@@ -4,6 +4,7 @@
 //! that without asking the writer. Budgets and calls are not here: only the writer knows them exactly.
 
 mod contacts;
+mod empty;
 mod succession;
 
 use std::sync::Arc;
@@ -306,33 +307,6 @@ pub struct IssuedCredential {
     pub statement: SignedStatement,
     /// Index of the record.
     pub index: u64,
-}
-
-impl Default for Standing {
-    fn default() -> Self {
-        Self {
-            origin: String::new(),
-            log_key: String::new(),
-            nonce: None,
-            clock: ClockTrust::Unconfirmed,
-            orgs: OrdMap::new(),
-            models: OrdMap::new(),
-            rosters: OrdMap::new(),
-            clocks: OrdMap::new(),
-            members: OrdMap::new(),
-            grants: OrdMap::new(),
-            locks: OrdMap::new(),
-            lifted: OrdMap::new(),
-            readers: Vec::new(),
-            locks_epoch: 0,
-            holds: OrdMap::new(),
-            released: OrdSet::new(),
-            disposed: OrdMap::new(),
-            line_budgets: OrdMap::new(),
-            contacts: OrdMap::new(),
-            brokers: OrdMap::new(),
-        }
-    }
 }
 
 impl Standing {

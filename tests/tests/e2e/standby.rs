@@ -20,7 +20,7 @@ use anteroom_tests::e2e::{
     book::{self, Book},
     broker::{Broker, ask, metric},
     caller::Caller,
-    command::{command, json, published},
+    command::{command, json},
     ports, programs,
     scene::{Scene, plan},
     wait::{soon, until},
@@ -174,6 +174,16 @@ async fn secrets(broker: &Broker, folder: &TempDir) -> (PathBuf, PathBuf) {
     (backup, secrets)
 }
 
+/// Waits until so many records are published, hence in the lock file.
+async fn published(broker: &Broker, size: u64) {
+    let ops = broker.addresses().ops;
+    until("the publication", || async {
+        metric(ops, "anteroom_published_size").await.filter(|published| *published >= size as f64)
+    })
+    .await;
+}
+
+/// Waits until a standby has everything.
 async fn level(broker: &Broker) {
     let ops = broker.addresses().ops;
     until("the standby to be level", || async {
@@ -276,7 +286,7 @@ async fn in_async_mode_the_loss_is_named_to_the_record_and_nothing_starts_withou
     for _ in 0..5 {
         assert!(shown.call(&caller).await);
     }
-    published(&scene.cast.agency).await;
+    published(&broker, shown.size()).await;
     broker.kill().await;
     let locked: u64 = fs::read_to_string(&lock).unwrap().lines().nth(2).unwrap().parse().unwrap();
     assert!(locked >= shown.size());
@@ -323,7 +333,7 @@ async fn backups_grow_and_drills_measure_beside_a_running_broker_and_damage_is_r
         assert!(shown.call(&caller).await);
     }
     level(&broker).await;
-    published(&scene.cast.agency).await;
+    published(&broker, shown.size()).await;
 
     let (code, said) = broker.says("backup", &["--to", text(&backup), "--format", "json"]).await;
     assert_eq!(code, Some(0), "{said}");

@@ -196,12 +196,12 @@ impl Session {
 }
 
 impl View {
-    /// The newest state with a checkpoint that covers it. The two are published one after the other.
+    /// The newest state with its own checkpoint. The two are published one after the other, and under a checkpoint beyond the state
+    /// the reader would miss the records between them.
     async fn of(journal: &Journal) -> Self {
-        let state = journal.state();
         loop {
-            let newest = journal.newest();
-            if newest.size >= state.size() {
+            let (state, newest) = (journal.state(), journal.newest());
+            if newest.size == state.size() {
                 return Self { state, newest };
             }
             tokio::task::yield_now().await;

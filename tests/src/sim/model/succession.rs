@@ -79,7 +79,9 @@ impl Model {
         }
         let window = &known.terms.window;
         let release = window.partner_release_ms.map_or(i64::MAX, |at| at.ms());
-        let own = known.window.map_or((at + window.term_ms.ms()).min(release), |(_, end)| end);
+        // A scheduled start fixes the end; any other grant would begin now.
+        let start = window.start_ms.map_or(at, |start| start.ms());
+        let own = known.window.map_or((start + window.term_ms.ms()).min(release), |(_, end)| end);
         let clock = self.clocks.get(&line_of(&known.terms)).map_or(i64::MAX, |(_, end)| *end);
         let end = own.min(clock);
         (at < end).then_some(end)
