@@ -79,7 +79,11 @@ impl Grant {
     /// Why it is not in force.
     pub fn in_force(&self, at: At, clock: Option<Window>) -> Result<Window, Refusal> {
         match self.live(at, clock) {
-            Err(Refusal::GrantPaused | Refusal::GrantNotStarted) => Ok(self.window_at(at, clock)),
+            Err(stands @ (Refusal::GrantPaused | Refusal::GrantNotStarted)) => {
+                let window = self.window_at(at, clock);
+                // With a clock that was put back, the line's may begin only after this window's end.
+                if window.start() < window.end() { Ok(window) } else { Err(stands) }
+            }
             live => live,
         }
     }

@@ -4,6 +4,8 @@
 //!
 //! **Invariant:** the same seed gives the same texts.
 
+use std::collections::BTreeSet;
+
 use anteroom_proto::names::Digest;
 use data_encoding::BASE64;
 
@@ -233,18 +235,16 @@ fn any_form(hit: &str, dice: &mut Dice) -> String {
     if !format.exact && dice.below(2) == 0 {
         text = text.to_ascii_uppercase();
     }
-    for part in format.body {
-        let most = part.max.min(part.min.saturating_add(12));
-        let length = usize::from(part.min) + dice.below(usize::from(most.saturating_sub(part.min)) + 1);
-        match part.class {
-            classes::GAP => text.push('\n'),
-            classes::BLANK => text.push(' '),
-            classes::QUOTE if part.min == 0 => {}
-            classes::QUOTE => text.push('"'),
-            classes::ASSIGN => text.push(if dice.below(2) == 0 { '=' } else { ':' }),
-            class => text.push_str(&dice.text(class, length)),
+    let mut drawn = body(format, dice);
+    // What the scanner would take for a placeholder is drawn again.
+    for _ in 0..16 {
+        let kinds: BTreeSet<char> = drawn.chars().collect();
+        if kinds.len() > usize::try_from(format.variety).unwrap_or(usize::MAX).saturating_add(2) {
+            break;
         }
+        drawn = body(format, dice);
     }
+    text.push_str(&drawn);
     if hit == "private_key" {
         let lines: Vec<String> = (0..6).map(|_| dice.text(classes::BASE64_STANDARD, 64)).collect();
         let kind = format.literal.trim_start_matches("-----BEGIN");
@@ -261,6 +261,24 @@ fn any_form(hit: &str, dice: &mut Dice) -> String {
     }
     if hit == "secret_terraform_token" {
         return format!("{}{text}", dice.text(classes::ALNUM, 14));
+    }
+    text
+}
+
+/// What follows a form's literal.
+fn body(format: &Format, dice: &mut Dice) -> String {
+    let mut text = String::new();
+    for part in format.body {
+        let most = part.max.min(part.min.saturating_add(12));
+        let length = usize::from(part.min) + dice.below(usize::from(most.saturating_sub(part.min)) + 1);
+        match part.class {
+            classes::GAP => text.push('\n'),
+            classes::BLANK => text.push(' '),
+            classes::QUOTE if part.min == 0 => {}
+            classes::QUOTE => text.push('"'),
+            classes::ASSIGN => text.push(if dice.below(2) == 0 { '=' } else { ':' }),
+            class => text.push_str(&dice.text(class, length)),
+        }
     }
     text
 }

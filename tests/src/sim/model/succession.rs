@@ -80,11 +80,12 @@ impl Model {
         let window = &known.terms.window;
         let release = window.partner_release_ms.map_or(i64::MAX, |at| at.ms());
         // A scheduled start fixes the end; any other grant would begin now.
-        let start = window.start_ms.map_or(at, |start| start.ms());
-        let own = known.window.map_or((start + window.term_ms.ms()).min(release), |(_, end)| end);
-        let clock = self.clocks.get(&line_of(&known.terms)).map_or(i64::MAX, |(_, end)| *end);
-        let end = own.min(clock);
-        (at < end).then_some(end)
+        let begin = window.start_ms.map_or(at, |start| start.ms());
+        let (start, end) = known.window.unwrap_or((begin, (begin + window.term_ms.ms()).min(release)));
+        // With a clock that was put back, the line's may begin only after this window's end.
+        let (first, last) = self.clocks.get(&line_of(&known.terms)).copied().unwrap_or((i64::MIN, i64::MAX));
+        let (start, end) = (start.max(first), end.min(last));
+        (at < end && start < end).then_some(end)
     }
 
     fn comes(&self, grant: &GrantId, at: i64, now: i64) -> bool {
