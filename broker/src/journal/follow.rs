@@ -126,7 +126,7 @@ impl Writer {
         kept.append(&mut lanes.ends);
         lanes.ends = kept;
         // Whatever is handed in meanwhile is as good a reason to try again as time.
-        drop(self.shared.wake.wait_timeout(lanes, pause));
+        drop(self.sleep(lanes, 1, pause));
         Vec::new()
     }
 }

@@ -244,7 +244,12 @@ impl Writer {
     }
 
     /// Sleeps until an end comes, or so many others, or it has been long enough.
-    fn sleep<'s>(&'s self, mut lanes: MutexGuard<'s, Lanes>, others: usize, most: Duration) -> MutexGuard<'s, Lanes> {
+    pub(super) fn sleep<'s>(
+        &'s self,
+        mut lanes: MutexGuard<'s, Lanes>,
+        others: usize,
+        most: Duration,
+    ) -> MutexGuard<'s, Lanes> {
         lanes.wakes = Some(others);
         let mut lanes = self.shared.wake.wait_timeout(lanes, most).unwrap_or_else(PoisonError::into_inner).0;
         lanes.wakes = None;
