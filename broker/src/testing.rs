@@ -112,6 +112,7 @@ pub(crate) struct Party {
     pub(crate) direct: Key,
     pub(crate) stop: Key,
     pub(crate) witness: Key,
+    pub(crate) oversight: Key,
     pub(crate) key_set: SignedStatement,
     pub(crate) enrolment: SignedStatement,
     pub(crate) nonces: Enrolment,
@@ -121,11 +122,12 @@ impl Party {
     /// Makes its keys and signs its first key set and enrolment.
     pub(crate) fn new(org: &str, kind: OrgKind) -> Self {
         let org = OrgId::parse(org).unwrap();
-        let [root, signer, second, roster, connector, direct, stop, witness] = std::array::from_fn(|_| Key::generate());
+        let [root, signer, second, roster, connector, direct, stop, witness, oversight] =
+            std::array::from_fn(|_| Key::generate());
         let mut keys = vec![(KeyRole::Root, &root), (KeyRole::Stop, &stop)];
         if kind != OrgKind::Operator {
             keys.extend([(KeyRole::Signer, &signer), (KeyRole::Roster, &roster), (KeyRole::Connector, &connector)]);
-            keys.extend([(KeyRole::Signer, &second), (KeyRole::Witness, &witness)]);
+            keys.extend([(KeyRole::Signer, &second), (KeyRole::Witness, &witness), (KeyRole::Oversight, &oversight)]);
         }
         if kind == OrgKind::Lab {
             keys.push((KeyRole::Direct, &direct));
@@ -142,7 +144,21 @@ impl Party {
             reads_nonce: Digest::from_bytes(random()),
         };
         let enrolment = sign_json(&nonces, &[&root]).unwrap();
-        Self { org, root, signer, second, roster, connector, direct, stop, witness, key_set, enrolment, nonces }
+        Self {
+            org,
+            root,
+            signer,
+            second,
+            roster,
+            connector,
+            direct,
+            stop,
+            witness,
+            oversight,
+            key_set,
+            enrolment,
+            nonces,
+        }
     }
 
     /// The key set's fingerprint.

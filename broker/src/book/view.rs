@@ -8,6 +8,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
+/// For how long a broker of several acts on what it knows, in milliseconds from the sending of the last question that was answered.
+pub const VIEW_MS: i64 = 3_000;
+
 /// Shared by the writer, who extends it, and everybody who asks.
 #[derive(Debug)]
 pub struct View {

@@ -23,9 +23,12 @@ use tokio::{
 };
 
 use crate::{
-    book::pg::{
-        Database, VIEW_MS,
-        roll::{Roll, Row},
+    book::{
+        pg::{
+            Database,
+            roll::{Roll, Row},
+        },
+        view::VIEW_MS,
     },
     journal::{Journal, JournalError},
     ops::Source,

@@ -35,7 +35,10 @@ use super::{
     scrub::Scrub,
 };
 use crate::{
-    book::{keyring::KeyId, pg, view::View},
+    book::{
+        keyring::KeyId,
+        view::{VIEW_MS, View},
+    },
     clock::Timekeeper,
 };
 
@@ -45,7 +48,7 @@ pub const WAITING_MAX: usize = 4096;
 pub const ENDS_WAITING_MAX: usize = 65_536;
 
 /// Longest wait for what another broker appended: longer than any view lasts.
-const CAUGHT_UP_MAX: Duration = Duration::from_millis(pg::VIEW_MS.unsigned_abs() + 500);
+const CAUGHT_UP_MAX: Duration = Duration::from_millis(VIEW_MS.unsigned_abs() + 500);
 /// One step of that wait.
 const CAUGHT_UP_STEP: Duration = Duration::from_millis(5);
 
@@ -346,7 +349,7 @@ impl Journal {
             return true;
         }
         // A view that lasts this long was asked for after now.
-        let (wanted, until) = (self.shared.clock.boot_ms().saturating_add(pg::VIEW_MS), Instant::now() + CAUGHT_UP_MAX);
+        let (wanted, until) = (self.shared.clock.boot_ms().saturating_add(VIEW_MS), Instant::now() + CAUGHT_UP_MAX);
         while view.valid_until() <= wanted && Instant::now() < until {
             tokio::time::sleep(CAUGHT_UP_STEP).await;
         }

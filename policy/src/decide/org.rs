@@ -170,7 +170,12 @@ pub(super) fn roster(state: &State, act: &Act, roster: Roster) -> Result<Outcome
 
 pub(super) fn appoint(state: &State, act: &Act, appointment: &Appointment, now: Now) -> Result<Outcome, No> {
     let org = acting(state, &act.caller, &appointment.by)?;
-    org.key_set.demand(&act.statement, KeyRole::Signer)?;
+    // The oversight key opens what its organisation owns of a grant, whatever the signers think of it. Its organisation's own scope, and
+    // the other side's fields, it does not: those take signers, here and there.
+    let by_oversight = appointment.grant.is_some() && org.key_set.demand(&act.statement, KeyRole::Oversight).is_ok();
+    if !by_oversight {
+        org.key_set.demand(&act.statement, KeyRole::Signer)?;
+    }
     if !state.standing().orgs.contains_key(&appointment.reader) {
         return Err(Refusal::OrgUnknown.into());
     }

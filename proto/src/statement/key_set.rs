@@ -65,7 +65,8 @@ pub enum KeyRole {
     Stop,
     /// Cosigns checkpoints.
     Witness,
-    /// Asks to open fields that its organisation owns.
+    /// Opens a grant's fields that its organisation owns to a reader, by appointing it without the signers. The other side's fields
+    /// open only if that side appoints the same reader.
     Oversight,
 }
 

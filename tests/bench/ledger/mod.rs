@@ -4,6 +4,7 @@
 //! figure is of as many records as stand beside it.
 
 mod bytes;
+mod page;
 pub(super) mod place;
 mod search;
 mod steps;
@@ -120,7 +121,7 @@ pub async fn search(folder: &Path, calls: u64) -> Fallible<(String, Value)> {
         .collect();
     let text = format!(
         "{}\n\n{} calls in a log of {} entries. Mirrored in {} s; verified and made into rows in {} s with {} MB; rows opened in {} ms; summed \
-        by the hour in {} ms; one row proven in {} ms; {} MB while searching.\n\n{}\n{}\nRounds of a live tail, the first of which verifies everything: {}; {} MB at most, {} MB between them.",
+        by the hour in {} ms; one row proven in {} ms; {} MB while searching.\n\n{}\n{}\nRounds of a live tail, the first of which verifies everything: {}; {} MB at most, {} MB between them.\n\n{}",
         machine::describe(),
         count(&found, "calls"),
         count(&found, "entries"),
@@ -136,6 +137,7 @@ pub async fn search(folder: &Path, calls: u64) -> Fallible<(String, Value)> {
         went.join(", "),
         round(number(&taken, "rounds_peak_mb")),
         round(number(&taken, "rounds_resident_mb")),
+        page::text(found.get("console").unwrap_or(&Value::Null)),
     );
     Ok((text, json!({"filled": filled, "search": found})))
 }

@@ -24,6 +24,7 @@ use anteroom_sdk::{
 use serde_json::{Value, json};
 
 use super::{
+    page::shown,
     place::{Place, trust},
     taken::taken,
     world::{CALL_EVERY_MS, START_MS},
@@ -164,8 +165,10 @@ fn looked(mirror: &Mirror, mirrored: f64, size: u64) -> Fallible<Value> {
     let proven = begun.elapsed();
     let searching_peak = machine::peak_mb()?;
     let taken = taken(mirror, &catalogue, &demands, mirror.dir().parent().ok_or("no folder")?)?;
+    drop(catalogue);
+    let page = shown(mirror, &demands)?;
     Ok(json!({
-        "taken": taken,
+        "taken": taken, "console": page,
         "entries": size, "calls": calls, "mirror_seconds": mirrored, "verify_and_index_seconds": indexed,
         "indexing_peak_mb": indexing_peak, "open_ms": opened.as_secs_f64() * 1e3, "searches": each,
         "p50_ms": quantile(&mut all, 50), "p95_ms": quantile(&mut all, 95),
@@ -174,7 +177,7 @@ fn looked(mirror: &Mirror, mirrored: f64, size: u64) -> Fallible<Value> {
     }))
 }
 
-fn quantile(took: &mut [Duration], percent: usize) -> f64 {
+pub(super) fn quantile(took: &mut [Duration], percent: usize) -> f64 {
     took.sort_unstable();
     let place = (took.len() * percent / 100).min(took.len().saturating_sub(1));
     took.get(place).map_or(0.0, |took| took.as_secs_f64() * 1e3)

@@ -106,9 +106,19 @@ impl Broker {
     /// # Panics
     /// It cannot be made.
     pub async fn sharing(dir: &Path, book: &str, like: Option<&Path>) -> Self {
+        Self::sharing_as(dir, &[("book", book)], like).await
+    }
+
+    /// As [`Broker::sharing`], configured with more than the database's address.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    pub async fn sharing_as(dir: &Path, configured: &[(&str, &str)], like: Option<&Path>) -> Self {
         let mut broker =
             Self { dir: dir.to_owned(), port: ports::three(), log_key: String::new(), more: Vec::new(), child: None };
-        broker.configure("book", book);
+        for (key, value) in configured {
+            broker.configure(key, value);
+        }
         let like = like.map(|like| like.display().to_string());
         let words: Vec<&str> = like.iter().flat_map(|like| ["--like", like]).collect();
         let (code, said) = broker.says("init", &words).await;

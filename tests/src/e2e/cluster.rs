@@ -1,8 +1,10 @@
 //! Several brokers over one database, each with its own folder, doors and connector.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anteroom_broker::{
@@ -57,8 +59,15 @@ impl Cluster {
     ///
     /// # Panics
     /// Something does not start.
-    pub async fn start(count: usize, pause: std::time::Duration) -> Self {
-        let postgres = Postgres::start().await;
+    pub async fn start(count: usize, pause: Duration) -> Self {
+        Self::over(Postgres::start().await, &[], count, pause).await
+    }
+
+    /// As [`Cluster::start`], over a database that is there; `standbys` are where else it may be found.
+    ///
+    /// # Panics
+    /// Something does not start.
+    pub async fn over(postgres: Postgres, standbys: &[SocketAddr], count: usize, pause: Duration) -> Self {
         let folder = Scene::folder();
         let (mut wires, mut brokers) = (Vec::new(), Vec::new());
         for at in 0..count {
@@ -66,7 +75,8 @@ impl Cluster {
             let dir = dir(folder.path(), at);
             std::fs::create_dir_all(&dir).expect("a folder for the broker");
             let like = (at > 0).then(|| folder.path().join("operator"));
-            let mut broker = Broker::sharing(&dir, &book(wire.address()), like.as_deref()).await;
+            let found = [&[wire.address()], standbys].concat();
+            let mut broker = Broker::sharing(&dir, &book(&found), like.as_deref()).await;
             broker.start_again().await;
             wires.push(wire);
             brokers.push(broker);
@@ -110,6 +120,15 @@ impl Cluster {
     pub fn home(&self, party: &str, at: usize) -> Home {
         let home = Home::open(&self.folder.path().join(party)).expect("the party's folder");
         home.with_addr(&self.brokers[at].addresses().programme.to_string())
+    }
+
+    /// The agency's folder with all the brokers' addresses, from this one on.
+    #[must_use]
+    pub fn anywhere(&self, party: &str, from: usize) -> Home {
+        let addresses = self.brokers.iter().map(|broker| broker.addresses().programme.to_string());
+        let mut addresses: Vec<String> = addresses.collect();
+        addresses.rotate_left(from % self.brokers.len());
+        self.home(party, from % self.brokers.len()).with_addr(&addresses.join(","))
     }
 
     /// A caller under a grant, through one of the brokers.

@@ -16,6 +16,7 @@ pub mod console;
 pub mod forge;
 pub mod forward;
 pub mod gateway;
+pub mod history;
 pub mod liar;
 pub mod model;
 pub mod odd;

@@ -4,6 +4,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::PathBuf,
     process::{Command as Plain, Stdio},
     sync::{
@@ -39,21 +40,80 @@ impl Postgres {
     /// # Panics
     /// It cannot be made; the package `postgresql` has to be installed.
     pub async fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("anteroom-pg-").tempdir().expect("a folder for the database");
-        let data = folder.path().join("data");
-        std::fs::create_dir(&data).expect("a folder for the database");
-        if is_root() {
-            let open = Plain::new("chmod").arg("755").arg(folder.path()).status();
-            let given = Plain::new("chown").arg("postgres:postgres").arg(&data).status();
-            assert!(open.is_ok_and(|status| status.success()) && given.is_ok_and(|status| status.success()));
-        }
-        let mut server = Self { folder, port: ports::three(), child: None };
+        let mut server = Self::empty();
         let mut made = server.program("initdb");
-        made.args(["-U", "anteroom", "-A", "trust", "-E", "UTF8", "--locale=C", "-D"]).arg(&data);
+        made.args(["-U", "anteroom", "-A", "trust", "-E", "UTF8", "--locale=C", "-D"]).arg(server.data());
         let made = made.stdout(Stdio::null()).status().await;
         assert!(made.expect("`initdb` can be started").success());
         server.start_again().await;
         server
+    }
+
+    /// A second server that follows this one, started. From here on whatever this one commits waits until the second has it on disk.
+    ///
+    /// # Panics
+    /// It cannot be made, or does not follow.
+    pub async fn standby(&self) -> Self {
+        let mut copy = Self::empty();
+        let mut made = copy.program("pg_basebackup");
+        made.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "anteroom", "-R", "-c", "fast", "-D"]);
+        let made = made.arg(copy.data()).stdout(Stdio::null()).status().await;
+        assert!(made.expect("`pg_basebackup` can be started").success());
+        copy.start_again().await;
+        let _ = self.sql("ALTER SYSTEM SET synchronous_standby_names = '*'").await;
+        let _ = self.sql("SELECT pg_reload_conf()").await;
+        until("the standby to be waited for", || async {
+            let state = self.sql("SELECT sync_state FROM pg_stat_replication").await;
+            (state == "sync").then_some(())
+        })
+        .await;
+        copy
+    }
+
+    /// Has it speak TLS under this certificate, both in PEM, to whoever asks for it.
+    ///
+    /// # Panics
+    /// It refuses them.
+    pub async fn encrypt(&self, certificate: &str, key: &str) {
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.data().join(name);
+            std::fs::write(&path, text).expect("a file in the server's folder");
+            let only_its = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600));
+            only_its.expect("a file in the server's folder");
+            if is_root() {
+                let given = Plain::new("chown").arg("postgres:postgres").arg(&path).status();
+                assert!(given.is_ok_and(|status| status.success()));
+            }
+        }
+        let _ = self.sql("ALTER SYSTEM SET ssl = on").await;
+        let _ = self.sql("SELECT pg_reload_conf()").await;
+        until("the server to speak TLS", || async { (self.sql("SHOW ssl").await == "on").then_some(()) }).await;
+    }
+
+    /// Has a standby go on by itself, and waits until it takes writes.
+    ///
+    /// # Panics
+    /// It refuses.
+    pub async fn promote(&self) {
+        assert_eq!(self.sql("SELECT pg_promote()").await, "t");
+    }
+
+    /// A folder that the server may use, with nothing in it.
+    fn empty() -> Self {
+        let folder = tempfile::Builder::new().prefix("anteroom-pg-").tempdir().expect("a folder for the database");
+        let server = Self { folder, port: ports::three(), child: None };
+        let made = std::fs::DirBuilder::new().mode(0o700).create(server.data());
+        made.expect("a folder for the database");
+        if is_root() {
+            let open = Plain::new("chmod").arg("755").arg(server.folder.path()).status();
+            let given = Plain::new("chown").arg("postgres:postgres").arg(server.data()).status();
+            assert!(open.is_ok_and(|status| status.success()) && given.is_ok_and(|status| status.success()));
+        }
+        server
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     fn program(&self, name: &str) -> Command {
@@ -79,7 +139,7 @@ impl Postgres {
         // What a killed server left running keeps the folder for a moment.
         for _ in 0..100 {
             let mut command = self.program("postgres");
-            command.arg("-D").arg(self.folder.path().join("data")).args(["-p", &port]);
+            command.arg("-D").arg(self.data()).args(["-p", &port]);
             for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=60"] {
                 command.args(["-c", setting]);
             }
@@ -134,7 +194,7 @@ impl Postgres {
     /// What a broker is configured with.
     #[must_use]
     pub fn book(&self) -> String {
-        book(self.address())
+        book(&[self.address()])
     }
 
     /// Runs SQL and returns what it says, unaligned.
@@ -142,29 +202,28 @@ impl Postgres {
     /// # Panics
     /// It is refused.
     pub async fn sql(&self, text: &str) -> String {
+        Self::asked(self.address(), text).await
+    }
+
+    /// As [`Postgres::sql`], of the server at an address.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub async fn asked(address: SocketAddr, text: &str) -> String {
         let mut command = Command::new("psql");
-        command.args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &self.port.to_string(),
-            "-U",
-            "anteroom",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-Atc",
-        ]);
-        let output =
-            command.args([text, "postgres"]).stdin(Stdio::null()).output().await.expect("`psql` can be started");
+        command.args(["-h", "127.0.0.1", "-p", &address.port().to_string(), "-U", "anteroom", "-v", "ON_ERROR_STOP=1"]);
+        command.args(["-Atc", text, "postgres"]).stdin(Stdio::null());
+        let output = command.output().await.expect("`psql` can be started");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 }
 
-/// What a broker is configured with to find the test's database at `address`.
+/// What a broker is configured with to find the test's database at the first of these that may be written to.
 #[must_use]
-pub fn book(address: SocketAddr) -> String {
-    format!("postgres://anteroom@{address}/postgres")
+pub fn book(addresses: &[SocketAddr]) -> String {
+    let hosts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    format!("postgres://anteroom@{}/postgres", hosts.join(","))
 }
 
 fn is_root() -> bool {

@@ -352,6 +352,13 @@ impl World {
         let until = At::clamped(self.now + self.rng.range(-1000, 30 * 24 * 3_600_000));
         let payload =
             Appointment { by: org.name.clone(), reader: self.cast[reader].name.clone(), grant, until_ms: until };
+        // An oversight key opens a grant, and nothing of its organisation's own.
+        if self.rng.chance(20) {
+            let org = &self.cast[by];
+            let statement = Org::signed_by(&payload, &org.oversight);
+            let what = if grant.is_some() { What::Appoint(payload) } else { What::Junk };
+            return Draft::new(org, statement, what).step();
+        }
         let statement = self.cast[by].signed(&payload);
         Draft::new(&self.cast[by], statement, What::Appoint(payload)).step()
     }

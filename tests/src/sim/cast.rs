@@ -70,6 +70,8 @@ pub struct Org {
     pub connector: Key,
     /// Stops.
     pub stop: Key,
+    /// Opens what its organisation owns of a grant; an operator has none.
+    pub oversight: Key,
     /// Counts key sets.
     pub version: u32,
     /// The newest key set as signed.
@@ -85,7 +87,7 @@ impl Org {
         let pair = |rng: &mut Rng| [Key::new(rng), Key::new(rng)];
         let (roots, signers) = (pair(rng), pair(rng));
         let signers_needed = if kind == OrgKind::Operator { 0 } else { 1 + u8::from(rng.chance(20)) };
-        let (roster, connector, stop) = (Key::new(rng), Key::new(rng), Key::new(rng));
+        let (roster, connector, stop, oversight) = (Key::new(rng), Key::new(rng), Key::new(rng), Key::new(rng));
         let empty = SignedStatement::default();
         let mut org = Self {
             name,
@@ -96,6 +98,7 @@ impl Org {
             roster,
             connector,
             stop,
+            oversight,
             version: 1,
             key_set: empty.clone(),
             enrolment: empty,
@@ -118,6 +121,7 @@ impl Org {
         if self.kind != OrgKind::Operator {
             keys.extend(self.signers.iter().map(|key| (KeyRole::Signer, key)));
             keys.extend([(KeyRole::Roster, &self.roster), (KeyRole::Connector, &self.connector)]);
+            keys.push((KeyRole::Oversight, &self.oversight));
         }
         let keys = keys.into_iter().map(|(role, key)| RoleKey { role, key: key.public.clone() }).collect();
         KeySet {
@@ -141,6 +145,7 @@ impl Org {
             roster: Key::new(rng),
             connector: self.connector.clone(),
             stop: Key::new(rng),
+            oversight: Key::new(rng),
             version: self.version + 1,
             key_set: self.key_set.clone(),
             enrolment: self.enrolment.clone(),

@@ -4,7 +4,10 @@
 use anteroom_policy::{command::Command, event::NoticeSettled};
 use anteroom_proto::{
     names::{Digest, OrgId},
-    statement::contacts::{CONTACTS_MAX, Contact, Contacts, NoticeKind},
+    statement::{
+        contacts::{CONTACTS_MAX, Contact, Contacts, NoticeKind},
+        key_set::OrgKind,
+    },
 };
 
 use super::{
@@ -41,7 +44,12 @@ impl World {
         }
         let statement = org.signed(&contacts);
         let what = MContacts { contacts, usable, statement: digest(&statement) };
-        Draft::new(org, statement, What::Contacts(Box::new(what))).step()
+        let mut draft = Draft::new(org, statement, What::Contacts(Box::new(what)));
+        if org.kind == OrgKind::Operator {
+            // Signed by its roots, which every version of its key set shares.
+            draft.signed = None;
+        }
+        draft.step()
     }
 
     /// The broker says what became of a notice.

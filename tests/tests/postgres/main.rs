@@ -3,4 +3,6 @@
 mod held;
 mod killed;
 mod moved;
+mod pair;
 mod shared;
+mod tls;

@@ -8,7 +8,7 @@ use std::{
 use tokio::{join, runtime::Runtime};
 
 use super::{
-    LOOK_EVERY_MS, VIEW_MS,
+    LOOK_EVERY_MS,
     link::{Link, failure, unreachable, within},
     rows::{self, Columns, Sealed, damaged, field, fixed, number, position, signed},
     schema,
@@ -17,6 +17,7 @@ use super::{
 use crate::book::{
     keyring::Keyring,
     store::Book,
+    view::VIEW_MS,
     wal::{BatchBytes, NOTE_BYTES_MAX, Position, RecoveredBatch, Upkeep, WalError},
 };
 

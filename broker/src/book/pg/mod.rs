@@ -27,8 +27,6 @@ pub use self::{
     store::Shared,
 };
 
-/// For how long a broker acts on what it knows, in milliseconds from the sending of the last question that was answered.
-pub const VIEW_MS: i64 = 3_000;
 /// How often an idle broker asks for what is newer, in milliseconds.
 pub const LOOK_EVERY_MS: u64 = 50;
 

@@ -19,13 +19,16 @@ use anteroom_proto::{
     },
     names::Digest,
     rpc::{CallAdmitted, ClockStarted, RosterPublished},
-    statement::acts::{Appointment, StopKind},
+    statement::{
+        acts::{Appointment, StopKind},
+        envelope::sign_json,
+    },
     time::{At, HOUR_MS},
 };
 use tokio_stream::StreamExt as _;
 
 use super::{audit_server::Audit as _, *};
-use crate::testing::{Access, Party, World, chat, done};
+use crate::testing::{Access, Party, World, chat, done, refused};
 
 /// No alarm is expected.
 pub(super) fn quiet(world: &World) -> Shown {
@@ -153,6 +156,35 @@ async fn a_reader_that_both_parties_appointed_reads_everything_until_the_appoint
     world.time.advance(HOUR_MS);
     let status = read(&audit, &world.overseer, whole(&scope)).await.unwrap_err();
     assert_eq!(code(&status), "reader_not_entitled");
+}
+
+#[tokio::test]
+async fn an_oversight_key_opens_its_owners_fields_alone_and_the_others_take_its_consent() {
+    let Desk { world, access, audit } = desk().await;
+    let scope = Scope::Grant(access.grant);
+    let until_ms = world.now().plus_ms(HOUR_MS);
+    let opened = |by: &Party, grant| {
+        let appointment = Appointment { by: by.org.clone(), reader: world.overseer.org.clone(), grant, until_ms };
+        sign_json(&appointment, &[&by.oversight]).unwrap()
+    };
+    // Its organisation's own scope is the signers' to open, and another organisation's key opens nothing.
+    for not_its in [opened(&world.agency, None), opened(&world.lab, Some(access.grant))] {
+        assert!(refused(&world.act(&world.agency, not_its, &[]).await).is_some());
+    }
+
+    done(world.act(&world.agency, opened(&world.agency, Some(access.grant)), &[]).await);
+    let seen = |replies: &[ReadReply]| -> (usize, bool) {
+        let record: CallAdmitted = admission(&verified(&world, &scope, replies)).opened().event().unwrap();
+        (record.body_key.len(), replies.iter().any(|reply| !reply.seed.is_empty()))
+    };
+    assert_eq!(
+        seen(&read(&audit, &world.overseer, whole(&scope)).await.unwrap()),
+        (32, false),
+        "the agency's, and no seed"
+    );
+
+    done(world.act(&world.lab, opened(&world.lab, Some(access.grant)), &[]).await);
+    assert!(seen(&read(&audit, &world.overseer, whole(&scope)).await.unwrap()).1, "both owners opened theirs");
 }
 
 async fn appoint(world: &World, by: &Party, access: &Access, until_ms: At) {
