@@ -199,12 +199,20 @@ impl Caller {
         }
     }
 
-    /// Streams a whole answer through the SDK.
+    /// Streams a whole answer through the SDK. A broker that just started is ready before its connector has every slot open again, so
+    /// that this is waited out.
     ///
     /// # Panics
     /// The call does not begin.
     pub async fn stream(&self, body: impl Into<Bytes>) -> Went {
-        let mut stream = self.evaluator.stream(Route::Chat, body.into()).await.expect("the call passes");
+        let body = body.into();
+        let mut stream = until("a free slot", || async {
+            match self.evaluator.stream(Route::Chat, body.clone()).await {
+                Err(Error::Refused(refused)) if refused.code == "lab_offline" => None,
+                other => Some(other.expect("the call passes")),
+            }
+        })
+        .await;
         rest(&self.evaluator, &mut stream).await
     }
 

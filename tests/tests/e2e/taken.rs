@@ -67,6 +67,8 @@ async fn a_tail_shows_calls_as_they_come_outlives_the_broker_and_ends_when_the_l
     let caller = granted(&mut scene).await;
     let agency = scene.cast.agency.dir().to_owned();
     assert_eq!(caller.stream(chat("before", 4)).await.end, None);
+    // Its end is published, or it would still be news to the tail.
+    published(&scene.cast.agency).await;
     let mut tail = Tail::start(&agency, &["--group", "call"]).await;
     assert_eq!(caller.stream(chat("after", 4)).await.end, None);
     // The call may be seen open first, and then completed; the one from before is not what was asked for.
