@@ -86,6 +86,8 @@ pub struct Auditor {
 pub struct Reading {
     replies: Streaming<ReadReply>,
     slice: Slice,
+    /// The log as it was shown just before: everything up to there has to come.
+    begun: VerifiedCheckpoint,
 }
 
 impl Auditor {
@@ -109,11 +111,12 @@ impl Auditor {
     /// appointed it; the broker's own word for it is only compared.
     ///
     /// # Errors
-    /// The broker refuses or cannot be reached.
+    /// The broker refuses or cannot be reached, or the log contradicts what was seen.
     pub async fn read(&mut self, scope: Scope, tag_key: TagKey, follow: bool) -> Result<Reading, Error> {
+        let begun = self.checkpoint().await?;
         let request = ReadRequest { scope: scope.to_bytes(), from_seq: 0, limit: 0, follow };
         let replies = self.audit.read(request).await?.into_inner();
-        Ok(Reading { replies, slice: Slice::new(scope, tag_key, self.log.trust().clone()) })
+        Ok(Reading { replies, slice: Slice::new(scope, tag_key, self.log.trust().clone()), begun })
     }
 
     /// The newest checkpoint, proven to extend the log as seen.
@@ -164,19 +167,20 @@ impl Auditor {
         Ok(())
     }
 
-    /// Goes through all of the log's public entries and shows that what was read is the whole scope, no record withheld and none
-    /// forked.
+    /// Goes through the log's public entries and shows that what was read is the whole scope, no record withheld and none forked, as of
+    /// the checkpoint under which it was read, which is not older than when reading began. What the scope gained since is another
+    /// reading's.
     ///
     /// # Errors
     /// It is not, or the broker cannot be reached.
     pub async fn prove_whole(&mut self, reading: Reading) -> Result<WholeSlice, Error> {
-        let newest = self.checkpoint().await?;
-        let checkpoint = match reading.slice.newest() {
-            Some(seen) if seen.checkpoint().size() > newest.checkpoint().size() => seen.clone(),
-            Some(_) | None => newest,
+        let Reading { slice, begun, replies: _ } = reading;
+        let checkpoint = match slice.newest() {
+            Some(seen) if seen.checkpoint().size() > begun.checkpoint().size() => seen.clone(),
+            Some(_) | None => begun,
         };
         let (Anchoring::Proven | Anchoring::Waiting) = self.log.accept(&self.audit, &[&checkpoint]).await?;
-        let mut sweep = reading.slice.sweep(checkpoint)?;
+        let mut sweep = slice.sweep(checkpoint)?;
         let request = EntriesRequest { from: 0, to: sweep.size() };
         let mut replies = self.audit.entries(request).await?.into_inner();
         while let Some(reply) = replies.message().await? {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anteroom_broker::{demo::cast::LAB, identity::Role};
-use anteroom_proto::names::GrantId;
+use anteroom_proto::{ledger::scope::Scope, names::GrantId};
 use anteroom_sdk::evaluator::Route;
 use anteroom_tests::e2e::{
     caller::chat_whole,
@@ -52,6 +52,23 @@ fn holds(dir: &Path, needle: &[u8]) -> bool {
 
 fn list(value: &Value, key: &str) -> Vec<String> {
     value[key].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_scope_gains_after_it_was_read_is_not_called_withheld() {
+    let (scene, _broker) = Scene::start(std::time::Duration::ZERO).await;
+    let grant = scene.cast.granted(&plan()).await.unwrap();
+    ask(&scene, grant).await;
+    let home = &scene.cast.agency;
+    let mut auditor = home.auditor().await.unwrap();
+    let scope = Scope::Grant(grant);
+    let key = scope.tag_key(&home.terms(grant).unwrap().unwrap().nonce);
+    let mut reading = auditor.read(scope, key, false).await.unwrap();
+    while soon("a record", reading.next()).await.unwrap().is_some() {}
+    let read = reading.records();
+    ask(&scene, grant).await;
+    let whole = soon("the sweep", auditor.prove_whole(reading)).await.unwrap();
+    assert_eq!(whole.records(), read);
 }
 
 fn path(path: &Path) -> &str {
