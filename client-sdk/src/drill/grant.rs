@@ -34,8 +34,8 @@ const INSTRUMENT: &str = "drill of a withdrawal: synthetic, made and withdrawn b
 const ACCEPT_WITHIN_MS: i64 = 10 * 60_000;
 /// Slack towards the broker's clock, in milliseconds.
 const SLACK_MS: i64 = 60_000;
-/// Calls beside the streams: those that are tried again.
-const BESIDE_CALLS: u64 = 64;
+/// Calls beside the streams, open ones among them: what is tried again may hold its place until it is settled.
+const BESIDE_CALLS: u64 = 256;
 
 /// A grant to be made for one drill. What is left out is found in the folders.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ fn fill(
     let streams = u64::try_from(drill.plan.streams).unwrap_or(u64::MAX);
     let each = drill.plan.max_tokens.saturating_add(BESIDE_TOKENS);
     let calls = streams.saturating_add(BESIDE_CALLS);
-    let budget = Budget { calls, tokens: calls.saturating_mul(each), open: streams };
+    let budget = Budget { calls, tokens: calls.saturating_mul(each), open: calls };
     terms.budget = budget;
     for run in &mut terms.runs {
         run.budget = budget;

@@ -60,6 +60,8 @@ pub enum Stage {
         /// Why.
         why: String,
     },
+    /// A stream was refused for now, by this code, and is tried again. Told once for each code.
+    Again(String),
     /// So many streams of so many deliver.
     Delivering(usize, usize),
     /// The withdrawal is on its way; it is final from here on.
@@ -76,6 +78,7 @@ impl fmt::Display for Stage {
             Self::Offered(grant) => write!(f, "offered {grant}, made for this drill"),
             Self::InForce(grant) => write!(f, "{grant} is in force; opening streams"),
             Self::Away { broker, why } => write!(f, "the broker at {broker} is left out: {why}"),
+            Self::Again(code) => write!(f, "streams are refused for now with `{code}`, and tried again"),
             Self::Delivering(count, all) => write!(f, "{count} of {all} streams deliver"),
             Self::Withdrawing(grant) => write!(f, "withdrawing {grant}"),
             Self::Told(count, all) => write!(f, "{count} of {all} streams were told of their end"),

@@ -1,10 +1,12 @@
 //! The streams of a drill: opened side by side, read as fast as they come, and told apart by what ended each.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
+use anteroom_policy::refusal::Refusal;
 use anteroom_proto::names::CallId;
 use bytes::Bytes;
 use serde_json::json;
@@ -23,12 +25,13 @@ use crate::{
     evaluator::{AnswerStream, Evaluator, Route, StreamItem},
 };
 
-/// How long all streams may take to deliver their first events.
+/// How long it may take until all streams deliver, and how much longer for each of them.
 const OPEN_MAX: Duration = Duration::from_secs(60);
+const OPEN_EACH: Duration = Duration::from_millis(500);
 /// How long a stream may go on after the answer before it counts as not cut.
 const CUT_MAX: Duration = Duration::from_secs(30);
 /// Streams that are being opened at once, so that a connector's pool can grow with them.
-const OPENING_MAX: usize = 16;
+const OPENING_MAX: usize = 8;
 /// Between two tries where the broker says later and not when.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Instants kept of one stream's events after the withdrawal was sent.
@@ -91,8 +94,10 @@ pub(super) async fn open(drill: &Drill<'_>, ground: &Ground, doors: &[Door]) -> 
         streams.readers.spawn(async move { follow(caller, body, &seen, &sent, (began, turns)).await });
     }
     drop(began);
-    let deadline = tokio::time::Instant::now() + OPEN_MAX;
+    let each = OPEN_EACH.saturating_mul(u32::try_from(wanted).unwrap_or(u32::MAX));
+    let deadline = tokio::time::Instant::now() + OPEN_MAX + each;
     let (mut delivering, mut why) = (0, None);
+    let mut told = BTreeSet::new();
     while delivering < wanted {
         match timeout_at(deadline, beginnings.recv()).await {
             Ok(Some(Ok(()))) => {
@@ -100,7 +105,13 @@ pub(super) async fn open(drill: &Drill<'_>, ground: &Ground, doors: &[Door]) -> 
                 (drill.tell)(&Stage::Delivering(delivering, wanted));
             }
             // What may go well later is tried again, so it says nothing but why it took so long.
-            Ok(Some(Err(error))) if later(&error) => why = Some(Box::new(error)),
+            Ok(Some(Err(error))) if later(&error) => {
+                let code = error.refused().map(|refused| refused.code.clone()).unwrap_or_default();
+                if told.insert(code.clone()) {
+                    (drill.tell)(&Stage::Again(code));
+                }
+                why = Some(Box::new(error));
+            }
             Ok(Some(Err(error))) => {
                 return Err(DrillError::Unopened { delivering, wanted, why: Some(Box::new(error)) });
             }
@@ -205,10 +216,13 @@ async fn begin(caller: &Evaluator, body: Bytes) -> Result<AnswerStream, Error> {
     }
 }
 
-/// Whether the same may pass later: slots are still growing, or the pace was too high.
+/// Whether the same may pass later: slots are still growing, the pace was too high, or a connector that is busy could not get the
+/// log's proof in time and refused what it could not check.
 fn later(error: &Error) -> bool {
-    let class = error.refused().map(crate::error::Refused::class);
-    matches!(class, Some(RefusalClass::Later | RefusalClass::Unavailable))
+    error.refused().is_some_and(|refused| {
+        matches!(refused.class(), RefusalClass::Later | RefusalClass::Unavailable)
+            || refused.code == Refusal::ConnectorRefused.code()
+    })
 }
 
 impl Streams {

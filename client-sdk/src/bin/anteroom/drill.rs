@@ -12,7 +12,7 @@ use std::{
 use anteroom_proto::names::{Digest, GrantId, ModelLine, OrgId, Pseudonym};
 use anteroom_sdk::{
     drill::{self, DrillError, Left, Measured, Plan, Stage, Synthetic},
-    error::{Error, Refused},
+    error::{Error, RefusalClass, Refused},
     home::{Home, HomeError},
 };
 use clap::{Args, Subcommand};
@@ -309,19 +309,16 @@ impl From<DrillError> for Fail {
                 "drill on a line that is lent already, or, if its 720 hours may begin now, repeat with `--starts-clock`",
             ),
             DrillError::Short(_) => denied(text, "repeat with a larger `--max-tokens`, or fewer `--streams`"),
-            DrillError::Unopened { why: Some(ref why), .. } if why.refused().is_some() => {
-                let next = why.refused().and_then(|refused| refused.next.clone());
-                denied(
-                    text,
-                    &next.unwrap_or_else(|| {
-                        "`anteroom doctor GRANT` in the agency's folder says what stands against calls".to_owned()
-                    }),
-                )
+            DrillError::Unopened { why, .. } => {
+                let look =
+                    "`anteroom doctor GRANT` in the agency's folder, and `anteroom lab status` in the lab's, say why";
+                match why.as_ref().and_then(|why| why.refused()).map(Refused::class) {
+                    Some(RefusalClass::Later | RefusalClass::Unavailable) | None => {
+                        Self::NotYet(format!("{text}; {look}"))
+                    }
+                    Some(RefusalClass::Denied | RefusalClass::Ended) => denied(text, look),
+                }
             }
-            DrillError::Unopened { .. } => denied(
-                text,
-                "`anteroom doctor GRANT` in the agency's folder, and `anteroom lab status` in the lab's, say why",
-            ),
             DrillError::Missing(_) | DrillError::NoBroker(_) | DrillError::File { .. } => Self::Local(text),
             DrillError::Unrecorded { grant, .. } => Self::Local(format!(
                 "{text}; run `anteroom grant withdraw {grant} --reason drill` in the lab's folder until it is"
