@@ -92,8 +92,7 @@ impl Broker {
     /// # Panics
     /// It cannot be made.
     pub async fn made(dir: &Path) -> Self {
-        let port = ports::three();
-        let broker = Self { dir: dir.to_owned(), port, log_key: String::new(), more: Vec::new(), child: None };
+        let broker = Self::unmade(dir);
         if !dir.join("operator").join("format").exists() {
             let made = broker.run("init").await;
             assert!(made.success(), "`init` failed: {}", broker.log());
@@ -101,13 +100,18 @@ impl Broker {
         broker
     }
 
+    /// A broker whose `dir/operator` is not made: the test does, or sees that it cannot be.
+    #[must_use]
+    pub fn unmade(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), port: ports::three(), log_key: String::new(), more: Vec::new(), child: None }
+    }
+
     /// Makes `dir/operator` for a broker whose log is in the database `book`, with the keys of the broker in `like` or new ones.
     ///
     /// # Panics
     /// It cannot be made.
     pub async fn sharing(dir: &Path, book: &str, like: Option<&Path>) -> Self {
-        let mut broker =
-            Self { dir: dir.to_owned(), port: ports::three(), log_key: String::new(), more: Vec::new(), child: None };
+        let mut broker = Self::unmade(dir);
         broker.configure("book", book);
         let like = like.map(|like| like.display().to_string());
         let words: Vec<&str> = like.iter().flat_map(|like| ["--like", like]).collect();

@@ -3,4 +3,5 @@
 mod held;
 mod killed;
 mod moved;
+mod replica;
 mod shared;
