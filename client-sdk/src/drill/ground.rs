@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anteroom_proto::{ledger::scope::TagKey, names::GrantId, rpc::BudgetLine, statement::terms::Terms};
 
-use super::{Drill, DrillError, Stage};
+use super::{Drill, DrillError, Plan, Stage};
 use crate::{
     evaluator::{CallerConfig, Evaluator},
     home::{Home, HomeError, Use},
@@ -55,7 +55,7 @@ pub(super) async fn find(drill: &Drill<'_>, grant: GrantId) -> Result<Ground, Dr
     if !(terms.features.chat && terms.features.streaming) {
         return Err(DrillError::NotLent);
     }
-    let tokens = room(&summary.budgets, config.run.as_str(), terms.limits.tokens_max, drill)?;
+    let tokens = room(&summary.budgets, config.run.as_str(), terms.limits.tokens_max, drill.plan)?;
     let tag_key = dossier.tag_key();
     Ok(Ground { grant, terms, tag_key, tokens, config })
 }
@@ -66,8 +66,8 @@ fn demand(home: &Home, party: &anteroom_proto::names::OrgId, side: &'static str)
 }
 
 /// Tokens for each answer, if limits and budgets bear the streams at all.
-fn room(budgets: &[BudgetLine], run: &str, tokens_max: u64, drill: &Drill<'_>) -> Result<u64, DrillError> {
-    let wanted = drill.plan.streams;
+fn room(budgets: &[BudgetLine], run: &str, tokens_max: u64, plan: Plan) -> Result<u64, DrillError> {
+    let wanted = plan.streams;
     let streams = u64::try_from(wanted).unwrap_or(u64::MAX);
     let left = |name: &str| {
         let of = |name: &str| {
@@ -82,7 +82,7 @@ fn room(budgets: &[BudgetLine], run: &str, tokens_max: u64, drill: &Drill<'_>) -
         }
     }
     let share = left("tokens").map_or(u64::MAX, |left| left / streams.max(1));
-    let each = share.min(tokens_max).saturating_sub(BESIDE_TOKENS).min(drill.plan.max_tokens);
+    let each = share.min(tokens_max).saturating_sub(BESIDE_TOKENS).min(plan.max_tokens);
     if each < TOKENS_MIN {
         let bearable = left("tokens").map_or(0, |left| left / BESIDE_TOKENS.saturating_add(TOKENS_MIN));
         return Err(DrillError::Few { what: "tokens that are left", left: bearable, wanted });
@@ -135,4 +135,36 @@ async fn callers(
         callers.push(Evaluator::open(channel, config, Arc::clone(log), keeper.clone()).await?);
     }
     Ok(callers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(name: &str, limit: u64, settled: u64, held: u64) -> BudgetLine {
+        BudgetLine { name: name.to_owned(), limit, settled, held }
+    }
+
+    fn found(budgets: &[BudgetLine]) -> Result<u64, (&'static str, u64)> {
+        match room(budgets, "run-a", 131_072, Plan { streams: 10, max_tokens: 4_096 }) {
+            Ok(tokens) => Ok(tokens),
+            Err(DrillError::Few { what, left, wanted: 10 }) => Err((what, left)),
+            Err(_) => Err(("another error", 0)),
+        }
+    }
+
+    #[test]
+    fn streams_take_what_is_left_of_the_grant_and_of_the_run() {
+        assert_eq!(found(&[]), Ok(4_096), "a broker that tells no budgets decides by itself");
+        let wide = [line("streams", 16, 0, 2), line("calls", 100, 50, 2), line("tokens", 1_000_000, 0, 0)];
+        assert_eq!(found(&wide), Ok(4_096));
+        // Ten answers share what is left, with their prompts.
+        assert_eq!(found(&[line("tokens", 30_000, 9_000, 1_000)]), Ok(2_000 - BESIDE_TOKENS));
+        // The run's own budgets are inside the grant's; another run's do not count.
+        let narrow =
+            [line("streams", 16, 0, 0), line("run/run-a/streams", 9, 0, 0), line("run/run-b/streams", 1, 0, 0)];
+        assert_eq!(found(&narrow), Err(("calls open at once", 9)));
+        assert_eq!(found(&[line("calls", 100, 92, 1)]), Err(("calls that are left", 7)));
+        assert_eq!(found(&[line("tokens", 5_000, 0, 0)]), Err(("tokens that are left", 8)));
+    }
 }
