@@ -48,7 +48,7 @@ pub use self::{
     drill::{DrillError, Drilled, failover, restore_drill},
     end::{Ended, Phase},
     error::StartError,
-    folder::{Folder, Initialised, init, init_like, pins},
+    folder::{Folder, Initialised, NewLog, init, init_like, initialised, pins},
     fsck::{Checked, Kept, Wrong, adopt_lock, fsck},
     mend::{MendError, cut_tail, rebuild_index, witnessed},
     migrate::{MigrateError, Migrated, migrate},

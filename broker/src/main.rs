@@ -8,7 +8,7 @@ use std::{
 };
 
 use anteroom_broker::{
-    boot::{self, DrillError, Ended, Folder, Outside, RestoreError, Running, StartError, Switch},
+    boot::{self, DrillError, Ended, Folder, NewLog, Outside, RestoreError, Running, StartError, Switch},
     clock::{SystemTime, TimeSource as _},
     config::{Config, ConfigError, LogFormat, Settings},
     entropy::SystemEntropy,
@@ -46,7 +46,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Make a data directory: authority, server certificate, the log's key.
-    #[command(after_help = "Example:\n  anteroom-broker init --config /etc/anteroom/broker.toml")]
+    #[command(
+        after_help = "Examples:\n  anteroom-broker init --config /etc/anteroom/broker.toml\n  anteroom-broker init --config two.toml --like /var/lib/anteroom-one                          # one more broker over one database\n  anteroom-broker init --config broker.toml --like /etc/anteroom/secrets --new-log             # the first, from secrets that all share\n  anteroom-broker init --config broker.toml --like /etc/anteroom/secrets --if-missing          # at each start of a replica"
+    )]
     Init(InitArgs),
     /// Run the broker. The first signal drains it, the second stops it.
     #[command(after_help = "Example:\n  anteroom-broker serve --config /etc/anteroom/broker.toml")]
@@ -137,9 +139,16 @@ struct Configured {
 struct InitArgs {
     #[command(flatten)]
     configured: Configured,
-    /// Make the directory of one more broker over the database in `book`: authority and keys come from this broker's data directory
+    /// Make the directory of one more broker over the database in `book`: authority and keys come from this broker's data directory, or
+    /// from a folder that holds `pki/ca.pem` and `pki/ca.key` (and `kek` and `log.key`, unless the configuration names them elsewhere)
     #[arg(long, value_name = "DIR")]
     like: Option<PathBuf>,
+    /// Begin a new log in the database; it must hold none
+    #[arg(long, requires = "like")]
+    new_log: bool,
+    /// Do nothing if the data directory is there and whole. A log is never begun by itself, so this goes with `--like` alone
+    #[arg(long, requires = "like", conflicts_with = "new_log")]
+    if_missing: bool,
 }
 
 #[derive(Args)]
@@ -271,8 +280,18 @@ impl Configured {
 fn init(args: InitArgs) -> Result<(), Failure> {
     let config = args.configured.load()?;
     let time = SystemTime::new()?;
+    if args.if_missing
+        && let Some(there) = boot::initialised(&config)?
+    {
+        return say(&format!(
+            "data directory `{}` is there already, for the log {}; nothing was changed",
+            config.data_dir().display(),
+            there.log_key
+        ));
+    }
+    let log = if args.new_log { NewLog::Yes } else { NewLog::No };
     let made = match &args.like {
-        Some(like) => boot::init_like(&config, like, &time, &environment)?,
+        Some(like) => boot::init_like(&config, like, log, &time, &environment)?,
         None => boot::init(&config, &time, &environment)?,
     };
     say(&format!(

@@ -11,7 +11,7 @@ use anteroom_proto::{
         ContactsSet, Disposed, GetDossierRequest, GrantAccepted, GrantDeclined, GrantOffered, GrantPaused,
         GrantRelinquished, GrantResumed, GrantSummary, GrantWithdrawn, HoldReleased, HoldSet, KeySetChanged,
         LineBudgetSet, ListGrantsRequest, LockLifted, LockSet, MembershipStated, ModelRegistered, OrganisationEnrolled,
-        ReaderAppointed, RosterPublished, RulesAdded, RunCredentialIssued, SignedStatement, SubmitRequest,
+        ReaderAppointed, RosterPublished, RulesAdded, RunCredentialIssued, SignedStatement, SubmitReply, SubmitRequest,
         SuccessionCountersigned, SuccessionOffered, WatchListSet, WhoAmIReply, WhoAmIRequest, acts_client::ActsClient,
         audit_client::AuditClient, directory_client::DirectoryClient,
     },
@@ -315,21 +315,30 @@ impl Organisation {
         self.send(SubmitRequest { statement: Some(statement), attachment, key_set: None }).await
     }
 
-    /// Acts may be handed in twice: one in force is not recorded again, so a broken connection is no reason to give up.
     async fn send(&mut self, request: SubmitRequest) -> Result<Recorded, Error> {
         let statement = request.statement.clone().ok_or(VerificationError::Missing("statement"))?;
+        let reply = self.ask(request).await?;
+        self.believe(&statement, reply).await
+    }
+
+    /// Acts may be handed in twice: one in force is not recorded again, so a broken connection is no reason to give up.
+    pub(crate) async fn ask(&mut self, request: SubmitRequest) -> Result<SubmitReply, Error> {
         let reply = match self.acts.submit(request.clone()).await.map_err(Error::from) {
             Err(Error::Transport(_)) => self.acts.submit(request).await.map_err(Error::from),
             first => first,
         };
-        let reply = reply?.into_inner();
+        Ok(reply?.into_inner())
+    }
+
+    /// Holds what the broker answered to `statement` against the log.
+    pub(crate) async fn believe(&self, statement: &SignedStatement, reply: SubmitReply) -> Result<Recorded, Error> {
         let proven = reply.record.ok_or(VerificationError::Missing("record"))?;
         let record = self.keys.verify(&proven, self.log.trust())?;
         let carried = carried(&record)?;
         // Whoever repeats an act may have signed it anew; what is in force is its payload.
         let same = |held: &SignedStatement| {
             held.payload_type == statement.payload_type
-                && (held.payload == statement.payload || (reply.repeated && same_end(held, &statement)))
+                && (held.payload == statement.payload || (reply.repeated && same_end(held, statement)))
         };
         if !carried.iter().any(same) {
             return Err(VerificationError::Other("act").into());

@@ -17,6 +17,7 @@ pub mod connector;
 pub mod console;
 pub mod controls;
 pub mod credentials;
+pub mod drill;
 mod durable;
 pub mod error;
 pub mod evaluator;

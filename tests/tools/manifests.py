@@ -6,6 +6,7 @@ namespace, images), and holds the result against Kubernetes' own schemas and the
 
 import pathlib
 import sys
+import tomllib
 
 import kubernetes_validate
 import yaml
@@ -86,6 +87,8 @@ def check(where, item, items):
         return
     names = {kind: {known[2] for known in items if known[1] == kind} for kind in ("ConfigMap", "PersistentVolumeClaim")}
     volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+    claims = {claim["metadata"]["name"] for claim in item["spec"].get("volumeClaimTemplates", [])}
+    assert not claims & set(volumes), f"{name}: {claims} are volumes as well"
     assert spec["automountServiceAccountToken"] is False, f"{name}: it gets a token for the cluster"
     assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", name
     for volume in volumes.values():
@@ -102,26 +105,58 @@ def check(where, item, items):
         assert "memory" in container["resources"]["limits"] and container["resources"]["requests"], name
         assert ":" in container["image"] and not container["image"].endswith(":latest"), f"{name}: {container['image']}"
         for mount in container["volumeMounts"]:
-            assert mount["name"] in volumes, f"{name}: no volume {mount['name']}"
+            assert mount["name"] in claims | set(volumes), f"{name}: no volume {mount['name']}"
             # Files of a subPath are never replaced, so certificates may not come in one.
             assert "subPath" not in mount or "configMap" in volumes[mount["name"]], f"{name}: {mount}"
+    if item["kind"] == "StatefulSet":
+        assert ("v1", "Service", item["spec"]["serviceName"]) in items, f"{name}: no service {item['spec']['serviceName']}"
+        # One broker has a ledger on its volume; several have one database, and a directory each.
+        assert item["spec"]["replicas"] == 1 or claims, f"{name}: several brokers on one volume"
+
+
+def check_service(where, service, items):
+    """A service leads to pods that there are, by ports that they have."""
+    name = f"{where}: Service {service['metadata']['name']}"
+    wanted = dict(service["spec"]["selector"])
+    alone = wanted.pop("statefulset.kubernetes.io/pod-name", None)
+    found = [item for item in items.values() if pod(item) and wanted.items() <= item["spec"]["template"]["metadata"]["labels"].items()]
+    assert len(found) == 1, f"{name}: it selects {len(found)} sets of pods"
+    (behind,) = found
+    pods = {f"{behind['metadata']['name']}-{number}" for number in range(behind["spec"]["replicas"])}
+    assert alone is None or alone in pods, f"{name}: there is no pod {alone}"
+    ports = {port["name"] for container in containers(behind) for port in container.get("ports", [])}
+    for port in service["spec"]["ports"]:
+        assert port["targetPort"] in ports, f"{name}: no port {port['targetPort']}"
+
+
+def check_names(where, text, items):
+    """The broker's own certificate names every service by which it is reached."""
+    names = tomllib.loads(text).get("server_names")
+    for item in items.values():
+        if names and item["kind"] == "Service" and item["spec"].get("clusterIP") != "None":
+            reached = f"{item['metadata']['name']}.{item['metadata']['namespace']}.svc"
+            assert reached in names, f"{where}: the certificate lacks {reached}"
 
 
 def main():
     root = pathlib.Path(sys.argv[1])
     folders = sorted(path.parent for path in root.glob("*/kustomization.yaml"))
-    assert len(folders) >= 5, folders
+    assert len(folders) >= 8, folders
     for folder in folders:
         items = build(folder)
         for item in items.values():
             if item["apiVersion"] not in FOREIGN:
                 kubernetes_validate.validate(item, "1.37", strict=True)
             check(folder, item, items)
+            if item["kind"] == "Service":
+                check_service(folder, item, items)
         configured = {key: item["data"] for key, item in items.items() if key[1] == "ConfigMap" and "broker.toml" in item["data"]}
         assert len(configured) == 1, f"{folder}: one configuration"
+        text = next(iter(configured.values()))["broker.toml"]
+        check_names(folder, text, items)
         if len(sys.argv) > 2:
             out = pathlib.Path(sys.argv[2]) / f"{folder.name}.toml"
-            out.write_text(next(iter(configured.values()))["broker.toml"])
+            out.write_text(text)
         print(f"{folder}: {len(items)} objects")
 
 

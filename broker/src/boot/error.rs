@@ -72,6 +72,11 @@ pub enum StartError {
     /// One more broker of a log that is not in a database.
     #[error("`--like` makes the data directory of one more broker over one database: name that in `book`")]
     LikeAlone,
+    /// No authority to share.
+    #[error(
+        "`{0}` is no data directory and holds no `pki/ca.pem` with `pki/ca.key`: `--like` takes another broker's data directory, or a folder with these"
+    )]
+    NoAuthority(String),
     /// Something that is done to a data directory's own ledger.
     #[error(
         "the log is in a database (`book`): back up, restore and look after that one; this is for a ledger in `data_dir`"

@@ -88,6 +88,21 @@ impl Folder {
         }
     }
 
+    /// Another broker's data directory, or a folder that holds `pki/ca.pem` and `pki/ca.key`, as an orchestrator puts secrets in place:
+    /// of that, nothing is asked but that the keys are not everybody's to read, which whoever reads them finds.
+    fn with_authority(root: &Path) -> Result<Self, StartError> {
+        let folder = Self::at(root);
+        let there = |path: PathBuf| path.try_exists().unwrap_or(false);
+        if there(root.join("format")) {
+            return Self::open(root);
+        }
+        let keys = folder.pki();
+        if there(keys.join(CA_CERT_FILE)) && there(keys.join(CA_KEY_FILE)) {
+            return Ok(folder);
+        }
+        Err(StartError::NoAuthority(root.display().to_string()))
+    }
+
     /// The ledger.
     pub(crate) fn wal(&self) -> PathBuf {
         self.root.join("wal")
@@ -216,29 +231,57 @@ pub fn init(
     time: &dyn TimeSource,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Initialised, StartError> {
-    init_from(config, None, time, environment)
+    init_from(config, None, NewLog::Yes, time, environment)
+}
+
+/// Whether a log begins with a data directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NewLog {
+    /// It does; there must be none yet.
+    Yes,
+    /// It is there.
+    No,
 }
 
 /// Makes a data directory for one more broker of a log that is kept in a database: authority and keys are those in `like`, another
-/// broker's directory. Waits for the disk.
+/// broker's directory or a folder with nothing but these. Waits for the disk.
 ///
 /// # Errors
-/// As for [`init`]; the log is not in a database, or not there.
+/// As for [`init`]; the log is not in a database, or not there, or there although it was to begin. A database that cannot be asked or
+/// holds no log is found before anything is made.
 pub fn init_like(
     config: &Config,
     like: &Path,
+    log: NewLog,
     time: &dyn TimeSource,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Initialised, StartError> {
     if config.book.is_none() {
         return Err(StartError::LikeAlone);
     }
-    init_from(config, Some(&Folder::open(like)?), time, environment)
+    init_from(config, Some(&Folder::with_authority(like)?), log, time, environment)
+}
+
+/// A data directory that is whole, as [`init`] would have told of it; `None` if there is none, or an empty folder.
+///
+/// # Errors
+/// There is something else in its place, or it cannot be read.
+pub fn initialised(config: &Config) -> Result<Option<Initialised>, StartError> {
+    let failed = |source| StartError::Folder { path: config.data_dir.display().to_string(), source };
+    match std::fs::read_dir(&config.data_dir).map(|mut entries| entries.next().is_none()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok(true) => return Ok(None),
+        Ok(false) => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let (folder, (log_key, _)) = (Folder::open(&config.data_dir)?, pins(config)?);
+    Ok(Some(Initialised { log_key, root: folder.operator().join(CA_CERT_FILE), operator: folder.operator() }))
 }
 
 fn init_from(
     config: &Config,
     like: Option<&Folder>,
+    log: NewLog,
     time: &dyn TimeSource,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Initialised, StartError> {
@@ -246,6 +289,10 @@ fn init_from(
         Some(book) => Some(kept::desk(book.database(environment)?)?),
         None => None,
     };
+    if let (Some(desk), NewLog::No) = (&book, log) {
+        // Before anything is made: whoever waits for the database to come tries again.
+        desk.size(config.origin().as_str()).map_err(StartError::Book)?;
+    }
     let folder = Folder::at(&config.data_dir);
     let failed = |path: &Path| {
         let path = path.display().to_string();
@@ -288,10 +335,8 @@ fn init_from(
     write_durably(&operator, CA_CERT_FILE, &handed).map_err(failed(&root))?;
     write_durably(&operator, "log.vkey", format!("{log_key}\n").as_bytes()).map_err(failed(&folder.operator()))?;
     publish::init(config)?;
-    if let Some(desk) = &book {
-        let origin = config.origin().as_str();
-        let found = if like.is_some() { desk.size(origin).map(drop) } else { pg::create(desk, origin) };
-        found.map_err(StartError::Book)?;
+    if let (Some(desk), NewLog::Yes) = (&book, log) {
+        pg::create(desk, config.origin().as_str()).map_err(StartError::Book)?;
     }
     folder.finish().map_err(failed(&config.data_dir))?;
     Ok(Initialised { log_key, root, operator: folder.operator() })

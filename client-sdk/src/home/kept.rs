@@ -10,7 +10,7 @@ use anteroom_proto::{
         Payload,
         acts::{Stop, StopKind},
         envelope,
-        roster::PrivatePerson,
+        roster::{PrivatePerson, Roster},
         terms::Terms,
     },
 };
@@ -191,6 +191,26 @@ impl Home {
         let text = serde_json::to_vec_pretty(private)
             .map_err(|error| HomeError::Text { path: path.clone(), why: error.to_string() })?;
         files::replace(&path, &text)
+    }
+
+    /// The rosters kept here, the newest first.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    pub fn rosters(&self) -> Result<Vec<(Digest, Roster)>, HomeError> {
+        let folder = self.dir.join("rosters");
+        let mut found = Vec::new();
+        for name in files::names(&folder, ".json")? {
+            // What stays with the agency lies beside each.
+            let Ok(digest) = Digest::parse(&name) else { continue };
+            let path = folder.join(format!("{name}.json"));
+            let Some(text) = files::read(&path)? else { continue };
+            let changed = files::changed(&path)?;
+            let roster = envelope::from_file(&text).and_then(|statement| Roster::parse(&statement));
+            found.push((changed, (digest, roster.map_err(|why| HomeError::Statement { path, why })?)));
+        }
+        found.sort_by_key(|(changed, _)| std::cmp::Reverse(*changed));
+        Ok(found.into_iter().map(|(_, roster)| roster).collect())
     }
 
     /// A store of receipts to write to. One process at a time has a store open, so each that runs beside another gets one of its

@@ -92,13 +92,18 @@ impl Broker {
     /// # Panics
     /// It cannot be made.
     pub async fn made(dir: &Path) -> Self {
-        let port = ports::three();
-        let broker = Self { dir: dir.to_owned(), port, log_key: String::new(), more: Vec::new(), child: None };
+        let broker = Self::unmade(dir);
         if !dir.join("operator").join("format").exists() {
             let made = broker.run("init").await;
             assert!(made.success(), "`init` failed: {}", broker.log());
         }
         broker
+    }
+
+    /// A broker whose `dir/operator` is not made: the test does, or sees that it cannot be.
+    #[must_use]
+    pub fn unmade(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), port: ports::three(), log_key: String::new(), more: Vec::new(), child: None }
     }
 
     /// Makes `dir/operator` for a broker whose log is in the database `book`, with the keys of the broker in `like` or new ones.
@@ -114,8 +119,7 @@ impl Broker {
     /// # Panics
     /// It cannot be made.
     pub async fn sharing_as(dir: &Path, configured: &[(&str, &str)], like: Option<&Path>) -> Self {
-        let mut broker =
-            Self { dir: dir.to_owned(), port: ports::three(), log_key: String::new(), more: Vec::new(), child: None };
+        let mut broker = Self::unmade(dir);
         for (key, value) in configured {
             broker.configure(key, value);
         }

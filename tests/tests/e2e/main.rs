@@ -15,6 +15,7 @@ mod dishonest;
 mod disk;
 mod doctor;
 mod doors;
+mod drill;
 mod dry_run;
 mod ends;
 mod fidelity;

@@ -4,5 +4,6 @@ mod held;
 mod killed;
 mod moved;
 mod pair;
+mod replica;
 mod shared;
 mod tls;

@@ -6,7 +6,10 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use anteroom_policy::rules::plain::visible;
-use anteroom_proto::{names::Digest, statement::terms::Terms};
+use anteroom_proto::{
+    names::{Digest, GrantId},
+    statement::terms::Terms,
+};
 
 use crate::{explain::explain, fail::Fail, page, policy::shown};
 
@@ -32,12 +35,23 @@ pub(crate) fn confirm(question: &Question<'_>) -> Result<(), Fail> {
     ask(question, &mut io::stderr().lock(), &mut io::stdin().lock())
 }
 
+/// Says what would end for good, and asks for the grant's name.
+pub(crate) fn confirm_end(grant: GrantId, what: &str) -> Result<(), Fail> {
+    let text = format!("{what}\nThis is final: nobody can take it back. Type the grant's name: ");
+    typed(&text, &grant.to_string(), &mut io::stderr().lock(), &mut io::stdin().lock())
+}
+
 fn ask(question: &Question<'_>, out: &mut impl Write, answer: &mut impl BufRead) -> Result<(), Fail> {
-    out.write_all(summary(question)?.as_bytes())?;
+    typed(&summary(question)?, question.word, out, answer)
+}
+
+/// Nothing but the word is a yes.
+fn typed(text: &str, word: &str, out: &mut impl Write, answer: &mut impl BufRead) -> Result<(), Fail> {
+    out.write_all(text.as_bytes())?;
     out.flush()?;
     let mut said = String::new();
     answer.read_line(&mut said)?;
-    if said.trim() == question.word { Ok(()) } else { Err(Fail::Local("nothing was signed".to_owned())) }
+    if said.trim() == word { Ok(()) } else { Err(Fail::Local("nothing was signed".to_owned())) }
 }
 
 fn summary(question: &Question<'_>) -> Result<String, Fail> {

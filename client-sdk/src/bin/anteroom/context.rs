@@ -63,6 +63,22 @@ impl Ctx {
         self.with_overrides(Home::open(&self.dir()?)?)
     }
 
+    /// The folder of one of several parties that a command plays.
+    pub(crate) fn party(&self, dir: &Path) -> Result<Home, Fail> {
+        if self.global.ca.is_some() || self.global.cert.is_some() || self.global.key.is_some() {
+            return Err(Fail::Usage(
+                "`--ca`, `--cert` and `--key` (or ANTEROOM_CA, ANTEROOM_CERT and ANTEROOM_KEY) are one party's, and this command \
+                 plays two: leave them out"
+                    .to_owned(),
+            ));
+        }
+        let home = Home::open(dir)?;
+        Ok(match &self.global.addr {
+            Some(addr) => home.with_addr(addr),
+            None => home,
+        })
+    }
+
     /// The folder, made if there is none.
     pub(crate) fn home_or_new(&self) -> Result<Home, Fail> {
         Ok(Home::open_or_create(&self.dir()?)?)

@@ -20,6 +20,7 @@ mod context;
 mod controls;
 mod disclose;
 mod doctor;
+mod drill;
 mod enroll;
 mod event;
 mod explain;
@@ -88,6 +89,9 @@ enum Noun {
     /// Show how the broker knows this folder, and what it says about itself.
     #[command(after_help = enroll::WHOAMI_EXAMPLES)]
     Whoami,
+    /// Find out what an end would take, on the live system, and record it.
+    #[command(subcommand, after_help = drill::EXAMPLES)]
+    Drill(drill::Drill),
     /// Find out why calls do not pass, and what to do next.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Doctor),
@@ -219,6 +223,7 @@ async fn run(ctx: &Ctx, noun: Noun) -> Result<(), Fail> {
     match noun {
         Noun::Enroll(args) => enroll::enroll(ctx, args).await,
         Noun::Whoami => enroll::whoami(ctx).await,
+        Noun::Drill(verb) => drill::run(ctx, verb).await,
         Noun::Doctor(args) => doctor::run(ctx, args).await,
         Noun::Org(verb) => org::run(ctx, verb).await,
         Noun::Key(verb) => key::run(ctx, verb),
