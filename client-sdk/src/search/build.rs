@@ -161,7 +161,7 @@ impl Live {
         let Builder { written: rows, completed, grants, open, .. } = builder;
         catalogue.append_names()?;
         catalogue.file.sync_data().map_err(|why| unusable(&Paths::of(&mirror).rows, why))?;
-        catalogue.state = State { version: 0, size: until, rows, names: catalogue.names.len(), scopes: named };
+        catalogue.state = State { size: until, rows, names: catalogue.names.len(), scopes: named, ..State::default() };
         catalogue.keep_state()?;
         self.kept = Some(Kept { state: catalogue.state.clone(), grants, open });
         Ok((catalogue, Indexed { verified, before, rows, anew, completed }))

@@ -129,10 +129,11 @@ impl Catalogue {
     }
 
     /// Writes down how far the rows go; everything before it is on disk already.
-    pub(super) fn keep_state(&self) -> Result<(), SearchError> {
+    pub(super) fn keep_state(&mut self) -> Result<(), SearchError> {
         let paths = Paths::of(&self.mirror);
-        let state = State { version: VERSION, ..self.state.clone() };
-        let text = serde_json::to_vec(&state).map_err(|why| unusable(&paths.state, why))?;
+        // As it will be read back: whoever goes on compares the two.
+        self.state.version = VERSION;
+        let text = serde_json::to_vec(&self.state).map_err(|why| unusable(&paths.state, why))?;
         Ok(replace_private(&paths.state, &text)?)
     }
 

@@ -234,6 +234,15 @@ fn rows_that_are_kept_up_to_date_are_those_that_are_made_at_once() {
     // Nothing new is nothing.
     let (same, made) = live.update(&mut |_| {}).unwrap();
     assert_eq!((made.before, made.rows), (made.rows, same.rows()));
+    // A round that goes on reads what is new alone; what it verified before is found bent by whoever looks at everything.
+    let first = folder.path().join("tile").join("entries").join("000");
+    let sound = std::fs::read(&first).unwrap();
+    let mut bent = sound.clone();
+    bent[10] ^= 1;
+    std::fs::write(&first, &bent).unwrap();
+    live.update(&mut |_| {}).unwrap();
+    assert!(indexed(folder.path(), &log).is_err());
+    std::fs::write(&first, &sound).unwrap();
     // Another process went on meanwhile; and a round that does not hold is told exactly, and gone on from once it does.
     refused(&mut log, &world, "budget_held", 0);
     take(&log);
