@@ -19,6 +19,7 @@ mod dry_run;
 mod ends;
 mod fidelity;
 mod gateway;
+mod logkey;
 mod lost;
 mod messages;
 mod mirror;
