@@ -14,6 +14,7 @@ mod folder;
 mod fsck;
 mod held;
 mod kept;
+mod logkeys;
 mod mend;
 mod migrate;
 mod outside;
@@ -50,6 +51,7 @@ pub use self::{
     error::StartError,
     folder::{Folder, Initialised, NewLog, init, init_like, initialised, pins},
     fsck::{Checked, Kept, Wrong, adopt_lock, fsck},
+    logkeys::{LogKeyError, Rotated, rotate_log_key},
     mend::{MendError, cut_tail, rebuild_index, witnessed},
     migrate::{MigrateError, Migrated, migrate},
     outside::{Environment, Outside},
@@ -63,6 +65,7 @@ use self::{
     end::Writer,
     held::{Held, Holds},
     kept::Where,
+    logkeys::Signing,
     peers::Peers,
 };
 use crate::{
@@ -138,7 +141,7 @@ struct Book {
     published: Arc<Published>,
     clock: Arc<Timekeeper>,
     time: Arc<dyn TimeSource>,
-    log_key: String,
+    signing: Signing,
     /// The database and this broker's name, if others share the log.
     shared: Option<(Database, BrokerId)>,
 }
@@ -160,9 +163,8 @@ fn open(
     let environment = &*outside.environment;
     let clock = Arc::new(Timekeeper::start(Arc::clone(&outside.time), Some(&folder.clock()))?);
     let Where { store, keyring, shared } = kept::open(config, (&wal, log), keys, environment, &clock)?;
-    let signer = Arc::new(folder::signer(config, environment)?);
-    let log_key = signer.verifier().to_string();
-    let (opened, lock) = publish::open(config, &folder, &wal, store.reader(), signer.verifier())?;
+    let signing = Signing::open(config, &folder, environment)?;
+    let (opened, lock) = publish::open(config, &folder, &wal, store.reader(), &signing.trust)?;
     holds.0.push(lock);
     let fatal: publish::Fatal = Arc::new(move |why| {
         // The first reason is the one to tell; nothing that follows it is news.
@@ -177,7 +179,7 @@ fn open(
         snapshots: if config.snapshot_every > 0 { Some(folder.snapshots()?) } else { None },
         snapshot_every: config.snapshot_every,
         origin: config.origin.clone(),
-        signer: Arc::clone(&signer),
+        signer: Arc::clone(&signing.signer),
         clock: Arc::clone(&clock),
         entropy: Box::new(SystemEntropy::new()),
         fatal: Box::new({
@@ -186,13 +188,14 @@ fn open(
         }),
     })?;
     let mut writer = Writer { thread: writer, publisher: None, shipping: None, holds };
-    let found = journal.standing().log_key.clone();
-    if journal.newest().size > 0 && found != log_key {
+    if journal.newest().size > 0
+        && let Err(error) = signing.agree(&folder, &journal.standing())
+    {
         journal.close();
         drop(writer.end());
-        return Err(StartError::OtherLogKey { found, given: log_key });
+        return Err(error);
     }
-    match shipping::start(config, &folder, &journal, signer.verifier()) {
+    match shipping::start(config, &folder, &journal, &signing) {
         Ok(shipping) => writer.shipping = Some(shipping),
         Err(error) => {
             journal.close();
@@ -210,7 +213,7 @@ fn open(
         }
     }
     let time = Arc::clone(&outside.time);
-    Ok((Book { folder, journal, published, clock, time, log_key, shared }, writer))
+    Ok((Book { folder, journal, published, clock, time, signing, shared }, writer))
 }
 
 /// The scopes' keys.
@@ -236,13 +239,15 @@ async fn assemble(
     phase: watch::Sender<Phase>,
     broken: Arc<OnceLock<Ended>>,
 ) -> Result<Running, StartError> {
-    let Book { folder, journal, published, clock, time, log_key, shared } = book;
+    let Book { folder, journal, published, clock, time, signing, shared } = book;
+    let log_key = signing.trust.log().to_string();
     let telemetry = Arc::new(Telemetry::new());
     journal.observe(Arc::clone(&telemetry) as Arc<_>);
     let nonce = Digest::from_bytes(entropy::bytes(&mut SystemEntropy::new()));
     let open = Command::Open { origin: config.origin.to_string(), log_key: log_key.clone(), nonce };
     peers::confirmed(&journal).await?;
     let _ = journal.submit(open).await?;
+    signing.record(&journal).await?;
     let (version, alive) = (env!("CARGO_PKG_VERSION").to_owned(), clock.alive_before());
     let start = match &shared {
         Some((_, broker)) => Command::Join { version, broker: *broker, alive },

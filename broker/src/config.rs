@@ -112,6 +112,7 @@ pub struct Config {
     pub(crate) proxy_peers: ProxyPeers,
     pub(crate) kek: Secret,
     pub(crate) log_key: Secret,
+    pub(crate) log_key_before: Option<Secret>,
     pub(crate) programme: ListenLimits,
     pub(crate) networks: Networks,
     pub(crate) sinks: Vec<SinkAddress>,
@@ -219,8 +220,12 @@ impl Config {
                 "a log in a database has the database's own standbys: leave this out with `book`",
             ));
         }
-        if kek == log_key {
+        let log_key_before = settings.log_key_before;
+        if kek == log_key || log_key_before.as_ref() == Some(&kek) {
             return Err(bad("log_key", &log_key, "the key that signs and the key that wraps are two secrets"));
+        }
+        if let Some(before) = log_key_before.as_ref().filter(|before| **before == log_key) {
+            return Err(bad("log_key_before", before, "it is `log_key`, and not the one before it"));
         }
         Ok(Self {
             data_dir,
@@ -235,6 +240,7 @@ impl Config {
             proxy_peers,
             kek,
             log_key,
+            log_key_before,
             programme,
             networks,
             sinks,
@@ -264,6 +270,12 @@ impl Config {
     #[must_use]
     pub const fn origin(&self) -> &KeyName {
         &self.origin
+    }
+
+    /// The key that signs checkpoints.
+    #[must_use]
+    pub const fn log_key(&self) -> &Secret {
+        &self.log_key
     }
 
     /// Names the built-in CA's certificates begin with.

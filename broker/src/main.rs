@@ -82,6 +82,11 @@ enum Command {
         after_help = "Run it again if it was interrupted. deploy/RUNBOOK.md has the whole rotation.\n\nExample:\n  anteroom-broker rotate-kek --config broker.toml --to file:///var/lib/anteroom/kek.2"
     )]
     RotateKek(rotate::KekArgs),
+    /// Have the log's key hand over to another one within the log. The broker must be stopped.
+    #[command(
+        after_help = "Run it again if it was interrupted. deploy/RUNBOOK.md has the whole rotation.\n\nExample:\n  anteroom-broker rotate-log-key --config broker.toml --to file:///var/lib/anteroom/log.key.2"
+    )]
+    RotateLogKey(rotate::LogKeyArgs),
     /// Exchange the built-in authority's root, in three steps a day apart.
     #[command(
         after_help = "deploy/RUNBOOK.md has the whole rotation.\n\nExample:\n  anteroom-broker rotate-ca begin --config broker.toml"
@@ -257,6 +262,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::RebuildIndex(configured) => ledger::rebuild_index(configured),
         Command::Retention(configured) => ledger::retention(configured),
         Command::RotateKek(args) => rotate::kek(args),
+        Command::RotateLogKey(args) => rotate::log_key(args),
         Command::RotateCa(args) => rotate::ca(args),
         Command::Standby(args) => standby::standby(args),
         Command::StandbyIdentity(configured) => standby::identity(configured),

@@ -1,8 +1,9 @@
 //! The published log for anybody: a checkpoint, tiles and entry bundles as static files over plain HTTP.
 //!
-//! It serves the C2SP tlog-tiles layout below `/`. A partial tile that is gone is 404: whoever asked takes the full one.
+//! It serves the C2SP tlog-tiles layout below `/`, and `log.keys` if the log's key handed over to another one. A partial tile that is
+//! gone is 404: whoever asked takes the full one.
 //!
-//! **Invariant:** reading changes nothing, and no path leads anywhere but to the checkpoint and to files that are named like
+//! **Invariant:** reading changes nothing, and no path leads anywhere but to these two files and to files that are named like
 //! tiles. Connections, their age and the requests they may hold open are bounded.
 
 use std::{
@@ -25,7 +26,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::{book::standing::CHECKPOINT, listen::ListenError};
+use crate::{book::standing::CHECKPOINT, listen::ListenError, standby::replica::LOG_KEYS};
 
 /// Connections at once; further ones wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -103,6 +104,7 @@ async fn connection(stream: tokio::net::TcpStream, root: Arc<Path>, seat: OwnedS
 /// A file that may be asked for.
 enum Asked {
     Checkpoint,
+    LogKeys,
     Tile(Tile),
 }
 
@@ -110,12 +112,17 @@ impl Asked {
     /// Reads a request's path; nothing if it names none.
     fn parse(path: &str) -> Option<Self> {
         let path = path.strip_prefix('/')?;
-        if path == CHECKPOINT { Some(Self::Checkpoint) } else { Tile::parse(path).ok().map(Self::Tile) }
+        match path {
+            CHECKPOINT => Some(Self::Checkpoint),
+            LOG_KEYS => Some(Self::LogKeys),
+            path => Tile::parse(path).ok().map(Self::Tile),
+        }
     }
 
     fn path(&self, root: &Path) -> PathBuf {
         match self {
             Self::Checkpoint => root.join(CHECKPOINT),
+            Self::LogKeys => root.join(LOG_KEYS),
             // The path that the tile writes itself has digits, `x`, `p`, dots and slashes only.
             Self::Tile(tile) => root.join(tile.to_string()),
         }
@@ -123,7 +130,7 @@ impl Asked {
 
     const fn headers(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Checkpoint => ("text/plain; charset=utf-8", "no-cache"),
+            Self::Checkpoint | Self::LogKeys => ("text/plain; charset=utf-8", "no-cache"),
             Self::Tile(_) => ("application/octet-stream", "public, max-age=604800, immutable"),
         }
     }

@@ -175,6 +175,7 @@ impl Counts {
             | Event::BrokerStarted { .. }
             | Event::BrokerJoined { .. }
             | Event::BrokerGone { .. }
+            | Event::LogKeySucceeded { .. }
             | Event::ClockChanged { .. }
             | Event::ClockStarted { .. }
             | Event::OrganisationEnrolled { .. }

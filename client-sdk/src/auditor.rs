@@ -126,6 +126,7 @@ impl Auditor {
     pub async fn checkpoint(&mut self) -> Result<VerifiedCheckpoint, Error> {
         let seen_size = self.log.newest().size;
         let reply = self.audit.get_checkpoint(GetCheckpointRequest { seen_size }).await?.into_inner();
+        self.log.take_keys(&reply)?;
         let note = reply.checkpoint.as_bytes();
         let checkpoint = self.log.trust().open(note).map_err(LogError::from)?;
         let (Anchoring::Proven | Anchoring::Waiting) = self.log.accept(&self.audit, &[&checkpoint]).await?;
@@ -133,21 +134,24 @@ impl Auditor {
     }
 
     /// The published checkpoint with its cosignatures if there is one that is not older than `seen_size`, else the newest signed one;
-    /// with a proof that it extends the log's first `seen_size` entries. Nothing is verified.
+    /// with a proof that it extends the log's first `seen_size` entries. Nothing is verified but how the log's keys handed over.
     pub(crate) async fn checkpoint_since(&mut self, seen_size: u64) -> Result<GetCheckpointReply, Error> {
         match self.audit.get_published(GetPublishedRequest { seen_size, ..GetPublishedRequest::default() }).await {
             Ok(published) => {
                 let GetPublishedReply { checkpoint, consistency, .. } = published.into_inner();
                 let size = Note::parse(checkpoint.as_bytes()).ok().and_then(|note| Checkpoint::parse(note.text()).ok());
                 if size.is_some_and(|published| published.size() >= seen_size) {
-                    return Ok(GetCheckpointReply { checkpoint, consistency });
+                    self.log.follow_for(&self.audit, &checkpoint).await?;
+                    return Ok(GetCheckpointReply { checkpoint, consistency, log_keys: Vec::new() });
                 }
             }
             // A broker from before there was publishing.
             Err(status) if status.code() == tonic::Code::Unimplemented => {}
             Err(status) => return Err(status.into()),
         }
-        Ok(self.audit.get_checkpoint(GetCheckpointRequest { seen_size }).await?.into_inner())
+        let reply = self.audit.get_checkpoint(GetCheckpointRequest { seen_size }).await?.into_inner();
+        self.log.take_keys(&reply)?;
+        Ok(reply)
     }
 
     /// The entries `from..to`, unverified.

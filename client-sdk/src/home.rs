@@ -132,6 +132,9 @@ pub enum HomeError {
     /// The log's key is unusable.
     #[error("the log's key is unusable: {0}")]
     LogKey(#[from] KeyError),
+    /// What is known of how the log's key handed over cannot be used.
+    #[error(transparent)]
+    Follow(#[from] crate::following::FollowError),
     /// The log's key cannot be trusted.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -169,6 +172,7 @@ impl HomeError {
             | Self::KeyName(_)
             | Self::Statement { .. }
             | Self::LogKey(_)
+            | Self::Follow(_)
             | Self::Trust(_) => 1,
         }
     }

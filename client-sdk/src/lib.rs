@@ -23,6 +23,7 @@ pub mod error;
 pub mod evaluator;
 #[cfg(feature = "connector")]
 pub mod fingerprint;
+pub mod following;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 pub mod home;

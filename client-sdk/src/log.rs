@@ -16,14 +16,16 @@ use std::{
 
 use anteroom_proto::{
     ledger::{
-        checkpoint::{CheckpointError, LogTrust, VerifiedCheckpoint},
+        checkpoint::{CheckpointError, LogTrust, TrustError, VerifiedCheckpoint},
+        logkeys::LogKeysError,
+        note::Note,
         tree::{EMPTY_ROOT, Hash, HashError, PROOF_HASHES_MAX, ProofError, verify_consistency},
     },
     rpc::{GetCheckpointReply, GetCheckpointRequest, audit_client::AuditClient},
 };
 use tonic::transport::Channel;
 
-use crate::{durable, error::Error};
+use crate::{durable, error::Error, following};
 
 /// How many checkpoints are remembered beside the newest.
 pub const KNOWN_MAX: usize = 1_024;
@@ -50,6 +52,9 @@ pub enum LogError {
     /// More steps than any proof has.
     #[error("a consistency proof has {0} hashes, more than {PROOF_HASHES_MAX}")]
     Length(usize),
+    /// How the log's key is said to have handed over does not hold, or contradicts what is known.
+    #[error("the log's keys: {0}")]
+    Keys(#[from] TrustError),
     /// Too many checkpoints wait for a proof that the broker does not give.
     #[error("{WAITING_MAX} checkpoints wait for a proof that they belong to one log")]
     Unproven,
@@ -238,6 +243,38 @@ impl LogView {
         Ok(Anchoring::Waiting)
     }
 
+    /// Asks how the log's keys handed over, and follows.
+    ///
+    /// # Errors
+    /// The broker cannot be asked, or what it shows does not hold.
+    pub async fn follow(&self, source: &impl CheckpointSource) -> Result<(), Error> {
+        self.take_keys(&source.checkpoint(0).await?)
+    }
+
+    /// The same if no key that is known signed this note.
+    ///
+    /// # Errors
+    /// As for [`LogView::follow`].
+    pub async fn follow_for(&self, source: &impl CheckpointSource, note: &str) -> Result<(), Error> {
+        match Note::parse(note.as_bytes()) {
+            Ok(note) if !self.trust.knows_signer(&note) => self.follow(source).await,
+            // What is no note is refused by whoever reads it.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Follows the log's keys by what came with a checkpoint, and keeps that.
+    pub(crate) fn take_keys(&self, reply: &GetCheckpointReply) -> Result<(), Error> {
+        let new = self.trust.learn_notes(&reply.log_keys).map_err(|error| self.broke(error.into()))?;
+        match self.file.as_deref().and_then(Path::parent) {
+            Some(dir) if new => following::keep(dir, &self.trust).map_err(|error| {
+                let path = dir.join(following::FILE);
+                Error::File { path, why: io::Error::other(error) }
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Asks for a proof from each of `points`. They belong to one log if all proofs lead to one checkpoint.
     async fn ask(&self, source: &impl CheckpointSource, points: &[Point]) -> Result<Anchoring, Error> {
         let replies = points.iter().map(|point| source.checkpoint(point.size));
@@ -246,6 +283,7 @@ impl LogView {
         let mut apart = false;
         for (point, reply) in points.iter().zip(replies) {
             let reply = reply?;
+            self.take_keys(&reply)?;
             let checkpoint = match self.check(*point, &reply) {
                 Ok(checkpoint) => checkpoint,
                 Err(error) => return Err(self.broke(error).into()),
@@ -329,7 +367,12 @@ impl LogView {
 
     /// A contradiction is remembered: from then on nothing of this log is believed in this process.
     fn broke(&self, error: LogError) -> LogError {
-        if matches!(error, LogError::Forked(_) | LogError::Inconsistent(_)) {
+        if matches!(
+            error,
+            LogError::Forked(_)
+                | LogError::Inconsistent(_)
+                | LogError::Keys(TrustError::Keys(LogKeysError::Forked { .. }))
+        ) {
             self.seen().broken.get_or_insert_with(|| error.clone());
         }
         error
@@ -341,145 +384,4 @@ impl LogView {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
-
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use anteroom_proto::ledger::{
-        checkpoint::Checkpoint,
-        note::{KeyName, NoteSigner},
-        tree::{Tree, leaf_hash},
-    };
-
-    use super::*;
-
-    fn signer() -> NoteSigner {
-        NoteSigner::from_seed(KeyName::parse("log.example/one").unwrap(), &[1; 32]).unwrap()
-    }
-
-    fn trust() -> LogTrust {
-        LogTrust::log_only(signer().verifier().clone()).unwrap()
-    }
-
-    /// A log whose size can be chosen; `salt` tells one history from another.
-    struct Log {
-        tree: Tree,
-        shown: AtomicU64,
-        grows: u64,
-    }
-
-    impl Log {
-        fn new(salt: &str, shown: u64) -> Self {
-            let mut tree = Tree::new();
-            for index in 0..100 {
-                // Two logs share their first ten entries.
-                let salt = if index < 10 { "" } else { salt };
-                tree.push(leaf_hash(format!("{salt}{index}").as_bytes())).unwrap();
-            }
-            Self { tree, shown: AtomicU64::new(shown), grows: 0 }
-        }
-
-        fn note(&self, size: u64) -> String {
-            let name = signer().verifier().name().clone();
-            let checkpoint = Checkpoint::new(name, size, self.tree.root_at(size).unwrap()).unwrap();
-            checkpoint.sign(&signer()).unwrap().encode()
-        }
-
-        fn at(&self, size: u64) -> VerifiedCheckpoint {
-            trust().open(self.note(size).as_bytes()).unwrap()
-        }
-    }
-
-    impl CheckpointSource for Log {
-        async fn checkpoint(&self, seen_size: u64) -> Result<GetCheckpointReply, Error> {
-            let size = self.shown.fetch_add(self.grows, Ordering::Relaxed);
-            let proof = self.tree.consistency_proof(seen_size.min(size), size);
-            let consistency = proof.unwrap_or_default().iter().map(|hash| hash.as_bytes().to_vec()).collect();
-            Ok(GetCheckpointReply { checkpoint: self.note(size), consistency })
-        }
-    }
-
-    #[tokio::test]
-    async fn checkpoints_of_one_log_are_accepted_in_any_order() {
-        let log = Log::new("a", 60);
-        let view = LogView::new(trust());
-        let accepted = view.accept(&log, &[&log.at(40), &log.at(20)]).await;
-        assert_eq!(accepted.unwrap(), Anchoring::Proven);
-        assert_eq!(view.newest().size, 60);
-        let older = view.accept(&log, &[&log.at(7)]).await;
-        assert_eq!(older.unwrap(), Anchoring::Proven);
-        assert_eq!(view.newest().size, 60);
-    }
-
-    #[tokio::test]
-    async fn a_second_history_is_found_and_not_forgotten() {
-        for size in [11, 60, 80] {
-            let (log, other) = (Log::new("a", 60), Log::new("b", 90));
-            let view = LogView::new(trust());
-            view.refresh(&log).await.unwrap();
-            let forked = view.accept(&other, &[&other.at(size)]).await;
-            assert_eq!(forked.unwrap_err().exit_code(), 7, "{size}");
-            // Even what was fine before is no longer believed.
-            assert!(view.accept(&log, &[&log.at(60)]).await.is_err());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_log_that_shrank_is_found() {
-        let log = Log::new("a", 60);
-        let view = LogView::new(trust());
-        view.refresh(&log).await.unwrap();
-        log.shown.store(50, Ordering::Relaxed);
-        assert!(view.refresh(&log).await.is_err());
-        assert_eq!(view.newest().size, 60);
-    }
-
-    #[tokio::test]
-    async fn a_log_that_grows_all_the_time_leaves_checkpoints_waiting_until_it_rests() {
-        let mut log = Log::new("a", 50);
-        log.grows = 1;
-        let view = LogView::new(trust());
-        let waiting = view.accept(&log, &[&log.at(45)]).await;
-        assert_eq!(waiting.unwrap(), Anchoring::Waiting);
-        log.grows = 0;
-        let proven = view.accept(&log, &[&log.at(44)]).await;
-        assert_eq!(proven.unwrap(), Anchoring::Proven);
-        assert!(view.seen().waiting.is_empty());
-    }
-
-    /// A broker that is gone.
-    struct Gone;
-
-    impl CheckpointSource for Gone {
-        async fn checkpoint(&self, _: u64) -> Result<GetCheckpointReply, Error> {
-            Err(Error::Transport("gone".to_owned()))
-        }
-    }
-
-    #[tokio::test]
-    async fn a_broker_that_went_away_leaves_checkpoints_waiting_and_their_forks_are_found_later() {
-        let (log, other) = (Log::new("a", 60), Log::new("b", 60));
-        let view = LogView::new(trust());
-        view.refresh(&log).await.unwrap();
-        for checkpoint in [log.at(45), other.at(50)] {
-            assert_eq!(view.accept(&Gone, &[&checkpoint]).await.unwrap(), Anchoring::Waiting);
-        }
-        assert!(view.refresh(&Gone).await.is_err());
-        let forked = view.accept(&log, &[&log.at(44)]).await;
-        assert_eq!(forked.unwrap_err().exit_code(), 7);
-    }
-
-    #[tokio::test]
-    async fn the_newest_checkpoint_survives_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("checkpoint");
-        let log = Log::new("a", 60);
-        let view = LogView::open(trust(), &file).unwrap();
-        view.refresh(&log).await.unwrap();
-        let again = LogView::open(trust(), &file).unwrap();
-        assert_eq!(again.newest(), view.newest());
-        let other = Log::new("b", 90);
-        assert!(again.refresh(&other).await.is_err());
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anteroom_proto::{
-    ledger::scope::Scope,
+    ledger::{logkeys::KeySuccession, scope::Scope},
     names::{BrokerId, CallId, Digest, GrantId, OrgId},
     rpc::SignedStatement,
     time::At,
@@ -58,6 +58,8 @@ pub enum Command {
         /// Its name.
         broker: BrokerId,
     },
+    /// The log's key handed over to another one, which signs from this record on.
+    SucceedLogKey(Box<KeySuccession>),
     /// The clock's trust changed.
     Clock {
         /// To what.
@@ -153,6 +155,7 @@ impl Command {
             | Self::Start { .. }
             | Self::Join { .. }
             | Self::Gone { .. }
+            | Self::SucceedLogKey(_)
             | Self::Clock { .. }
             | Self::Call(_)
             | Self::Refuse(_)

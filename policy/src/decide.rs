@@ -33,6 +33,7 @@ use crate::{
     command::{Command, Decision, EarlyRefusal, Finish, Now, Reply},
     event::{CallerId, Event, Refused},
     grant::Phase,
+    logkeys,
     refusal::Refusal,
     state::{REMEMBERED_MS, State},
 };
@@ -65,6 +66,7 @@ fn judge(state: &State, command: &Command, now: Now) -> Decision {
         Command::Start { version, alive } => start(state, version, *alive, now),
         Command::Join { version, broker, alive } => brokers::join(state, version, *broker, *alive, now),
         Command::Gone { broker } => brokers::gone(state, *broker),
+        Command::SucceedLogKey(succession) => logkeys::decide(state, succession),
         Command::Clock { trust, source, wall } => {
             if state.standing().clock == *trust {
                 return nothing(Reply::Noted);
@@ -118,6 +120,7 @@ pub fn decide_too_large(state: &State, command: &Command) -> Decision {
         | Command::Start { .. }
         | Command::Join { .. }
         | Command::Gone { .. }
+        | Command::SucceedLogKey(_)
         | Command::Clock { .. }
         | Command::CountRefusals { .. }
         | Command::OpenRead { .. }

@@ -115,6 +115,17 @@ pub enum Event {
         /// Its calls without an end.
         open_calls: u64,
     },
+    /// The log's key handed over to another one.
+    LogKeySucceeded {
+        /// The verifier key that signed until then.
+        old_key: String,
+        /// The one that signs from then on.
+        new_key: String,
+        /// The smallest size of a checkpoint that the new key has to sign.
+        from: u64,
+        /// The signed note by which both say so.
+        note: String,
+    },
     /// The clock's trust changed.
     ClockChanged {
         /// To what.

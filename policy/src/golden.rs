@@ -5,6 +5,7 @@
 
 mod brokers;
 mod contacts;
+mod logkeys;
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -382,6 +383,7 @@ fn samples() -> Vec<(Scope, Event)> {
     .chain(successions(grant))
     .chain(contacts::samples(grant))
     .chain(brokers::samples())
+    .chain(logkeys::samples())
     .collect()
 }
 

@@ -13,6 +13,7 @@ pub mod event;
 pub mod facts;
 pub mod grant;
 pub mod judge;
+mod logkeys;
 pub mod marking;
 pub mod notices;
 pub mod record;

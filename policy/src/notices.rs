@@ -121,6 +121,7 @@ pub fn of_record(state: &State, entered: &Entered, now: Now) -> Vec<Notice> {
         | Event::BrokerStarted { .. }
         | Event::BrokerJoined { .. }
         | Event::BrokerGone { .. }
+        | Event::LogKeySucceeded { .. }
         | Event::ClockChanged { trust: ClockTrust::Trusted | ClockTrust::Unconfirmed, .. }
         | Event::ClockStarted { .. }
         | Event::Snapshotted { .. }

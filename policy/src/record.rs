@@ -38,7 +38,10 @@ use self::{
         MISMATCH, NAME, at, bytes32, call, dep, digest, grant, instant, lock_id, org, payload, same, signed, window,
     },
 };
-use crate::event::{ClockKey, ClockTrust, Entered, Event, Finished};
+use crate::{
+    event::{ClockKey, ClockTrust, Entered, Event, Finished},
+    logkeys,
+};
 
 /// Where a record stands.
 #[derive(Clone, Debug)]
@@ -84,6 +87,7 @@ pub fn encode(place: &Place<'_>, event: &Event) -> Result<Record, RecordError> {
             record!(2, rpc::BrokerStarted { version: version.clone(), open_calls: *open_calls })
         }
         Event::BrokerJoined { .. } | Event::BrokerGone { .. } => brokers::out(&header, event),
+        Event::LogKeySucceeded { .. } => logkeys::out(&header, event),
         Event::ClockChanged { trust, source, wall } => {
             record!(3, rpc::ClockChanged { trust: trust.as_str().to_owned(), source: source.clone(), wall_ms: *wall })
         }
@@ -576,6 +580,7 @@ fn event(record: Source<'_>) -> Result<Event, RecordError> {
         }
         70 => brokers::joined_in(record.event()?)?,
         71 => brokers::gone_in(&record.event()?)?,
+        72 => logkeys::read(record.event()?),
         other => return Err(RecordError::Kind(other)),
     })
 }

@@ -111,6 +111,7 @@ fn fill(told: &mut Told, event: &Event) {
             told.target = Some(broker.to_string());
             told.count = Some(*open_calls);
         }
+        Event::LogKeySucceeded { new_key, .. } => told.target = Some(new_key.clone()),
         Event::ClockChanged { trust, source, .. } => {
             told.target = Some(trust.as_str().to_owned());
             told.actor = Some(source.clone());

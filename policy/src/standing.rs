@@ -22,7 +22,7 @@ use anteroom_proto::{
     },
     time::{At, Window},
 };
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, Vector};
 
 pub use self::{
     contacts::StandingContacts,
@@ -39,8 +39,10 @@ use crate::{
 pub struct Standing {
     /// The log's origin; empty before record 0.
     pub origin: String,
-    /// The log's verifier key.
+    /// The log's verifier key: the one that signs now.
     pub log_key: String,
+    /// The signed notes by which keys before it handed over, the first one first.
+    pub log_keys: Vector<String>,
     /// The system scope's nonce.
     pub nonce: Option<Digest>,
     /// The clock's trust as last recorded.

@@ -26,6 +26,7 @@ use crate::{
     decide::CREDENTIALS_MAX,
     event::{Admitted, Dep, Entered, Event, ScopeHead},
     grant::Phase,
+    logkeys,
     standing::{
         Grant, IssuedCredential, Model, Org, Pause, PublishedRoster, Reader, Standing, StandingLock, Stated,
         Successions,
@@ -246,6 +247,7 @@ impl State {
             Event::BrokerJoined { .. } | Event::BrokerGone { .. } => {
                 brokers::apply(&mut Arc::make_mut(&mut self.standing).brokers, &entered.event, index);
             }
+            Event::LogKeySucceeded { .. } => logkeys::apply(Arc::make_mut(&mut self.standing), &entered.event),
             Event::ClockChanged { trust, source: _, wall: _ } => Arc::make_mut(&mut self.standing).clock = *trust,
             Event::ClockStarted { key, window, grant: _ } => {
                 // The first start counts for ever; nothing moves a running clock.

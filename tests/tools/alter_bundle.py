@@ -16,15 +16,16 @@ spec = importlib.util.spec_from_file_location("verify", folder / "verify.py")
 verify = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(verify)
 
-log = verify.key((folder / "mirror/anteroom/log.vkey").read_text().strip(), 1, "log.vkey")
-size, root, _, _ = verify.checkpoint((folder / "mirror/checkpoint").read_text(), log, "checkpoint")
+kept = (folder / "mirror/anteroom/log.vkey").read_text().strip()
+_, keys = verify.log_keys(folder / "mirror/anteroom/log.keys", kept)
+size, root, _, _ = verify.checkpoint((folder / "mirror/checkpoint").read_text(), keys, "checkpoint")
 entries, leaves, _ = verify.check_tree(folder, size, root)
 count = 0
 for said in json.loads((folder / "report.json").read_text())["scopes"]:
     scope = said["scope"]
     path = folder / f"mirror/anteroom/slices/{scope}.records"
     honest = path.read_bytes()
-    shared = verify.Log(log, entries, leaves)
+    shared = verify.Log(keys, entries, leaves)
     verify.check_slice(folder, scope, 0, shared)
     for at in range(count % step, len(honest), step):
         altered = bytearray(honest)

@@ -63,6 +63,9 @@ pub enum Disagreement {
         /// The signing key's name and id.
         found: String,
     },
+    /// A key that had handed over to the next one signed alone.
+    #[error(transparent)]
+    OldKey(CheckpointError),
     /// The published checkpoint cannot be read.
     #[error("the published checkpoint is damaged: {0}")]
     Checkpoint(CheckpointError),
@@ -124,7 +127,15 @@ pub fn checkpoint(published: &dyn Disk, trust: &LogTrust) -> Result<Option<Verif
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Disagreement::Disk(error)),
     };
-    trust.open(&bytes).map(Some).map_err(|error| other_key(&bytes, &error).unwrap_or(Disagreement::Checkpoint(error)))
+    trust.open(&bytes).map(Some).map_err(|error| by(&bytes, error, Disagreement::Checkpoint))
+}
+
+/// What is wrong with a note's signatures, or else what `other` makes of it.
+fn by(note: &[u8], error: CheckpointError, other: impl FnOnce(CheckpointError) -> Disagreement) -> Disagreement {
+    if matches!(error, CheckpointError::Succeeded { .. }) {
+        return Disagreement::OldKey(error);
+    }
+    other_key(note, &error).unwrap_or_else(|| other(error))
 }
 
 fn other_key(note: &[u8], error: &CheckpointError) -> Option<Disagreement> {
@@ -150,6 +161,6 @@ fn signed_at(reader: &mut dyn Reads, head: &Locked, trust: &LogTrust) -> Result<
             Ok(Some(verified.note().clone()))
         }
         Ok(_) => Err(split),
-        Err(error) => Err(other_key(&batch.footer.note, &error).unwrap_or(split)),
+        Err(error) => Err(by(&batch.footer.note, error, |_| split)),
     }
 }

@@ -11,12 +11,13 @@ use std::{
     sync::Arc,
 };
 
-use anteroom_proto::ledger::note::VerifierKey;
+use anteroom_proto::ledger::logkeys::LogKeys;
 
 use super::{
     Folder, StartError,
     folder::{self, BROUGHT},
     fsck::Wrong,
+    logkeys,
     survey::{self, Survey},
 };
 use crate::{
@@ -89,8 +90,12 @@ pub fn backup(config: &Config, to: &Path, secrets_to: Option<&Path>) -> Result<B
     let open =
         |path: &Path| -> Result<Arc<dyn Disk>, BackupError> { Ok(Arc::new(RealDisk::open(path).map_err(at(path))?)) };
     let (wal, keys) = (open(&folder.wal())?, open(&folder.keys())?);
-    let mut target = FolderTarget::new(to, Identity::of(log(&folder)?));
+    let chain = logkeys::kept(&folder)?;
+    let mut target = FolderTarget::new(to, identity(&folder, chain.as_ref())?);
     let mut held = target.held()?;
+    if let Some(chain) = &chain {
+        target.follow(chain)?;
+    }
     let before = held.head.size;
     let mut reader = Reader::new(wal, config.origin().as_str());
     let mut place = ship::meet(&mut reader, &held.head, own)?;
@@ -134,18 +139,22 @@ pub fn prune_keys(
 ) -> Result<usize, BackupError> {
     let folder = Folder::with_ledger(config)?;
     let destroyed = Survey::open(config, folder.root(), environment)?.fold(survey::settled(config)?)?.destroyed;
-    let mut target = FolderTarget::new(of, Identity::of(log(&folder)?));
+    let mut target = FolderTarget::new(of, identity(&folder, logkeys::kept(&folder)?.as_ref())?);
     let held = target.held()?.keys;
     let gone: Vec<_> = destroyed.into_iter().filter(|key| held.contains(key)).collect();
     target.destroy_keys(&gone)?;
     Ok(gone.len())
 }
 
-/// The log's key, as the operator hands it out: no secret is needed.
-fn log(folder: &Folder) -> Result<VerifierKey, StartError> {
+/// Whose log it is: by the key that it began with. No secret is needed to know it.
+fn identity(folder: &Folder, chain: Option<&LogKeys>) -> Result<Identity, StartError> {
+    if let Some(chain) = chain {
+        return Ok(Identity::of(chain.oldest().clone()));
+    }
     let path = folder.operator().join("log.vkey");
     let text = String::from_utf8(read_bounded(&path, 4096)?).unwrap_or_default();
-    text.trim().parse().map_err(|error| StartError::LogKey(format!("`{}`: {error}", path.display())))
+    let key = text.trim().parse().map_err(|error| StartError::LogKey(format!("`{}`: {error}", path.display())))?;
+    Ok(Identity::of(key))
 }
 
 fn secrets(config: &Config, folder: &Folder, to: &Path) -> Result<Vec<(String, bool)>, BackupError> {

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use anteroom_proto::ledger::logkeys::LogKeysError;
+
 use super::Unpublishable;
 use crate::{
     book::{keyring::KeyringError, wal::WalError},
@@ -57,6 +59,32 @@ pub enum StartError {
         found: String,
         /// The one configured.
         given: String,
+    },
+    /// The configured key has handed over to another one.
+    #[error(
+        "`log_key` is `{given}`, which handed over to `{next}`: set `log_key` to that one's secret, and `log_key_before` to this one's"
+    )]
+    LogKeySucceeded {
+        /// The one configured.
+        given: String,
+        /// The one that signs now.
+        next: String,
+    },
+    /// The key that is to sign beside the log's key is not the one before it.
+    #[error("`log_key_before` is `{given}`, which is not the key that handed over to `log_key`: take the line out")]
+    LogKeyBefore {
+        /// The one configured.
+        given: String,
+    },
+    /// The chain of the log's keys.
+    #[error(
+        "`{path}`: {error}; there are copies in the data directory, in `published/` and in every standby and backup"
+    )]
+    LogKeys {
+        /// Its file.
+        path: String,
+        /// What is wrong.
+        error: LogKeysError,
     },
     /// The roots by which the database is verified.
     #[error("`book_ca`, `{path}`: {why}")]

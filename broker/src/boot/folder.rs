@@ -6,6 +6,7 @@
 //! keys/           the scopes' keys, each wrapped under `kek`
 //! kek             the key that wraps them
 //! log.key         the key that signs checkpoints
+//! log.keys        how earlier keys of the log handed over, if any did; also in `published/`
 //! snapshots/      the state written down, so that a start is quick; can be thrown away
 //! clock           what the clock must remember
 //! pki/            the built-in authority, the server's certificate, enrolment tokens
@@ -357,7 +358,16 @@ pub fn pins(config: &Config) -> Result<(String, String), StartError> {
 
 /// The log's signer.
 pub(super) fn signer(config: &Config, environment: &dyn Fn(&str) -> Option<String>) -> Result<NoteSigner, StartError> {
-    let mut seed = config.log_key.read(environment)?;
+    signer_of(config, &config.log_key, environment)
+}
+
+/// The signer of this log whose secret this is.
+pub(super) fn signer_of(
+    config: &Config,
+    secret: &Secret,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<NoteSigner, StartError> {
+    let mut seed = secret.read(environment)?;
     let signer = NoteSigner::from_seed(config.origin.clone(), &seed);
     seed.fill(0);
     signer.map_err(|error| StartError::LogKey(error.to_string()))

@@ -23,7 +23,8 @@ use anteroom_proto::{
 };
 
 use super::{
-    Folder, StartError, folder, kept, keyring,
+    Folder, StartError, kept, keyring,
+    logkeys::Signing,
     overlay::Overlay,
     publish::{self, CUT_MARK, Unpublishable},
 };
@@ -273,9 +274,7 @@ impl<'c> Site<'c> {
             }
             None => (None, keyring(config, open(folder.keys())?, environment)?),
         };
-        let signer = Arc::new(folder::signer(config, environment)?);
-        let trust = LogTrust::log_only(signer.verifier().clone());
-        let trust = trust.map_err(|error| StartError::LogKey(error.to_string()))?;
+        let Signing { signer, trust } = Signing::open(config, &folder, environment)?;
         Ok(Self { config, folder, keyring, signer, trust, wal, desk })
     }
 
@@ -337,6 +336,11 @@ impl<'c> Site<'c> {
                 Box::new(Segments { disk, origin, sizes: self.config.wal })
             }
         }
+    }
+
+    /// Who signs.
+    pub(super) fn signer(&self) -> &NoteSigner {
+        &self.signer
     }
 
     /// The scopes' keys.

@@ -6,7 +6,7 @@
 use std::{io, path::Path, sync::Arc};
 
 use anteroom_proto::ledger::{
-    checkpoint::LogTrust,
+    checkpoint::{CheckpointError, LogTrust},
     note::{KeyName, VerifierKey},
 };
 
@@ -78,6 +78,9 @@ pub enum Unpublishable {
     /// The published checkpoint is damaged.
     #[error("`published/checkpoint` cannot be believed: {0}")]
     Checkpoint(String),
+    /// A key that had handed over signed alone.
+    #[error("{0}: the broker ran with an old key")]
+    OldKey(CheckpointError),
     /// The tiles at the right edge are damaged.
     #[error("below `published/tile`: {0}")]
     Tiles(String),
@@ -109,6 +112,7 @@ impl Unpublishable {
             Self::Split { .. } => "The ledger is not the one that was published",
             Self::LockBehind { .. } => "The checkpoint is newer than the lock file",
             Self::Checkpoint(_) => "The published checkpoint is damaged",
+            Self::OldKey(_) => "An old key of the log signed alone",
             Self::Tiles(_) => "Published tiles are damaged",
             Self::Cut => "Cutting a damaged ledger",
             Self::Folder { .. } | Self::Thread(_) => "The machine fails",
@@ -157,7 +161,7 @@ pub(super) fn open(
     folder: &Folder,
     wal: &Arc<Held>,
     reader: Box<dyn Reads>,
-    key: &VerifierKey,
+    trust: &LogTrust,
 ) -> Result<(Opened, Arc<Held>), StartError> {
     let path = &config.lock_file;
     let published = folder.published();
@@ -182,9 +186,8 @@ pub(super) fn open(
     }
     let disk: Arc<dyn Disk> =
         Arc::new(RealDisk::open_or_create(&published).map_err(Unpublishable::folder(&published))?);
-    let trust = LogTrust::log_only(key.clone()).map_err(|error| StartError::LogKey(error.to_string()))?;
-    let opened = Publisher::open(reader, Arc::clone(&disk), lock, trust);
-    let publisher = opened.map_err(|error| refusal(error, path, &published, key))?;
+    let opened = Publisher::open(reader, Arc::clone(&disk), lock, trust.clone());
+    let publisher = opened.map_err(|error| refusal(error, path, &published, trust.log()))?;
     Ok((Opened { publisher, disk }, held))
 }
 
@@ -206,6 +209,7 @@ pub(super) fn refusal(error: OpenError, lock: &Path, published: &Path, key: &Ver
         Disagreement::Split { size } => Unpublishable::Split { size }.into(),
         Disagreement::LockBehind { published, locked } => Unpublishable::LockBehind { published, locked }.into(),
         Disagreement::OtherKey { found } => StartError::OtherLogKey { found, given: key.to_string() },
+        Disagreement::OldKey(error) => Unpublishable::OldKey(error).into(),
         Disagreement::Checkpoint(error) => Unpublishable::Checkpoint(error.to_string()).into(),
         Disagreement::Wal(WalError::Locked) => StartError::InUse,
         Disagreement::Wal(error) => StartError::Recover(RecoverError::Wal(error)),

@@ -94,7 +94,7 @@ fn already(disk: Arc<Held>, next: Kek) -> Result<Rewrapped, RekeyError> {
 }
 
 /// Makes a key's file if there is none. Nothing may be wrapped under a key that a power cut could lose.
-fn durable(secret: &Secret) -> Result<(), StartError> {
+pub(super) fn durable(secret: &Secret) -> Result<(), StartError> {
     let Secret::File(path) = secret else { return Ok(()) };
     let failed = |source| StartError::Folder { path: path.display().to_string(), source };
     if !path.try_exists().map_err(failed)? {

@@ -18,6 +18,7 @@ use super::{
     backup::{bring, copy},
     folder::{self, BROUGHT},
     fsck::{Checked, Site, Wrong},
+    logkeys::Signing,
     publish::{self, Unpublishable},
 };
 use crate::{
@@ -26,9 +27,9 @@ use crate::{
         lock::{LockError, Locked},
         standing,
     },
-    config::Config,
+    config::{Config, Secret},
     pki::{FileError, read_bounded},
-    standby::replica::{CopyError, Identity, KEYS, WAL},
+    standby::replica::{CopyError, Identity, KEYS, LOG_KEYS, WAL},
 };
 
 /// Why nothing is restored. The new directory is taken away again.
@@ -188,16 +189,25 @@ impl<'c> Restoring<'c> {
         folder.make_folders()?;
         if let Some(secrets) = secrets {
             for name in BROUGHT {
-                bring(&secrets.join(name), &folder.root().join(name)).map_err(at(&secrets.join(name)))?;
+                // A key that was exchanged has another name here.
+                let to = match (name, &config.kek, &config.log_key) {
+                    ("kek", Secret::File(path), _) | ("log.key", _, Secret::File(path))
+                        if path.starts_with(folder.root()) =>
+                    {
+                        path.clone()
+                    }
+                    _ => folder.root().join(name),
+                };
+                bring(&secrets.join(name), &to).map_err(at(&secrets.join(name)))?;
             }
         }
-        let signer = folder::signer(config, environment)?;
-        if *signer.verifier() != identity.log {
-            let (found, given) = (identity.log.to_string(), signer.verifier().to_string());
+        copy_ledger(from, &folder).map_err(at(from))?;
+        let signing = Signing::open(config, &folder, environment)?;
+        if !signing.trust.knows(&identity.log) {
+            let (found, given) = (identity.log.to_string(), signing.trust.log().to_string());
             let path = from.display().to_string();
             return Err(RestoreError::Copy { path, error: CopyError::OtherLog { found, given } });
         }
-        copy_ledger(from, &folder).map_err(at(from))?;
         let site = Site::over(config, folder, environment)?;
         let checked = site.fold()?;
         Ok((site, checked))
@@ -380,8 +390,9 @@ fn loss(records: u64, seen: &[Seen], accepted: Option<u64>) -> Result<Option<(u6
     }
 }
 
-/// Copies segments and keys. Keys come second: a batch that is there has its key already.
+/// Copies segments and keys, and how the log's keys handed over. Keys come second: a batch that is there has its key already.
 pub(super) fn copy_ledger(from: &Path, to: &Folder) -> io::Result<()> {
+    bring(&from.join(LOG_KEYS), &to.root().join(LOG_KEYS))?;
     for (name, suffix, place) in [(WAL, ".seg", to.wal()), (KEYS, ".key", to.keys())] {
         for entry in fs::read_dir(from.join(name))? {
             let entry = entry?;

@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use anteroom_proto::ledger::note::VerifierKey;
-
-use super::{Folder, StartError};
+use super::{Folder, StartError, logkeys::Signing};
 use crate::{
     book::disk::{Disk, RealDisk},
     config::Config,
@@ -35,7 +33,7 @@ pub(super) fn start(
     config: &Config,
     folder: &Folder,
     journal: &Journal,
-    log: &VerifierKey,
+    signing: &Signing,
 ) -> Result<Shipping, StartError> {
     let standbys = &config.standbys;
     if standbys.ack == AckMode::Sync {
@@ -44,7 +42,7 @@ pub(super) fn start(
     let mut shippers = Vec::with_capacity(standbys.each.len());
     for address in &standbys.each {
         let target: Box<dyn Target> = match address {
-            Address::Folder(path) => Box::new(FolderTarget::new(path, Identity::of(log.clone()))),
+            Address::Folder(path) => Box::new(FolderTarget::new(path, Identity::of(signing.oldest()))),
             Address::Remote { authority, peer } => {
                 let badge = badge(folder)?;
                 Box::new(RemoteTarget::new(authority, &badge, *peer)?)
@@ -55,6 +53,7 @@ pub(super) fn start(
             wal: disk(folder.wal())?,
             keys: disk(folder.keys())?,
             origin: config.origin.to_string(),
+            log_keys: signing.trust.keys(),
             stands: Box::new(move |key| stands.holds_key(key)),
         };
         let shipper = Shipper::start(address.to_string(), target, source, Arc::clone(journal.gate()));

@@ -11,9 +11,10 @@ use anteroom_proto::{
 };
 
 use super::{
-    Folder, StartError, folder,
+    Folder, StartError,
     fsck::Wrong,
     keyring,
+    logkeys::Signing,
     overlay::Overlay,
     publish::{self, Unpublishable},
 };
@@ -62,9 +63,7 @@ impl<'c> Survey<'c> {
             Err(source) => Err(StartError::Folder { path: path.display().to_string(), source }),
         };
         let keyring = keyring(config, shared(place.keys())?, environment)?;
-        let signer = Arc::new(folder::signer(config, environment)?);
-        let trust = LogTrust::log_only(signer.verifier().clone());
-        let trust = trust.map_err(|error| StartError::LogKey(error.to_string()))?;
+        let Signing { signer, trust } = Signing::open(config, &place, environment)?;
         Ok(Self { config, wal: shared(place.wal())?, keyring, signer, trust })
     }
 

@@ -10,9 +10,9 @@ use crate::{
     config::{Secret, Settings},
 };
 
-const NOW: i64 = 1_790_000_000_000;
+pub(super) const NOW: i64 = 1_790_000_000_000;
 
-fn config(root: &Path) -> Config {
+pub(super) fn config(root: &Path) -> Config {
     let anywhere = Some(([127, 0, 0, 1], 0).into());
     Config::check(Settings {
         data_dir: Some(root.join("data")),
@@ -27,7 +27,7 @@ fn config(root: &Path) -> Config {
     .unwrap()
 }
 
-fn outside(time: &ScriptedTime) -> Outside {
+pub(super) fn outside(time: &ScriptedTime) -> Outside {
     Outside { time: Arc::new(time.clone()), environment: Box::new(|_| None) }
 }
 

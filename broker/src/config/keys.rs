@@ -69,6 +69,7 @@ keys! {
     proxy_peers: List = "ANTEROOM_PROXY_PEERS" "BLOCK,…" "Balancers that say whose connections they pass on, in PROXY protocol version 2, such as 10.0.0.0/8 (none)";
     kek: Secret = "ANTEROOM_KEK" "SECRET" "The key that wraps the scopes' keys (file://<data_dir>/kek)";
     log_key: Secret = "ANTEROOM_LOG_KEY" "SECRET" "The key that signs checkpoints (file://<data_dir>/log.key)";
+    log_key_before: Secret = "ANTEROOM_LOG_KEY_BEFORE" "SECRET" "The key before it, which signs as well until readers have followed (none)";
     networks: List = "ANTEROOM_NETWORKS" "NAME=BLOCK,…" "Networks that terms can name, such as hq=192.0.2.0/24";
     sinks: List = "ANTEROOM_SINKS" "NAME=FORMAT+URL,…" "Where each record goes as a row, such as siem=ocsf+https://collector.example/rows";
     notices_smtp: String = "ANTEROOM_NOTICES_SMTP" "URL" "The relay that mail to contacts goes by, such as smtps://anteroom@mail.example:465 (none)";

@@ -91,6 +91,7 @@ fn example_file_names_every_key_with_its_default() {
     full.server_files = None;
     full.proxy_peers = least.proxy_peers.clone();
     full.book = None;
+    full.log_key_before = None;
     full.publish_listen = None;
     full.retention.schedule = None;
     full.networks = least.networks.clone();

@@ -197,6 +197,7 @@ fn passes(command: &Command) -> bool {
         | Command::Start { .. }
         | Command::Join { .. }
         | Command::Gone { .. }
+        | Command::SucceedLogKey(_)
         | Command::Clock { .. }
         | Command::Finish(_)
         | Command::Refuse(_)

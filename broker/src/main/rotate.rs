@@ -1,7 +1,7 @@
-//! `rotate-kek` and `rotate-ca`: the operator's keys, exchanged.
+//! `rotate-kek`, `rotate-log-key` and `rotate-ca`: the operator's keys, exchanged.
 
 use anteroom_broker::{
-    boot::{self, Rewrapped, authority},
+    boot::{self, Rewrapped, Rotated, authority},
     clock::SystemTime,
     config::Secret,
 };
@@ -14,6 +14,15 @@ pub(super) struct KekArgs {
     #[command(flatten)]
     configured: Configured,
     /// The key to go on with, as `file:///path` or `env://NAME`; a file that is not there is made
+    #[arg(long, value_name = "SECRET")]
+    to: Secret,
+}
+
+#[derive(Args)]
+pub(super) struct LogKeyArgs {
+    #[command(flatten)]
+    configured: Configured,
+    /// The key that signs from the next start on, as `file:///path` or `env://NAME`; a file that is not there is made
     #[arg(long, value_name = "SECRET")]
     to: Secret,
 }
@@ -53,6 +62,25 @@ pub(super) fn kek(args: KekArgs) -> Result<(), Failure> {
     ))
 }
 
+/// Has the log's key hand over to the next one.
+pub(super) fn log_key(args: LogKeyArgs) -> Result<(), Failure> {
+    let LogKeyArgs { configured, to } = args;
+    let config = configured.load()?;
+    let before = config.log_key();
+    let (link, when) = match boot::rotate_log_key(&config, &environment, &to)? {
+        Rotated::Now(link) => (link, "now"),
+        Rotated::Before(link) => (link, "already"),
+    };
+    let (from, old, new) = (link.from(), link.old(), link.next());
+    let before = if *before == to { "the secret of the key before".to_owned() } else { format!("\"{before}\"") };
+    say(&format!(
+        "the log's key has handed over {when}, for checkpoints of {from} records and more\nold  {old}\nnew  {new}\n\
+         Next: set `log_key = \"{to}\"` and `log_key_before = {before}`, start the broker, and back up the new key and `log.keys`; \
+         tell the parties, whose programs follow by themselves while both keys sign; once everybody has been there, and each standby and \
+         backup is level, take `log_key_before` out, start again, and destroy the old key with every backup of it"
+    ))
+}
+
 /// One step towards another root.
 pub(super) fn ca(args: CaArgs) -> Result<(), Failure> {
     let CaArgs { configured, step, at_once } = args;
@@ -77,6 +105,12 @@ pub(super) fn ca(args: CaArgs) -> Result<(), Failure> {
 
 impl From<boot::RekeyError> for Failure {
     fn from(error: boot::RekeyError) -> Self {
+        Self::Rotation(error.to_string())
+    }
+}
+
+impl From<boot::LogKeyError> for Failure {
+    fn from(error: boot::LogKeyError) -> Self {
         Self::Rotation(error.to_string())
     }
 }

@@ -106,6 +106,7 @@ fn of_the_log(state: &State, org: &OrgId, event: &Event) -> Audience {
         | Event::BrokerStarted { .. }
         | Event::BrokerJoined { .. }
         | Event::BrokerGone { .. }
+        | Event::LogKeySucceeded { .. }
         | Event::ClockChanged { .. }
         | Event::OrganisationEnrolled { .. }
         | Event::KeySetChanged { .. }

@@ -131,7 +131,8 @@ impl Audit {
         // A proof that cannot be made for want of a tile says nothing about what the caller saw.
         let proof = self.journal.consistency(seen_size, newest.size).ok_or(Refusal::LedgerUnavailable)?;
         let consistency = proof.iter().map(|hash: &Hash| hash.as_bytes().to_vec()).collect();
-        Ok(GetCheckpointReply { checkpoint: newest.note.to_string(), consistency })
+        let log_keys = self.journal.standing().log_keys.iter().cloned().collect();
+        Ok(GetCheckpointReply { checkpoint: newest.note.to_string(), consistency, log_keys })
     }
 
     /// The public entries `from..to`, in chunks.

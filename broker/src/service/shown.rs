@@ -55,8 +55,12 @@ impl Shown {
             return Ok(());
         }
         let diverges = |why: String| Reject::new(Refusal::CheckpointDiverges).detail(why);
-        let key: Result<VerifierKey, _> = self.journal.standing().log_key.parse();
-        let trust = key.ok().and_then(|key| LogTrust::log_only(key).ok());
+        let standing = self.journal.standing();
+        let key: Result<VerifierKey, _> = standing.log_key.parse();
+        let trust = key.ok().and_then(|key| LogTrust::log_only(key).ok()).filter(|trust| {
+            let notes: Vec<&String> = standing.log_keys.iter().collect();
+            trust.learn_notes(&notes).is_ok()
+        });
         let trust = trust.ok_or_else(|| diverges("this log has no usable key".to_owned()))?;
         let shown = trust.open(note.as_bytes()).map_err(|error| diverges(error.to_string()))?;
         let shown = shown.checkpoint();

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use anteroom_proto::ledger::logkeys::LogKeys;
+
 use super::{
-    replica::{CopyError, Held, Identity, Replica, Shipped},
+    replica::{CopyError, Held, Identity, Replica, Shipped, keep_keys},
     ship::{ShipError, Target},
 };
 use crate::book::{disk::RealDisk, keyfiles::WrappedKey, keyring::KeyId};
@@ -35,6 +37,15 @@ impl FolderTarget {
         Ok(self.replica.insert(replica).held())
     }
 
+    /// Follows the log's keys, durably.
+    pub(super) fn take_keys(&mut self, keys: &LogKeys) -> Result<(), CopyError> {
+        let path = self.path.clone();
+        self.with(|replica| {
+            replica.follow(keys)?;
+            keep_keys(&RealDisk::open(&path)?, keys)
+        })
+    }
+
     /// What is wrong ends the use of what is open: only a fresh look can tell what is on the disk.
     pub(super) fn with<T>(&mut self, work: impl FnOnce(&mut Replica) -> Result<T, CopyError>) -> Result<T, CopyError> {
         let Some(mut replica) = self.replica.take() else { return Err(CopyError::Gap { held: 0 }) };
@@ -49,6 +60,10 @@ impl Target for FolderTarget {
         // Let go first: the lock goes with it.
         self.replica = None;
         Ok(self.look()?)
+    }
+
+    fn follow(&mut self, keys: &LogKeys) -> Result<(), ShipError> {
+        Ok(self.take_keys(keys)?)
     }
 
     fn append(&mut self, batches: &[Shipped]) -> Result<u64, ShipError> {

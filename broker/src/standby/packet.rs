@@ -6,6 +6,8 @@
 //! gone    = ( id 16 ) …
 //! ```
 //!
+//! How the log's keys handed over travels as the file `log.keys` has it.
+//!
 //! **Invariant:** what does not parse to its last byte is not taken at all.
 
 use super::replica::Shipped;
@@ -23,6 +25,8 @@ pub const BATCHES: &str = "/v1/batches";
 pub const KEYS: &str = "/v1/keys";
 /// Names keys that are destroyed.
 pub const GONE: &str = "/v1/gone";
+/// Brings how the log's keys handed over.
+pub const LOG_KEYS: &str = "/v1/log-keys";
 /// Most bytes of a request.
 pub const REQUEST_BYTES_MAX: usize = super::ship::GROUP_BYTES + BATCH_BYTES_MAX as usize + 512 * 1024;
 /// Most bytes of an answer; the longest one names each key that is held.

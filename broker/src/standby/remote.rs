@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use anteroom_proto::ledger::tree::Hash;
+use anteroom_proto::ledger::{logkeys::LogKeys, tree::Hash};
 use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -122,6 +122,11 @@ impl Target for RemoteTarget {
     fn held(&mut self) -> Result<Held, ShipError> {
         let said = self.ask(Method::GET, packet::HELD, Vec::new())?;
         held(&said).ok_or_else(unreadable)
+    }
+
+    fn follow(&mut self, keys: &LogKeys) -> Result<(), ShipError> {
+        self.ask(Method::POST, packet::LOG_KEYS, keys.encode().into_bytes())?;
+        Ok(())
     }
 
     fn append(&mut self, batches: &[Shipped]) -> Result<u64, ShipError> {

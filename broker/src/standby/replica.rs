@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! standby     what this directory is, of which log, under which key; written last
+//! log.keys    how that key handed over to others, if it did; written before anything that one of those signed
 //! wal/        the ledger's batches, byte for byte where the original has them
 //! keys/       the scopes' keys, each wrapped under a key-encryption key that is not here
 //! ```
@@ -9,11 +10,11 @@
 //! **Invariant:** whatever is kept leads, entry by entry, to a root that the pinned log key signed, and extends what was kept
 //! before. There is no key here that opens a record or signs a checkpoint.
 
-use std::collections::BTreeSet;
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use anteroom_proto::ledger::{
-    checkpoint::LogTrust,
+    checkpoint::{LogTrust, TrustError},
+    logkeys::{LOG_KEYS_BYTES_MAX, LogKeys, LogKeysError},
     note::{KeyName, VerifierKey},
     tree::{Frontier, Hash, leaf_hash},
 };
@@ -29,6 +30,8 @@ use crate::book::{
 const FORMAT: &str = "anteroom-standby/v1";
 const FORMAT_FILE: &str = "standby";
 const FORMAT_BYTES_MAX: usize = 4 * 1024;
+/// The file that says how the log's keys handed over.
+pub(crate) const LOG_KEYS: &str = "log.keys";
 /// The folder with the ledger's batches.
 pub const WAL: &str = "wal";
 /// The folder with the wrapped keys.
@@ -48,6 +51,9 @@ pub enum CopyError {
         /// Whose it was to be.
         given: String,
     },
+    /// The chain of the log's keys does not hold, or contradicts the one that is held.
+    #[error("the log's keys: {0}")]
+    LogKeys(#[from] LogKeysError),
     /// A batch that does not come next. Nothing was kept.
     #[error("a batch that begins elsewhere than after the {held} records held")]
     Gap {
@@ -95,6 +101,7 @@ impl CopyError {
         match self {
             Self::NoCopy(_) => "no_copy",
             Self::OtherLog { .. } => "other_log",
+            Self::LogKeys(_) => "log_keys",
             Self::Gap { .. } => "gap",
             Self::Batch(_) => "batch",
             Self::Root { .. } => "root",
@@ -109,7 +116,7 @@ impl CopyError {
     /// Whether it says that two histories met: people have to look.
     #[must_use]
     pub const fn is_contradiction(&self) -> bool {
-        matches!(self, Self::OtherLog { .. } | Self::Root { .. })
+        matches!(self, Self::OtherLog { .. } | Self::Root { .. } | Self::LogKeys(_))
     }
 }
 
@@ -182,8 +189,13 @@ impl Replica {
     /// # Errors
     /// See [`CopyError`].
     pub fn open(disk: &dyn Disk, identity: &Identity) -> Result<Self, CopyError> {
+        let trust = LogTrust::log_only(identity.log.clone()).map_err(|_| CopyError::NoCopy("no log's key"))?;
+        if let Some(keys) = held_keys(disk)? {
+            trust.learn(keys).map_err(keys_refused)?;
+        }
         match Identity::read(disk)? {
-            Some(found) if found == *identity => {}
+            // It may have begun under another key of the log than the one that is pinned.
+            Some(found) if trust.knows(&found.log) => {}
             Some(found) => {
                 let (found, given) = (found.log.to_string(), identity.log.to_string());
                 return Err(CopyError::OtherLog { found, given });
@@ -191,7 +203,6 @@ impl Replica {
             None => Self::begin(disk, identity)?,
         }
         let wal = disk.folder(WAL)?;
-        let trust = LogTrust::log_only(identity.log.clone()).map_err(|_| CopyError::NoCopy("no log's key"))?;
         let mut frontier = Frontier::new();
         let mut newest = None;
         let visit = |batch: RecoveredBatch| -> Result<(), CopyError> {
@@ -221,6 +232,14 @@ impl Replica {
         disk.sync_dir()?;
         let text = format!("{FORMAT}\n{}\n", identity.log);
         write_durably(disk, FORMAT_FILE, text.as_bytes()).map_err(full)
+    }
+
+    /// Follows the log's keys from here on. Whoever calls this writes them down with [`keep_keys`].
+    ///
+    /// # Errors
+    /// [`CopyError::LogKeys`] or [`CopyError::OtherLog`].
+    pub(super) fn follow(&mut self, keys: &LogKeys) -> Result<(), CopyError> {
+        self.trust.learn(keys.clone()).map(drop).map_err(keys_refused)
     }
 
     /// What is held.
@@ -281,6 +300,31 @@ impl Replica {
             self.keys.destroy(*id)?;
         }
         Ok(())
+    }
+}
+
+fn keys_refused(error: TrustError) -> CopyError {
+    if let TrustError::Keys(error) = error { error.into() } else { LogKeysError::OtherLog.into() }
+}
+
+/// How the log's keys handed over, as far as a folder knows.
+fn held_keys(disk: &dyn Disk) -> Result<Option<LogKeys>, CopyError> {
+    match read_small(disk, LOG_KEYS, LOG_KEYS_BYTES_MAX) {
+        Ok(bytes) => Ok(Some(LogKeys::parse(&bytes.ok_or(LogKeysError::Length)?)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes down how the log's keys handed over, if the folder does not know that already.
+pub(super) fn keep_keys(disk: &dyn Disk, keys: &LogKeys) -> Result<(), CopyError> {
+    let next = match held_keys(disk)? {
+        Some(held) => held.clone().join(keys.clone()).map(|next| (next != held).then_some(next))?,
+        None => Some(keys.clone()),
+    };
+    match next {
+        Some(next) => write_durably(disk, LOG_KEYS, next.encode().as_bytes()).map_err(full),
+        None => Ok(()),
     }
 }
 

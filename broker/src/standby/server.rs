@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use anteroom_proto::ledger::logkeys::LogKeys;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -206,6 +207,10 @@ fn act(keeper: &mut FolderTarget, method: &Method, path: &str, body: &[u8]) -> R
         ("POST", packet::KEYS) => {
             let keys = packet::read_keys(body).ok_or_else(unreadable)?;
             keeper.with(|replica| replica.put_keys(&keys))?;
+            Ok(json!({}))
+        }
+        ("POST", packet::LOG_KEYS) => {
+            keeper.take_keys(&LogKeys::parse(body)?)?;
             Ok(json!({}))
         }
         ("POST", packet::GONE) => {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anteroom_proto::ledger::tree::Hash;
+use anteroom_proto::ledger::{logkeys::LogKeys, tree::Hash};
 
 use super::replica::{CopyError, Held, Shipped};
 use crate::{
@@ -78,7 +78,7 @@ impl ShipError {
         match self {
             Self::Ahead { .. } | Self::Split(_) => true,
             Self::Refused(error) => error.is_contradiction(),
-            Self::Said { code, .. } => ["other_log", "root"].contains(&code.as_str()),
+            Self::Said { code, .. } => ["other_log", "root", "log_keys"].contains(&code.as_str()),
             Self::Unreachable(_) | Self::Wal(_) | Self::Key(_) => false,
         }
     }
@@ -91,6 +91,11 @@ pub trait Target: Send {
     /// # Errors
     /// See [`ShipError`]; so below.
     fn held(&mut self) -> Result<Held, ShipError>;
+    /// Has it follow the log's keys, durably: what is signed by a later one is not kept before.
+    ///
+    /// # Errors
+    /// See [`ShipError`].
+    fn follow(&mut self, keys: &LogKeys) -> Result<(), ShipError>;
     /// Has batches kept, durably, and answers with the size held then.
     ///
     /// # Errors
@@ -116,6 +121,8 @@ pub struct Source {
     pub keys: Arc<dyn Disk>,
     /// The log's name.
     pub origin: String,
+    /// How the log's keys handed over, if any did.
+    pub log_keys: Option<Arc<LogKeys>>,
     /// Whether a key stands; the fold has made sure that one that does not was destroyed on record.
     pub stands: Box<dyn Fn(KeyId) -> bool + Send>,
 }
@@ -154,6 +161,8 @@ impl Shipper {
         let mut line = Line { name: name.clone(), status: Arc::clone(&status), source };
         std::thread::Builder::new().name("standby".to_owned()).spawn(move || {
             line.run(&mut *target, &gate);
+            // What it held open is let go before anybody hears of the end.
+            drop(target);
             // Nobody may be waiting any more.
             let _ = end.send(());
         })?;
@@ -213,6 +222,9 @@ impl Line {
     /// Ships until the gate is closed and everything is shipped.
     fn follow(&self, target: &mut dyn Target, gate: &Gate, pause: &mut Duration) -> Result<(), ShipError> {
         let held = target.held()?;
+        if let Some(keys) = &self.source.log_keys {
+            target.follow(keys)?;
+        }
         let mut reader = Reader::new(Arc::clone(&self.source.wal), &self.source.origin);
         let mut at = meet(&mut reader, &held.head, gate.durable())?;
         let (mut size, mut keys) = (held.head.size, held.keys);

@@ -16,7 +16,10 @@ use anteroom_policy::{
     event::Alike,
 };
 use anteroom_proto::{
-    ledger::note::{KeyName, NoteSigner},
+    ledger::{
+        logkeys::{KeySuccession, LogKeys},
+        note::{KeyName, NoteSigner},
+    },
     names::Digest,
     statement::acts::LockTarget,
     time::At,
@@ -60,6 +63,11 @@ struct Log {
 impl Log {
     /// As many batches, in small segments; every nonce is another history.
     fn new(signer: &Arc<NoteSigner>, nonce: u8, batches: usize) -> Self {
+        Self::handed(signer, nonce, batches, None)
+    }
+
+    /// The same, with another key from that batch on.
+    fn handed(signer: &Arc<NoteSigner>, nonce: u8, batches: usize, next: Option<(usize, &Arc<NoteSigner>)>) -> Self {
         let (disk, keys) = (Arc::new(LossyDisk::new()), LossyDisk::new());
         let mut keyring = Keyring::open(Arc::new(keys.again()), Kek::from_bytes(&[7; 32]).unwrap()).unwrap();
         let id = keyring.create(KeySeed { id: KeyId([1; 16]), key: random(), nonce: random() }).unwrap();
@@ -70,6 +78,10 @@ impl Log {
         let mut core = Core::new(KeyName::parse(ORIGIN).unwrap(), Arc::clone(signer));
         let now = Now { at: At::clamped(1_790_000_000_000), trusted: true };
         for batch in 0..batches {
+            if let Some((_, next)) = next.filter(|(at, _)| *at == batch) {
+                let (state, frontier) = (core.state().clone(), core.frontier().clone());
+                core = Core::resume(KeyName::parse(ORIGIN).unwrap(), Arc::clone(next), state, frontier);
+            }
             let command = if batch == 0 {
                 let log_key = signer.verifier().to_string();
                 Command::Open { origin: ORIGIN.to_owned(), log_key, nonce: Digest::from_bytes([nonce; 32]) }
@@ -199,6 +211,42 @@ fn another_history_or_another_log_or_a_second_writer_is_refused_for_what_it_is()
     assert!(meet(&mut reader(&log), &before, log.size).is_ok());
     assert!(matches!(meet(&mut reader(&fork), &before, fork.size), Err(ShipError::Split(2))));
     assert!(matches!(meet(&mut reader(&log), &before, 1), Err(ShipError::Ahead { held: 2, own: 1 })));
+}
+
+#[test]
+fn a_copy_follows_the_logs_keys_and_takes_nothing_from_an_old_one_alone() {
+    let (old, new) = (signer(), signer());
+    // Batches 0 to 3 are of one record each, so that the new key signs size 4 first.
+    let log = Log::handed(&old, 1, 8, Some((3, &new)));
+    let chain = LogKeys::of(KeySuccession::sign(4, &old, &new).unwrap());
+    let batches = log.batches();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |pinned: &NoteSigner| FolderTarget::new(folder.path(), Identity::of(pinned.verifier().clone()));
+    let mut target = copy(&old);
+    target.held().unwrap();
+    target.put_keys(std::slice::from_ref(&log.key)).unwrap();
+    let refused = target.append(&batches).unwrap_err();
+    assert!(matches!(refused, ShipError::Refused(CopyError::Root { size: 4, .. })), "{refused}");
+    assert_eq!(target.held().unwrap().head.size, 3);
+    target.follow(&chain).unwrap();
+    assert_eq!(target.append(&batches[3..]).unwrap(), log.size);
+    drop(target);
+    // Whoever opens it next knows the keys, and may have either of them pinned.
+    for pinned in [&old, &new] {
+        assert_eq!(copy(pinned).held().unwrap().head.size, log.size);
+    }
+    let stranger = copy(&signer()).held().unwrap_err();
+    assert!(matches!(stranger, ShipError::Refused(CopyError::LogKeys(_))), "{stranger}");
+
+    // The old key alone goes on with nothing once the copy knows that it handed over.
+    let forked = Log::handed(&old, 1, 8, None);
+    let folder = tempfile::tempdir().unwrap();
+    let mut target = FolderTarget::new(folder.path(), Identity::of(old.verifier().clone()));
+    target.held().unwrap();
+    target.follow(&chain).unwrap();
+    let refused = target.append(&forked.batches()).unwrap_err();
+    assert!(refused.is_contradiction() && refused.to_string().contains("handed over"), "{refused}");
+    assert_eq!(target.held().unwrap().head.size, 3);
 }
 
 #[test]
@@ -334,6 +382,10 @@ impl Target for Reined {
         self.inner.held()
     }
 
+    fn follow(&mut self, keys: &LogKeys) -> Result<(), ShipError> {
+        self.inner.follow(keys)
+    }
+
     fn append(&mut self, batches: &[Shipped]) -> Result<u64, ShipError> {
         let held = self.reins.held.lock().unwrap();
         let (held, waited) = self.reins.changed.wait_timeout_while(held, GUARD, |held| *held).unwrap();
@@ -362,6 +414,7 @@ fn source(world: &World) -> Source {
         wal: open("wal"),
         keys: open("keys"),
         origin: ORIGIN.to_owned(),
+        log_keys: None,
         stands: Box::new(move |key| journal.holds_key(key)),
     }
 }
@@ -487,6 +540,14 @@ async fn a_standby_elsewhere_takes_the_pinned_broker_alone_and_says_why_it_refus
         assert!(matches!(&refused, ShipError::Said { code, .. } if code == "gap"), "{refused}");
         assert_eq!(target.held().unwrap().head.size, 3);
         assert_eq!(target.append(&batches[3..]).unwrap(), log.size);
+        // How the log's key hands over is kept there, and what contradicts it is not.
+        let chain = |next: &NoteSigner| LogKeys::of(KeySuccession::sign(log.size + 1, &log.signer, next).unwrap());
+        let (first, second) = (chain(&signer()), chain(&signer()));
+        target.follow(&first).unwrap();
+        let refused = target.follow(&second).unwrap_err();
+        assert!(matches!(&refused, ShipError::Said { code, .. } if code == "log_keys"), "{refused}");
+        assert!(refused.is_contradiction());
+        assert_eq!(std::fs::read(dir.join("log.keys")).unwrap(), first.encode().as_bytes());
         let mut newer = RemoteTarget::new(&door, &own, peer).unwrap();
         let held = newer.held().unwrap();
         assert_eq!((held.head.size, held.keys.len()), (log.size, 1));

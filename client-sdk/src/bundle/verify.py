@@ -2,7 +2,8 @@
 
     python3 verify.py [--key VKEY] [--witness VKEY] [FOLDER]
 
-Checked are: every file against manifest.json, and no file beside them; the signature under the log's checkpoint; the root of the
+Checked are: every file against manifest.json, and no file beside them; the signature under the log's checkpoint, and how its key came
+from the one given if that handed over to another; the root of the
 log's tree from its entries, and each tile; that each record here opens to the entry at its place in that tree, with its own path and
 checkpoint, follows the one before it, and that the tree holds no further record of the same scope; and that report.json is of this log, grant and number of
 calls. Not checked are the parties' signatures under terms and statements, and the report's other figures: `anteroom audit verify
@@ -83,8 +84,8 @@ def signed(public, signature, message, where, who):
         raise Fault(f"{where}: the signature of {who} fails") from None
 
 
-def checkpoint(note, log, where):
-    """Size, root, signed text, and signatures by name and key id."""
+def parted(note, where):
+    """A note's text, and its signatures by name and key id."""
     text, _, lines = note.rpartition("\n\n")
     text += "\n"
     signatures = {}
@@ -93,11 +94,47 @@ def checkpoint(note, log, where):
         demand(dash == "\u2014", where, "a signature line does not begin with a dash")
         raw = base64.b64decode(encoded, validate=True)
         signatures[name, raw[:4]] = raw[4:]
+    return text, signatures
+
+
+def by_log(log, text, signatures, where):
     name, key_id, public = log
-    demand((name, key_id) in signatures, where, "the log did not sign it")
+    demand((name, key_id) in signatures, where, f"the log did not sign it with its key {key_id.hex()}")
     signed(public, signatures[name, key_id], text.encode(), where, name)
+
+
+def log_keys(path, kept):
+    """The log's keys as text, and each with the size from which on it signs: a later one follows by a note that both signed."""
+    file = "mirror/anteroom/log.keys"
+    if not path.exists():
+        return [kept], [(0, key(kept, 1, "mirror/anteroom/log.vkey"))]
+    parts = path.read_text(encoding="utf-8").removesuffix("\n").split("\n\n")
+    demand(len(parts) % 2 == 0, file, "it is not notes with an empty line between them")
+    vkeys, keys = [], []
+    for body, lines in zip(parts[::2], parts[1::2]):
+        text, signatures = parted(f"{body}\n\n{lines}\n", file)
+        word, origin, size, old, new, end = text.split("\n")
+        if not keys:
+            vkeys, keys = [old], [(0, key(old, 1, file))]
+        follows = word == "anteroom/log-key/v1" and end == "" and old == vkeys[-1] and new not in vkeys
+        demand(follows and str(int(size)) == size and int(size) > keys[-1][0], file, "a key does not follow the one before it")
+        vkeys.append(new)
+        keys.append((int(size), key(new, 1, file)))
+        for _, log in keys[-2:]:
+            demand(log[0] == origin, file, "a key is another log's")
+            by_log(log, text, signatures, file)
+    demand(kept in vkeys, file, "the key in log.vkey is none of them")
+    return vkeys, keys
+
+
+def checkpoint(note, keys, where):
+    """Size, root, signed text, and signatures by name and key id."""
+    text, signatures = parted(note, where)
     origin, size, root, end = text.split("\n")
-    demand(origin == name and end == "" and str(int(size)) == size, where, "its text is no checkpoint of this log")
+    demand(end == "" and str(int(size)) == size, where, "its text is no checkpoint")
+    log = [log for since, log in keys if since <= int(size)][-1]
+    by_log(log, text, signatures, where)
+    demand(origin == log[0], where, "its text is no checkpoint of this log")
     return int(size), base64.b64decode(root, validate=True), text, signatures
 
 
@@ -242,14 +279,14 @@ def tag(tag_key, position):
 class Log:
     """The log as its checkpoint and entries have it."""
 
-    def __init__(self, log, entries, leaves):
-        self.log, self.entries, self.leaves, self.seen = log, entries, leaves, {}
+    def __init__(self, keys, entries, leaves):
+        self.keys, self.entries, self.leaves, self.seen = keys, entries, leaves, {}
         self.tags = {entry[:16] for entry in entries}
 
     def checkpoint(self, note, where):
         """Size and root of a checkpoint that came with a record. One that is no newer must be of this very tree."""
         if note not in self.seen:
-            size, root, _, _ = checkpoint(note, self.log, where)
+            size, root, _, _ = checkpoint(note, self.keys, where)
             if size <= len(self.leaves):
                 demand(root_of(self.leaves[:size]) == root, where, f"its checkpoint of {size} entries is of another tree")
             self.seen[note] = (size, root)
@@ -326,17 +363,18 @@ def main(arguments):
         print(f"files: {len(manifest['files'])}, each as the manifest says, and none beside them")
         step = "mirror/anteroom/log.vkey"
         kept = (folder / step).read_text().strip()
-        demand(log_key in (None, kept), step, "it is another key than the one given")
+        vkeys, keys = log_keys(folder / "mirror/anteroom/log.keys", kept)
+        demand(log_key in (None, *vkeys), step, "it is another key than the one given")
         demand(manifest["log_key"] == kept, "manifest.json", "it names another key of the log")
         step = "mirror/checkpoint"
         note = (folder / step).read_text(encoding="utf-8")
-        log = key(kept, 1, "mirror/anteroom/log.vkey")
-        size, root, text, signatures = checkpoint(note, log, step)
+        size, root, text, signatures = checkpoint(note, keys, step)
         told = (manifest["entries"], manifest["root"], manifest["origin"])
         there = (size, base64.b64encode(root).decode(), text.split("\n")[0])
         demand(told == there, "manifest.json", "it names another checkpoint than the one here")
         whose = "the key given" if log_key else "the key in this bundle, which proves nothing about who made it"
-        print(f"checkpoint: {size} entries, signed under {whose}")
+        handed = f", one of the {len(keys)} that this log had" if len(keys) > 1 else ""
+        print(f"checkpoint: {size} entries, signed under {whose}{handed}")
         if witness is not None:
             name, key_id, public = key(witness, 4, "--witness")
             line = signatures.get((name, key_id))
@@ -347,7 +385,7 @@ def main(arguments):
         step = "mirror/tile"
         entries, leaves, count = check_tree(folder, size, root)
         print(f"tree: {len(entries)} entries lead to the signed root, and {count} tiles follow from them")
-        log = Log(log, entries, leaves)
+        log = Log(keys, entries, leaves)
         step, kinds = "report.json", {}
         scopes = json.loads((folder / step).read_text(encoding="utf-8"))["scopes"]
         demand([said["scope"] for said in scopes] == manifest["scopes"], "manifest.json", f"it names other scopes than {step}")

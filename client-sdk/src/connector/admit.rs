@@ -13,8 +13,8 @@ use tokio::time::timeout;
 
 use super::{
     check::{CheckFailure, Claimed, check, read},
-    heads::{LogView, Point, Standing},
-    meet::{MeetError, meet},
+    heads::{HeadError, LogView, Point, Standing},
+    meet::{MeetError, follow, meet},
     seen::FreshCall,
     shared::Shared,
 };
@@ -30,6 +30,8 @@ pub(super) async fn admit(shared: &Shared, dispatch: Dispatch) -> Result<FreshCa
     }
     let dossier = timeout(ANSWER_MAX, shared.dossiers.of(&claimed, &shared.served.manifest));
     let dossier = dossier.await.map_err(|_| CheckFailure::NoDossier("the broker did not answer".to_owned()))??;
+    let unproven = |error: HeadError| CheckFailure::Unproven(shared.heads.newest().size, error.to_string());
+    follow(shared, &claimed.checkpoint, ANSWER_MAX).await.map_err(unproven)?;
     let view = prove_older(shared, &claimed).await?;
     let sponsor = &dossier.terms().sponsor.org;
     let known = shared.windows.known(claimed.grant, &shared.served.line, sponsor).await;

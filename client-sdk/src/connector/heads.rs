@@ -14,11 +14,15 @@ use std::{
 };
 
 use anteroom_proto::ledger::{
-    checkpoint::{CheckpointError, LogTrust, VerifiedCheckpoint},
+    checkpoint::{CheckpointError, LogTrust, TrustError, VerifiedCheckpoint},
+    logkeys::LogKeysError,
     tree::{EMPTY_ROOT, Hash, HashError, PROOF_HASHES_MAX, ProofError, verify_consistency},
 };
 
-use crate::durable;
+use crate::{
+    durable,
+    following::{self, FollowError},
+};
 
 /// How many accepted checkpoints are remembered beside the newest. Calls overtake each other by a few.
 pub const POINTS_MAX: usize = 1_024;
@@ -179,6 +183,12 @@ pub enum HeadError {
     /// Too many steps.
     #[error("a consistency proof has {0} hashes, more than {PROOF_HASHES_MAX}")]
     Length(usize),
+    /// How the log's key is said to have handed over does not hold, or contradicts what is known.
+    #[error("the log's keys: {0}")]
+    Keys(#[from] TrustError),
+    /// What is known of the log's keys cannot be kept.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
     /// The proof fails.
     #[error("the log does not extend the one seen before: {0}")]
     Proof(#[from] ProofError),
@@ -190,8 +200,14 @@ impl HeadError {
     #[must_use]
     pub const fn is_contradiction(&self) -> bool {
         match self {
-            Self::Forked { .. } | Self::Proof(_) => true,
-            Self::Shrunk { .. } | Self::Io(_) | Self::Checkpoint(_) | Self::Hash(_) | Self::Length(_) => false,
+            Self::Forked { .. } | Self::Proof(_) | Self::Keys(TrustError::Keys(LogKeysError::Forked { .. })) => true,
+            Self::Shrunk { .. }
+            | Self::Io(_)
+            | Self::Checkpoint(_)
+            | Self::Keys(_)
+            | Self::Follow(_)
+            | Self::Hash(_)
+            | Self::Length(_) => false,
         }
     }
 }
@@ -220,6 +236,7 @@ impl Heads {
     pub fn open(dir: &Path, trust: LogTrust) -> Result<Self, HeadError> {
         let mut view = LogView::empty();
         let mut note = String::new();
+        following::recall(dir, &trust)?;
         if let Some(bytes) = durable::read(dir, FILE)? {
             let checkpoint = trust.open(&bytes)?;
             view.take(Point::of(&checkpoint));
@@ -336,6 +353,8 @@ impl Heads {
             }
             (held.view.newest.size, held.note.clone())
         };
+        // The note may be signed by a key that whoever reads it next has to know.
+        following::keep(&self.dir, &self.trust)?;
         durable::write_whole(&self.dir, FILE, note.as_bytes())?;
         self.held().saved = size;
         Ok(())

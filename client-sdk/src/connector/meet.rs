@@ -3,14 +3,20 @@
 //! The broker proves of any older checkpoint that its newest one extends it. Two checkpoints whose descendants meet in one are
 //! prefixes of one tree, hence of each other.
 
+use std::time::Duration;
+
 use anteroom_proto::{
-    ledger::checkpoint::LogTrust,
+    ledger::{checkpoint::LogTrust, note::Note},
     rpc::{GetCheckpointRequest, audit_client::AuditClient},
 };
 use futures_util::future::join_all;
+use tokio::time::timeout;
 use tonic::transport::Channel;
 
-use super::heads::{HeadError, Point, verify_extension};
+use super::{
+    heads::{HeadError, Point, verify_extension},
+    shared::Shared,
+};
 
 /// How often descendants are followed before giving up. While the log stands still for the length of one exchange, once is
 /// enough.
@@ -28,6 +34,25 @@ pub(super) enum MeetError {
     /// The log grew faster than it could be asked.
     #[error("the log grew faster than proofs could be fetched")]
     Restless,
+}
+
+/// If no key that is known signed a checkpoint, the log may have another one by now: the broker has to show how that came to be. Without
+/// an answer the checkpoint stays one that nobody known signed.
+///
+/// # Errors
+/// What the broker shows contradicts what was seen.
+pub(super) async fn follow(shared: &Shared, checkpoint: &str, most: Duration) -> Result<(), HeadError> {
+    let trust = shared.heads.trust();
+    if Note::parse(checkpoint.as_bytes()).is_ok_and(|note| trust.knows_signer(&note)) {
+        return Ok(());
+    }
+    match timeout(most, meet(&shared.audit, trust, &[shared.heads.newest()])).await {
+        Ok(Err(MeetError::Head(error))) if error.is_contradiction() => {
+            shared.contradicted(&error, checkpoint);
+            Err(error)
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Asks until descendants of all `points` meet, and returns where.
@@ -54,5 +79,6 @@ async fn descendant(mut audit: AuditClient<Channel>, trust: &LogTrust, point: Po
     let request = GetCheckpointRequest { seen_size: point.size };
     let reply = audit.get_checkpoint(request).await.map_err(|status| MeetError::Unavailable(Box::new(status)))?;
     let reply = reply.into_inner();
+    trust.learn_notes(&reply.log_keys).map_err(HeadError::from)?;
     Ok(Point::of(&verify_extension(trust, point, &reply.checkpoint, &reply.consistency)?))
 }

@@ -23,6 +23,7 @@ use super::{
     check::CheckFailure,
     door::{Count, Counted, Door},
     heads::HeadError,
+    meet::follow,
     relay::{End, Relay},
     seen::FreshCall,
     shared::Shared,
@@ -120,6 +121,7 @@ async fn session(shared: &Arc<Shared>, door: &Door, opened: &mut bool) -> Result
     let Some(serve_down::Message::Welcome(welcome)) = first.ok_or(SlotError::Closed)?.message else {
         return Err(SlotError::Protocol("something else than a welcome first"));
     };
+    follow(shared, &welcome.checkpoint, OPEN_MAX).await?;
     let newest = shared.heads.extend(seen, &welcome.checkpoint, &welcome.consistency).inspect_err(|error| {
         if error.is_contradiction() {
             shared.contradicted(error, &welcome.checkpoint);

@@ -42,7 +42,7 @@ const ACTS: [&str; 14] = [
     "ReaderAppointed",
 ];
 /// Kinds of records that an auditor looks at first, with what they are in words.
-const NOTABLE: [(&str, &str); 11] = [
+const NOTABLE: [(&str, &str); 12] = [
     ("LockSet", "locks that were set"),
     ("ScannerLocked", "locks by the scanner"),
     ("ActRefused", "signed acts that were refused"),
@@ -52,6 +52,7 @@ const NOTABLE: [(&str, &str); 11] = [
     ("BrokerStarted", "starts of the broker"),
     ("BrokerJoined", "starts of one of several brokers"),
     ("BrokerGone", "ends of one of several brokers"),
+    ("LogKeySucceeded", "changes of the log's key"),
     ("KeySetChanged", "changes of an organisation's keys"),
     ("Disposed", "records that were destroyed when their time was over"),
 ];

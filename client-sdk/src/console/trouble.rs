@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     error::{Error, VerificationError},
+    following::FollowError,
     home::HomeError,
     log::LogError,
     mirror::MirrorError,
@@ -138,7 +139,7 @@ impl From<&Error> for Trouble {
         let VerificationError::Log(why) = why else { return Self::verification(text) };
         let kind = match why {
             LogError::Forked(_) | LogError::Inconsistent(_) | LogError::Unproven => SPLIT,
-            LogError::Checkpoint(_) | LogError::Hash(_) | LogError::Length(_) => CHECKPOINT,
+            LogError::Checkpoint(_) | LogError::Hash(_) | LogError::Keys(_) | LogError::Length(_) => CHECKPOINT,
         };
         Self::new(true, kind, text, (None, None))
     }
@@ -168,6 +169,7 @@ impl From<&MirrorError> for Trouble {
             E::Damaged { path, index, .. } => of(ALTERED, path, *index),
             E::Missing(path) | E::Stray { path, .. } => of(GAP, path, None),
             E::Checkpoint { path, .. } | E::Key { path, .. } | E::OtherLog { path, .. } => of(CHECKPOINT, path, None),
+            E::Follow(FollowError::Keys { path, .. }) => of(CHECKPOINT, path, None),
             E::Root { path, .. } => of(ALTERED, path, None),
             E::TagKey { path } => of(FOREIGN, path, None),
             E::Forked { evidence, .. } => of(SPLIT, evidence, None),
@@ -178,6 +180,7 @@ impl From<&MirrorError> for Trouble {
             E::Unread { index, .. } => Self::new(true, ALTERED, text, (None, Some(*index))),
             E::Absent(path) => Self::new(false, ABSENT, text, (Some(shown(path)), None)),
             E::Io { .. }
+            | E::Follow(FollowError::Io { .. })
             | E::InUse(_)
             | E::NoSlice(_)
             | E::Short { .. }

@@ -108,7 +108,7 @@ impl AnswerStream {
             Err(status) => return Err(self.broke_off(status).await),
         };
         match (event, self.label.clone()) {
-            (Event::Admitted(proven), None) => self.take_admission(&proven),
+            (Event::Admitted(proven), None) => self.take_admission(&proven).await,
             (Event::Data(data), Some(_)) => {
                 self.chain.push(&data);
                 Ok(StreamItem::Data(data))
@@ -119,9 +119,10 @@ impl AnswerStream {
         }
     }
 
-    fn take_admission(&mut self, proven: &ProvenRecord) -> Result<StreamItem, Error> {
+    async fn take_admission(&mut self, proven: &ProvenRecord) -> Result<StreamItem, Error> {
         let dossier = self.evaluator.dossier();
         let log = self.evaluator.log();
+        log.follow_for(&self.evaluator.audit, &proven.checkpoint).await?;
         let key = dossier.tag_key();
         let (record, event) = verify_admission(proven, log.trust(), &key, dossier.grant(), self.prepared.call)?;
         if event.claim.as_ref() != Some(&self.prepared.claim) {

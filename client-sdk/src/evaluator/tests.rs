@@ -174,6 +174,7 @@ impl Audit for Fake {
         Ok(Response::new(GetCheckpointReply {
             checkpoint: log.note().encode(),
             consistency: log.consistency(request.into_inner().seen_size),
+            log_keys: Vec::new(),
         }))
     }
 

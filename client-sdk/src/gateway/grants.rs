@@ -186,7 +186,7 @@ impl Grants {
     /// Connects, and looks for the first time.
     pub(super) async fn open(home: Home, choice: Choice) -> Result<Self, HomeError> {
         let (channel, renewal) = home.lasting_channel(Use::Call)?;
-        let log = home.log_view()?;
+        let log = home.log_on(&channel).await?;
         let witness = match home.witness_on(channel.clone(), Arc::clone(&log)) {
             Ok(witness) => witness.map(crate::witness::Party::start),
             // Calls do not wait for a witness; another process of this folder may be it.

@@ -12,9 +12,10 @@ use anteroom_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Home, HomeError, files};
+use super::{Home, HomeError, files, session::Use};
 use crate::{
     error::VerificationError,
+    following,
     log::{LogError, LogView},
     verify::dossier::Pins,
 };
@@ -51,9 +52,9 @@ impl Home {
     /// # Errors
     /// It is no key, another is pinned, or the file cannot be written.
     pub fn pin_log(&self, vkey: &str, replace: bool) -> Result<(), HomeError> {
-        let vkey: VerifierKey = vkey.parse()?;
-        LogTrust::log_only(vkey.clone())?;
-        let vkey = vkey.to_string();
+        let key: VerifierKey = vkey.parse()?;
+        LogTrust::log_only(key.clone())?;
+        let vkey = key.to_string();
         let mut pins = self.pins()?;
         if pins.log.as_ref() == Some(&vkey) {
             return Ok(());
@@ -61,12 +62,14 @@ impl Home {
         if pins.log.is_some() && !replace {
             return Err(HomeError::Pinned("the log's key".to_owned()));
         }
-        if pins.log.is_some() {
-            match std::fs::remove_file(self.checkpoint_path()) {
-                Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(HomeError::Io { path: self.checkpoint_path(), why });
+        // Another key of the same log, of which everything that was seen still counts.
+        let follows = || self.log_trust().is_ok_and(|trust| trust.knows(&key));
+        if pins.log.is_some() && !follows() {
+            for path in [self.checkpoint_path(), self.dir.join(following::FILE)] {
+                match std::fs::remove_file(&path) {
+                    Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(HomeError::Io { path, why }),
+                    Ok(()) | Err(_) => {}
                 }
-                Ok(()) | Err(_) => {}
             }
         }
         pins.log = Some(vkey);
@@ -122,13 +125,32 @@ impl Home {
         Ok(Pins { lab: self.fingerprint_of(&terms.lab.org)?, agency: self.fingerprint_of(&terms.agency.org)? })
     }
 
-    /// Whom checkpoints must be signed by.
+    /// Whom checkpoints must be signed by: the log's key as it is pinned, and those that are known to have come before and after it.
     ///
     /// # Errors
-    /// No log key is pinned.
+    /// No log key is pinned, or what is known of the log's keys cannot be read.
     pub fn log_trust(&self) -> Result<LogTrust, HomeError> {
         let vkey: VerifierKey = self.pins()?.log.ok_or(HomeError::NoLogKey)?.parse()?;
-        Ok(LogTrust::log_only(vkey)?)
+        let trust = LogTrust::log_only(vkey)?;
+        following::recall(&self.dir, &trust)?;
+        Ok(trust)
+    }
+
+    /// Whether this is the log's key, after the broker was asked how that handed over if it is not the pinned one.
+    ///
+    /// # Errors
+    /// No log key is pinned, or the broker cannot be asked.
+    pub async fn knows_log_key(&self, vkey: &str) -> Result<bool, HomeError> {
+        let (trust, key) = (self.log_trust()?, vkey.parse::<VerifierKey>()?);
+        if trust.knows(&key) {
+            return Ok(true);
+        }
+        let channel = match self.channel(Use::Act).await {
+            Err(HomeError::NoCertificate(_)) => self.channel(Use::Serve).await?,
+            other => other?,
+        };
+        let log = self.log_on(&channel).await?;
+        Ok(log.trust().knows(&key))
     }
 
     /// The log as this side saw it.
@@ -144,7 +166,7 @@ impl Home {
     /// # Errors
     /// No log key is pinned, or the checkpoint kept is not one to believe.
     pub fn seen_checkpoint(&self) -> Result<Option<VerifiedCheckpoint>, HomeError> {
-        let log = LogTrust::log_only(self.log_trust()?.log().clone())?;
+        let log = self.log_trust()?;
         match files::read_bytes(&self.checkpoint_path())? {
             Some(bytes) => {
                 let checkpoint = log.open(&bytes).map_err(LogError::from).map_err(VerificationError::from)?;

@@ -1,16 +1,17 @@
 //! From a party's folder to the broker: certificates, channels, and a client for each side.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anteroom_proto::{
     names::{CallId, GrantId, OrgId, RunId},
     rpc::{
         CallStatus, Dossier, GetCallRequest, GetDossierRequest, GrantSummary, ListGrantsRequest, WhoAmIReply,
-        WhoAmIRequest, directory_client::DirectoryClient, inference_client::InferenceClient,
+        WhoAmIRequest, audit_client::AuditClient, directory_client::DirectoryClient, inference_client::InferenceClient,
     },
     statement::envelope::Signer,
     time::At,
 };
+use tokio::time::timeout;
 use tonic::transport::Channel;
 
 use super::{Home, HomeError, files, keys::WORKLOAD};
@@ -20,12 +21,16 @@ use crate::{
     auditor::Auditor,
     channel::{self, Address, MESSAGE_BYTES_MAX, TlsSource},
     credentials::{self, Credentials, CredentialsError, EnrolTrust, Renewal},
-    error::VerificationError,
+    error::{Error, VerificationError},
     evaluator::{CallerConfig, Evaluator},
     lab::Lab,
+    log::LogView,
     system,
     verify::dossier::HeldCredential,
 };
+
+/// How long a session waits to hear how the log's keys handed over. Ends must not wait for it.
+const FOLLOW_MAX: Duration = Duration::from_secs(2);
 
 /// The part that a certificate plays for its organisation on a connection. It authorises nothing; signatures do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -279,7 +284,8 @@ impl Home {
     /// As [`Home::organisation`].
     pub async fn organisation_for(&self, purpose: Use) -> Result<Organisation, HomeError> {
         let channel = self.channel(purpose).await?;
-        Ok(Organisation::new(channel, self.org()?.clone(), self.log_view()?, self.tag_keys()?))
+        let log = self.log_on(&channel).await?;
+        Ok(Organisation::new(channel, self.org()?.clone(), log, self.tag_keys()?))
     }
 
     /// This organisation, as a lab.
@@ -288,7 +294,8 @@ impl Home {
     /// As [`Home::organisation`].
     pub async fn lab(&self) -> Result<Lab, HomeError> {
         let channel = self.channel(Use::Act).await?;
-        Ok(Lab::new(channel, self.org()?.clone(), self.log_view()?, self.tag_keys()?))
+        let log = self.log_on(&channel).await?;
+        Ok(Lab::new(channel, self.org()?.clone(), log, self.tag_keys()?))
     }
 
     /// This organisation, as an agency.
@@ -297,7 +304,8 @@ impl Home {
     /// As [`Home::organisation`].
     pub async fn agency(&self) -> Result<Agency, HomeError> {
         let channel = self.channel(Use::Act).await?;
-        Ok(Agency::new(channel, self.org()?.clone(), self.log_view()?, self.tag_keys()?))
+        let log = self.log_on(&channel).await?;
+        Ok(Agency::new(channel, self.org()?.clone(), log, self.tag_keys()?))
     }
 
     /// A reader of the log.
@@ -305,7 +313,22 @@ impl Home {
     /// # Errors
     /// As [`Home::organisation`].
     pub async fn auditor(&self) -> Result<Auditor, HomeError> {
-        Ok(Auditor::new(self.channel(Use::Read).await?, self.log_view()?))
+        let channel = self.channel(Use::Read).await?;
+        let log = self.log_on(&channel).await?;
+        Ok(Auditor::new(channel, log))
+    }
+
+    /// The log as this side saw it, following its keys by what this broker shows.
+    ///
+    /// # Errors
+    /// No log key is pinned, or the log's keys contradict what is known.
+    pub async fn log_on(&self, channel: &Channel) -> Result<Arc<LogView>, HomeError> {
+        let log = self.log_view()?;
+        match timeout(FOLLOW_MAX, log.follow(&AuditClient::new(channel.clone()))).await {
+            Ok(Err(Error::Verification(why))) => Err(Error::Verification(why).into()),
+            // Whatever else is asked of this broker says better why it does not answer.
+            Ok(Ok(()) | Err(_)) | Err(_) => Ok(log),
+        }
     }
 
     /// The newest grants that this organisation is party to, at most 500, on the broker's word.
@@ -374,7 +397,7 @@ impl Home {
     pub async fn evaluator(&self, grant: GrantId, run: Option<&RunId>) -> Result<Evaluator, HomeError> {
         let channel = self.channel(Use::Call).await?;
         let config = self.caller_config(&channel, grant, run).await?;
-        let log = self.log_view()?;
+        let log = self.log_on(&channel).await?;
         let evaluator = Evaluator::open(channel.clone(), config, Arc::clone(&log), self.receipt_keeper()?).await?;
         match self.witness_on(channel, log) {
             Ok(Some(witness)) => Ok(evaluator.with_witness(witness)),

@@ -155,7 +155,7 @@ pub(super) fn agrees(
 
 /// The same log without its witnesses: what checkpoints are held against that came with single records.
 pub(super) fn log_only(trust: &LogTrust) -> LogTrust {
-    LogTrust::log_only(trust.log().clone()).unwrap_or_else(|_| trust.clone())
+    trust.without_witnesses()
 }
 
 /// The root of the mirrored tree's first `size` entries.

@@ -15,6 +15,7 @@ use super::{
 /// What of a mirror is copied beside its tiles: checkpoint, keys, these scopes' slices, this grant's dossier.
 pub(crate) fn own_files(mirror: &Mirror, scopes: &[Scope], grant: GrantId) -> Vec<PathBuf> {
     let mut files = vec![mirror.checkpoint_path(), mirror.vkey_path()];
+    files.extend(Some(mirror.keys_path()).filter(|path| path.exists()));
     files.extend(Some(mirror.witnesses_path()).filter(|path| path.exists()));
     for scope in scopes {
         files.extend([mirror.slice_path(scope), mirror.tag_path(scope)]);

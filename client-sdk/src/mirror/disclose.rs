@@ -102,6 +102,7 @@ pub fn disclose(
             fields: used.iter().cloned().collect(),
             records: written.records,
             checkpoint: checkpoint.note().encode(),
+            log_keys: demands.trust.keys().map(|keys| keys.notes().collect()).unwrap_or_default(),
         };
         let mut file = File::create_new(out).map_err(|why| io(out, why))?;
         write(&mut file, out, &head)?;

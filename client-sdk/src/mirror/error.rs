@@ -11,6 +11,7 @@ use anteroom_proto::ledger::{
 
 use crate::{
     error::{Error, VerificationError},
+    following::FollowError,
     verify::scope::SliceError,
 };
 
@@ -72,6 +73,9 @@ pub enum MirrorError {
         /// Why.
         why: KeyError,
     },
+    /// How the log's keys handed over cannot be followed.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
     /// The mirror names another log than the one that is pinned.
     #[error("`{path}` holds another key than the pinned `{pinned}`")]
     OtherLog {

@@ -18,7 +18,7 @@ use anteroom_proto::{
 };
 
 use super::MirrorError;
-use crate::{durable, verify::scope::TagKeys};
+use crate::{durable, following, verify::scope::TagKeys};
 
 /// What a tag key's file begins with.
 const TAG_WORD: &str = "anteroom-tag-key/v1";
@@ -33,6 +33,7 @@ tile/L/N[.p/W]        hashes, 256 to a tile, 32 bytes each (C2SP tlog-tiles)
 tile/entries/N[.p/W]  the entries, 256 to a bundle: a length in two bytes, big endian, then 48 bytes each
 anteroom/             private; not part of the public log, do not publish it
   log.vkey            the log's key as it was pinned
+  log.keys            signed notes by which earlier keys of the log handed over to later ones, if any did
   witnesses.vkeys     keys of the witnesses whose cosignatures were demanded, if any were
   slices/SCOPE.records  a scope's records as the broker sent them, each with its proof
   slices/SCOPE.tag      the key of the scope's tags, by which its entries are told from all others
@@ -88,10 +89,11 @@ impl Mirror {
             Err(MirrorError::Missing(_)) => return Err(MirrorError::Absent(self.dir.clone())),
             other => other?,
         };
+        following::recall(&self.own_dir(), trust)?;
         trust.open(&bytes).map_err(|why| MirrorError::Checkpoint { path, why })
     }
 
-    /// Demands that the mirror's own copy of the log's key is the pinned one, and that those of witnesses are keys. Whose
+    /// Demands that the mirror's own copy of the log's key is the pinned one, or one that came before or after it, and that those of witnesses are keys. Whose
     /// cosignatures count is for whoever verifies to say, never for the mirror.
     ///
     /// # Errors
@@ -106,11 +108,12 @@ impl Mirror {
                 }
             }
         }
+        following::recall(&self.own_dir(), trust)?;
         let path = self.vkey_path();
         let text = read_text(&path)?;
         let key = text.strip_suffix('\n').unwrap_or(&text);
         let key = VerifierKey::parse(key).map_err(|why| MirrorError::Key { path: path.clone(), why })?;
-        if text == format!("{}\n", trust.log()) && key == *trust.log() {
+        if text == format!("{key}\n") && trust.knows(&key) {
             return Ok(());
         }
         Err(MirrorError::OtherLog { path, pinned: Box::new(trust.log().clone()) })
@@ -222,6 +225,10 @@ impl Mirror {
         self.own_dir().join("witnesses.vkeys")
     }
 
+    pub(super) fn keys_path(&self) -> PathBuf {
+        self.own_dir().join(following::FILE)
+    }
+
     pub(super) fn vkey_path(&self) -> PathBuf {
         self.own_dir().join("log.vkey")
     }
@@ -235,6 +242,7 @@ impl Mirror {
             Err(MirrorError::Missing(path)) => replace_private(&path, format!("{}\n", trust.log()).as_bytes())?,
             other => other?,
         }
+        following::keep(&self.own_dir(), trust)?;
         if !trust.witnesses().is_empty() {
             let keys: String = trust.witnesses().iter().map(|key| format!("{key}\n")).collect();
             replace_private(&self.witnesses_path(), keys.as_bytes())?;

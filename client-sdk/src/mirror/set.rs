@@ -57,6 +57,9 @@ pub(super) struct Head {
     pub(super) fields: Vec<String>,
     pub(super) records: u64,
     pub(super) checkpoint: String,
+    /// How the log's keys handed over, if any did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) log_keys: Vec<String>,
 }
 
 /// A further line.
@@ -161,7 +164,8 @@ pub fn verify(path: &Path, trust: &LogTrust, known: &TagKeys) -> Result<Disclose
     if head.format != FORMAT {
         return Err(lines.wrong("it is no set of this format"));
     }
-    if head.log != trust.log().to_string() {
+    trust.learn_notes(&head.log_keys).map_err(|error| lines.wrong(&error.to_string()))?;
+    if !head.log.parse().is_ok_and(|key| trust.knows(&key)) {
         return Err(MirrorError::OtherLog { path: path.to_owned(), pinned: Box::new(trust.log().clone()) });
     }
     let scope: Scope = head.scope.parse().map_err(|_| lines.wrong("its scope is none"))?;

@@ -189,6 +189,9 @@ impl Fold {
                     format!("{broker}: {open_calls} calls had no end"),
                 );
             }
+            Event::LogKeySucceeded { new_key, from, .. } => {
+                self.raise("another key of the log", entered, format!("{new_key} signs from {from} entries on"));
+            }
             Event::ActRefused { code, payload_type, caller, .. } => {
                 self.raise("act refused", entered, format!("{caller}: {payload_type}, {code}"));
             }

@@ -101,7 +101,8 @@ pub fn of(
     let checkpoint = verified.checkpoint().checkpoint();
     let log = LogSaid {
         origin: demands.trust.log().name().to_string(),
-        key: demands.trust.log().to_string(),
+        // As the mirror names it: which of the log's keys the reader pinned is no matter of the report.
+        key: mirror.named_key()?.to_string(),
         entries: checkpoint.size(),
         root: checkpoint.root().to_string(),
     };

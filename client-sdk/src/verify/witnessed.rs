@@ -75,7 +75,7 @@ pub fn verify_witnessed(
     // A key that stays from version to version is one key.
     keys.sort_by_key(ToString::to_string);
     keys.dedup();
-    let verified = LogTrust::new(trust.log().clone(), keys, 0)?.open(kept.note.as_bytes())?;
+    let verified = trust.with_witnesses(keys, 0)?.open(kept.note.as_bytes())?;
     let lab = time(&verified, &lab).ok_or(WitnessFault::Missing(Side::Lab))?;
     let agency = time(&verified, &agency).ok_or(WitnessFault::Missing(Side::Agency))?;
     let to = Point::of(&verified);

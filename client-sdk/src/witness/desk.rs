@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use anteroom_proto::{
     ledger::{
         checkpoint::{LogTrust, TrustError, cosign_with},
+        logkeys::LogKeys,
         note::{Algorithm, KeyName, VerifierKey},
     },
     statement::{envelope::Signer as _, key::Algorithm as KeyAlgorithm},
@@ -33,6 +34,9 @@ pub enum DeskError {
     /// Two keys for one log.
     #[error("`{0}` is listed twice; a log has one key here")]
     Twice(KeyName),
+    /// No key of such a log.
+    #[error("`{0}` is not a log that this witness knows")]
+    Unknown(KeyName),
     /// Too many logs.
     #[error("{0} logs are listed, more than {LOGS_MAX}")]
     Logs(usize),
@@ -96,6 +100,16 @@ impl Desk {
     #[must_use]
     pub const fn key(&self) -> &VerifierKey {
         &self.key
+    }
+
+    /// Has it follow how the key of a log it knows handed over.
+    ///
+    /// # Errors
+    /// It knows no such log, or the chain is not of the key that it knows.
+    pub fn follow(&mut self, chain: LogKeys) -> Result<(), DeskError> {
+        let log = self.logs.get(chain.origin()).ok_or_else(|| DeskError::Unknown(chain.origin().clone()))?;
+        log.learn(chain)?;
+        Ok(())
     }
 
     /// The logs it knows.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! witness.toml   its name, and the keys of the logs it knows
+//! log.keys/      how the keys of these logs handed over, a file a log, as each log publishes it
 //! key            its Ed25519 key
 //! state          what it cosigned last; see the keeper
 //! lock           held by the process that serves
@@ -16,9 +17,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anteroom_proto::ledger::{
-    checkpoint::LogTrust,
-    note::{KeyError, KeyName, VerifierKey},
+use anteroom_proto::{
+    ledger::{
+        checkpoint::{LogTrust, TrustError},
+        logkeys::LogKeys,
+        note::{KeyError, KeyName, VerifierKey},
+    },
+    names::Digest,
 };
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +38,7 @@ use crate::{
 
 const SETTINGS_FILE: &str = "witness.toml";
 const KEY_FILE: &str = "key";
+const CHAINS: &str = "log.keys";
 
 /// Why a witness's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +129,59 @@ pub fn init(dir: &Path, name: &str, logs: &[String]) -> Result<VerifierKey, Fold
 pub fn open(dir: &Path, more: &[String]) -> Result<Desk, FolderError> {
     let (name, logs) = read(dir, more)?;
     let signer = SharedSigner::new(KeyFile::open(&dir.join(KEY_FILE))?);
-    Ok(Desk::new(name, signer, Keeper::open(dir)?, logs)?)
+    let mut desk = Desk::new(name, signer, Keeper::open(dir)?, logs)?;
+    for chain in chains(dir)? {
+        desk.follow(chain)?;
+    }
+    Ok(desk)
+}
+
+/// Keeps how a log's key handed over, from the file `log.keys` that the log publishes. The witness need not be stopped; it follows from
+/// its next start on.
+///
+/// # Errors
+/// There is no witness, the file does not hold, or it is no chain of a log that this witness knows or contradicts what it follows.
+pub fn follow(dir: &Path, bytes: &[u8]) -> Result<(KeyName, VerifierKey), FolderError> {
+    let (_, logs) = read(dir, &[])?;
+    let chain = LogKeys::parse(bytes).map_err(TrustError::from).map_err(DeskError::Trust)?;
+    let log = logs.into_iter().find(|log| log.name() == chain.origin());
+    let log = log.ok_or_else(|| DeskError::Unknown(chain.origin().clone()))?;
+    let trust = LogTrust::log_only(log).map_err(DeskError::Trust)?;
+    for held in chains(dir)?.into_iter().filter(|held| held.origin() == chain.origin()) {
+        trust.learn(held).map_err(DeskError::Trust)?;
+    }
+    trust.learn(chain.clone()).map_err(DeskError::Trust)?;
+    let path = dir.join(CHAINS);
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+    made.map_err(|why| FolderError::Io { path: path.clone(), why })?;
+    let kept = trust.keys().map_or_else(|| chain.encode(), |keys| keys.encode());
+    // A log's name may hold what a file's may not.
+    let path = path.join(Digest::of(chain.origin().as_str().as_bytes()).to_string());
+    let written = durable::replace(&path, kept.as_bytes(), durable::Sync::Disk);
+    written.map_err(|why| FolderError::Io { path, why })?;
+    Ok((chain.origin().clone(), chain.newest().clone()))
+}
+
+/// Every chain that is kept.
+fn chains(dir: &Path) -> Result<Vec<LogKeys>, FolderError> {
+    let top = dir.join(CHAINS);
+    let failed = |path: &Path, why: io::Error| FolderError::Io { path: path.to_owned(), why };
+    let entries = match fs::read_dir(&top) {
+        Ok(entries) => entries,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(why) => return Err(failed(&top, why)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|why| failed(&top, why))?.path();
+        // What a killed process left beside a file has a longer name.
+        if path.extension().is_some() {
+            continue;
+        }
+        let bytes = fs::read(&path).map_err(|why| failed(&path, why))?;
+        found.push(LogKeys::parse(&bytes).map_err(TrustError::from).map_err(DeskError::Trust)?);
+    }
+    Ok(found)
 }
 
 /// The verifier key of the witness in `dir` and the keys of the logs it knows; another process may serve it.
@@ -167,6 +225,8 @@ fn keys(texts: &[String]) -> Result<Vec<VerifierKey>, FolderError> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
+    use anteroom_proto::ledger::{logkeys::KeySuccession, note::NoteSigner};
+
     use super::super::{desk::tests::body, keeper::tests::Log};
     use super::*;
 
@@ -181,6 +241,32 @@ mod tests {
         assert_eq!(desk.add_checkpoint(body(&log, 0, 7).as_bytes(), 5).status, 200);
         assert_eq!(look(&dir).unwrap().0, told, "while it is served");
         assert!(matches!(open(&dir, &[]), Err(FolderError::State(StateError::InUse(_)))));
+    }
+
+    #[test]
+    fn a_witness_follows_the_chain_that_it_is_given_and_no_other() {
+        let log = Log::new("log.example/one", "a");
+        let next = NoteSigner::from_seed(KeyName::parse("log.example/one").unwrap(), &[9; 32]).unwrap();
+        let other = NoteSigner::from_seed(KeyName::parse("log.example/two").unwrap(), &[9; 32]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("w");
+        init(&dir, "witness.example/w1", &[log.signer.verifier().to_string()]).unwrap();
+        let chain = LogKeys::of(KeySuccession::sign(8, &log.signer, &next).unwrap());
+        assert_eq!(follow(&dir, chain.encode().as_bytes()).unwrap().1, *next.verifier());
+        follow(&dir, chain.encode().as_bytes()).unwrap();
+        let fork = LogKeys::of(KeySuccession::sign(6, &log.signer, &next).unwrap());
+        let refused = follow(&dir, fork.encode().as_bytes());
+        assert!(matches!(refused, Err(FolderError::Desk(DeskError::Trust(TrustError::Keys(_))))));
+        let strange = LogKeys::of(KeySuccession::sign(8, &other, &signer_of("log.example/two")).unwrap());
+        let refused = follow(&dir, strange.encode().as_bytes());
+        assert!(matches!(refused, Err(FolderError::Desk(DeskError::Unknown(_)))));
+        let desk = open(&dir, &[]).unwrap();
+        assert_eq!(desk.add_checkpoint(body(&log, 0, 7).as_bytes(), 5).status, 200);
+        assert_eq!(desk.add_checkpoint(body(&log, 7, 9).as_bytes(), 5).status, 403, "the old key alone");
+    }
+
+    fn signer_of(log: &str) -> NoteSigner {
+        NoteSigner::from_seed(KeyName::parse(log).unwrap(), &[3; 32]).unwrap()
     }
 
     #[test]

@@ -200,6 +200,7 @@ impl Party {
         if reply.checkpoint.is_empty() {
             return Ok(Turn::Nothing);
         }
+        self.view.follow_for(&audit, &reply.checkpoint).await?;
         let shown = self.view.trust().open(reply.checkpoint.as_bytes()).map_err(LogError::from).map_err(Error::from)?;
         let point = Point::of(&shown);
         if point.size < last.size {
@@ -272,9 +273,11 @@ impl Party {
                 }
                 PartyError::Contradiction { why, kept: self.dir.clone() }
             }
-            LogError::Checkpoint(_) | LogError::Hash(_) | LogError::Length(_) | LogError::Unproven => {
-                PartyError::Sdk(why.into())
-            }
+            LogError::Checkpoint(_)
+            | LogError::Hash(_)
+            | LogError::Length(_)
+            | LogError::Keys(_)
+            | LogError::Unproven => PartyError::Sdk(why.into()),
         }
     }
 

@@ -173,6 +173,7 @@ pub(super) fn disposed(state: &State, command: &Command, disposition: &Arc<stand
         | Command::Start { .. }
         | Command::Join { .. }
         | Command::Gone { .. }
+        | Command::SucceedLogKey(_)
         | Command::Presence { .. }
         | Command::Clock { .. }
         | Command::Call(_)

@@ -21,6 +21,7 @@ impl Event {
             Self::LogOpened { .. }
             | Self::BrokerJoined { .. }
             | Self::BrokerGone { .. }
+            | Self::LogKeySucceeded { .. }
             | Self::ClockChanged { .. }
             | Self::ClockStarted { .. }
             | Self::OrganisationEnrolled { .. }

@@ -99,8 +99,10 @@ fn activity(kind: &str) -> Activity {
         "ReadOpened" => Activity::Read,
         "BrokerGone" | "GrantWithdrawn" | "GrantRelinquished" | "GrantExpired" | "GrantDeclined" | "GrantLapsed"
         | "LockLifted" => Activity::Delete,
-        "ClockChanged" | "ClockStarted" | "KeySetChanged" | "MembershipStated" | "GrantAccepted" | "GrantActivated"
-        | "GrantPaused" | "GrantResumed" | "CallFinished" | "CallSettled" => Activity::Update,
+        "LogKeySucceeded" | "ClockChanged" | "ClockStarted" | "KeySetChanged" | "MembershipStated"
+        | "GrantAccepted" | "GrantActivated" | "GrantPaused" | "GrantResumed" | "CallFinished" | "CallSettled" => {
+            Activity::Update
+        }
         _ => Activity::Other,
     }
 }

@@ -1,6 +1,6 @@
 //! What stands before record 0.
 
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, Vector};
 
 use super::Standing;
 use crate::event::ClockTrust;
@@ -10,6 +10,7 @@ impl Default for Standing {
         Self {
             origin: String::new(),
             log_key: String::new(),
+            log_keys: Vector::new(),
             nonce: None,
             clock: ClockTrust::Unconfirmed,
             orgs: OrdMap::new(),

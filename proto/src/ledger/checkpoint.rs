@@ -58,6 +58,18 @@ pub enum CheckpointError {
     /// A signature fails or is missing.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A key signed alone that had handed over to the next one before. Whoever holds an old key may have it from anywhere.
+    #[error(
+        "a checkpoint of {size} entries is signed by `{key}` alone, which handed over to the log's next key at {from}"
+    )]
+    Succeeded {
+        /// The checkpoint's size.
+        size: u64,
+        /// The old key.
+        key: Box<VerifierKey>,
+        /// From which size on another key signs.
+        from: u64,
+    },
     /// Too few witnesses cosigned.
     #[error("{found} of the {quorum} demanded witnesses cosigned")]
     Quorum {

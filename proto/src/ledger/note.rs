@@ -80,10 +80,10 @@ impl Note {
         if size > NOTE_BYTES_MAX { Err(NoteError::Size(size)) } else { Ok(note) }
     }
 
-    /// Signs a text, which must end in a newline.
+    /// Signs a text, which must end in a newline: with the signer's key, and with the one before it if that still signs.
     pub fn sign(text: String, signer: &NoteSigner) -> Result<Self, NoteError> {
-        let signature = signer.sign(&text);
-        Self::new(text, vec![signature])
+        let signatures = signer.lines(&text);
+        Self::new(text, signatures)
     }
 
     /// Reads a note. Nothing is verified yet.

@@ -780,4 +780,20 @@ pub const KINDS: &[KindSpec] = &[
             FieldSpec { number: 17, name: "open_calls", owner: Owner::Scope },
         ],
     },
+    KindSpec {
+        kind: 72,
+        name: "LogKeySucceeded",
+        fields: &[
+            FieldSpec { number: 1, name: "kind", owner: Owner::Scope },
+            FieldSpec { number: 2, name: "index", owner: Owner::Scope },
+            FieldSpec { number: 3, name: "at_ms", owner: Owner::Scope },
+            FieldSpec { number: 4, name: "scope", owner: Owner::Scope },
+            FieldSpec { number: 5, name: "seq", owner: Owner::Scope },
+            FieldSpec { number: 6, name: "prev", owner: Owner::Scope },
+            FieldSpec { number: 16, name: "old_key", owner: Owner::Scope },
+            FieldSpec { number: 17, name: "new_key", owner: Owner::Scope },
+            FieldSpec { number: 18, name: "from", owner: Owner::Scope },
+            FieldSpec { number: 19, name: "note", owner: Owner::Scope },
+        ],
+    },
 ];

@@ -116,6 +116,23 @@ pub struct BrokerGone {
     #[prost(uint64, tag = "17")]
     pub open_calls: u64,
 }
+/// The log's key handed over to another one. The first checkpoint over this record is signed by the new key, and, for as long as the
+/// operator lets readers learn of it, by the old one as well.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogKeySucceeded {
+    /// The verifier key that signed until then.
+    #[prost(string, tag = "16")]
+    pub old_key: ::prost::alloc::string::String,
+    /// The one that signs from then on.
+    #[prost(string, tag = "17")]
+    pub new_key: ::prost::alloc::string::String,
+    /// The smallest size of a checkpoint that the new key has to sign.
+    #[prost(uint64, tag = "18")]
+    pub from: u64,
+    /// The signed note by which both keys say so.
+    #[prost(string, tag = "19")]
+    pub note: ::prost::alloc::string::String,
+}
 /// The broker's clock was anchored, confirmed, suspended or distrusted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClockChanged {
@@ -1825,6 +1842,10 @@ pub struct GetCheckpointReply {
     /// Proof from the seen size.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub consistency: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// By which signed notes the log's key handed over to the next one so far, the first one first; none for a log that never had another
+    /// key. Whoever holds one of its keys for true follows the others by them.
+    #[prost(string, repeated, tag = "3")]
+    pub log_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Asks for the published checkpoint.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

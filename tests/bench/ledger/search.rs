@@ -51,7 +51,7 @@ impl MirrorSource for Local {
     async fn checkpoint(&mut self, seen_size: u64) -> Result<GetCheckpointReply, Error> {
         let consistency = self.journal.consistency(seen_size, self.size).ok_or_else(|| broken("no proof"))?;
         let consistency = consistency.iter().map(|hash| hash.as_bytes().to_vec()).collect();
-        Ok(GetCheckpointReply { checkpoint: self.note.to_string(), consistency })
+        Ok(GetCheckpointReply { checkpoint: self.note.to_string(), consistency, log_keys: Vec::new() })
     }
 
     async fn entries(&mut self, from: u64, to: u64, take: TakeEntries<'_>) -> Result<(), Error> {

@@ -135,6 +135,13 @@ impl Broker {
         self.more.extend([format!("--{key}"), value.to_owned()]);
     }
 
+    /// Takes back what was configured for `key`.
+    pub fn leave_out(&mut self, key: &str) {
+        if let Some(at) = self.more.iter().position(|word| *word == format!("--{key}")) {
+            self.more.drain(at..at + 2);
+        }
+    }
+
     /// Starts it after an end, on the ports it had.
     ///
     /// # Panics

@@ -117,6 +117,7 @@ impl Forge {
         GetCheckpointReply {
             checkpoint: self.note(size).encode(),
             consistency: proof.iter().map(|hash| hash.as_bytes().to_vec()).collect(),
+            log_keys: Vec::new(),
         }
     }
 

@@ -572,6 +572,7 @@ fn name_of(event: &Event) -> (&'static str, Option<Move>) {
         Event::BrokerStarted { .. } => ("BrokerStarted", None),
         Event::BrokerJoined { .. } => ("BrokerJoined", None),
         Event::BrokerGone { .. } => ("BrokerGone", None),
+        Event::LogKeySucceeded { .. } => ("LogKeySucceeded", None),
         Event::ClockChanged { .. } => ("ClockChanged", None),
         Event::ClockStarted { .. } => ("ClockStarted", None),
         Event::OrganisationEnrolled { .. } => ("OrganisationEnrolled", None),

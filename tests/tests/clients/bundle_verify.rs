@@ -10,13 +10,14 @@ use std::{
 };
 
 use anteroom_broker::{demo::cast::AGENCY, identity::Role};
+use anteroom_sdk::evaluator::Route;
 use anteroom_tests::e2e::{
-    caller::chat,
+    caller::{chat, chat_whole},
     command::{published, said},
     programs,
     scene::{Scene, plan},
     second::certify,
-    wait::soon,
+    wait::{soon, until},
 };
 use serde_json::Value;
 use tokio::process::Command;
@@ -69,9 +70,22 @@ async fn the_verifier_in_the_bundle_needs_none_of_our_code_and_finds_what_was_to
     certify(&dir, addresses, &mut scene.cast.agency, AGENCY, Role::Auditor).await.unwrap();
     let caller = scene.granted(&plan()).await;
     let (agency, grant) = (scene.cast.agency.dir().to_owned(), caller.grant.to_string());
-    for question in ["one", "two", "three"] {
+    for question in ["one", "two"] {
         assert_eq!(caller.stream(chat(question, 4)).await.end, None);
     }
+    // The log's key hands over in between, without a time in which both sign.
+    let old = broker.log_key().to_owned();
+    let next = format!("file://{}", broker.data().join("log.key.2").display());
+    assert!(broker.drain().await.success());
+    assert_eq!(broker.says("rotate-log-key", &["--to", &next]).await.0, Some(0));
+    broker.configure("log-key", &next);
+    broker.start_again().await;
+    broker.ready().await;
+    let caller = scene.caller(caller.grant).await;
+    until("a slot of the lab's again", || async {
+        caller.evaluator.complete(Route::Chat, chat_whole("three", 4)).await.ok().map(|_| ())
+    })
+    .await;
     assert_eq!(caller.refusal(chat("SECRET//NOFORN\nfour", 4)).await.code, "broker_denied");
     drop(scene.withdraw(caller.grant).await.unwrap());
     published(&scene.cast.agency).await;
@@ -82,11 +96,14 @@ async fn the_verifier_in_the_bundle_needs_none_of_our_code_and_finds_what_was_to
     let key = broker.log_key().to_owned();
     let words = ["--key", key.as_str()];
     let told = verify(&python, &bundle, &words).await.unwrap();
-    for what in ["signed under the key given", &format!("records of {grant}"), "records of system", "its 3 calls"] {
+    assert_eq!(verify(&python, &bundle, &["--key", &old]).await.unwrap(), told);
+    let handed = "signed under the key given, one of the 2 that this log had";
+    for what in [handed, &format!("records of {grant}"), "records of system", "its 3 calls"] {
         assert!(told.contains(what), "{what}: {told}");
     }
     let alone = verify(&python, &bundle, &[]).await.unwrap();
     assert!(alone.contains("the key in this bundle, which proves nothing about who made it"), "{alone}");
+    assert!(manifest(&bundle)["files"].to_string().contains("mirror/anteroom/log.keys"));
     let witness = "w.example+00000000+BAAA";
     assert!(verify(&python, &bundle, &["--key", witness]).await.unwrap_err().contains("log.vkey"));
 

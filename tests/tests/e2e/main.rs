@@ -20,6 +20,7 @@ mod dry_run;
 mod ends;
 mod fidelity;
 mod gateway;
+mod logkey;
 mod lost;
 mod messages;
 mod mirror;

@@ -138,7 +138,8 @@ async fn layers(home: &Home, args: &Doctor, findings: &mut Findings) {
     }
     let Some(known) = known else { return };
     let now = system::now();
-    identity(home, &known, now, findings);
+    let follows = home.knows_log_key(&known.log_key).await.is_ok_and(|follows| follows);
+    identity(home, &known, follows, now, findings);
     clock(&known, now, findings);
     if !findings.is_wrong() {
         grants(home, args.grant, now, findings).await;
@@ -230,11 +231,12 @@ async fn port(authority: &str, addresses: &[SocketAddr], findings: &mut Findings
     false
 }
 
-fn identity(home: &Home, known: &WhoAmIReply, now: At, findings: &mut Findings) {
+fn identity(home: &Home, known: &WhoAmIReply, follows: bool, now: At, findings: &mut Findings) {
     findings.fine("identity", format!("the broker knows this folder as {}", known.identity));
     certificate(At::clamped(known.certificate_end_ms), now, findings);
     match home.pins().map(|pins| pins.log) {
         Ok(Some(pinned)) if pinned == known.log_key => findings.fine("log's key", "the one that is pinned here"),
+        Ok(Some(_)) if follows => findings.fine("log's key", "one that the key pinned here handed over to"),
         Ok(Some(_)) => findings.wrong(
             "log's key",
             "the broker names another one than is pinned here",

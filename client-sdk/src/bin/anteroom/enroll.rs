@@ -128,6 +128,7 @@ pub(crate) async fn whoami(ctx: &Ctx) -> Result<(), Fail> {
     let (log_key_is, fine) = match &pinned {
         None => ("not pinned: compare it with the operator by another way, then `anteroom pin log VKEY`", true),
         Some(pinned) if *pinned == reply.log_key => ("pinned", true),
+        Some(_) if home.knows_log_key(&reply.log_key).await? => ("one that the pinned key handed over to", true),
         Some(_) => ("not the one that is pinned", false),
     };
     ctx.out.one(&WhoAmI {

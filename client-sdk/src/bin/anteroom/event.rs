@@ -15,6 +15,7 @@ pub(crate) fn describe(event: &Event) -> String {
             format!("{broker} of version {version} started; {open_calls} calls were nobody's")
         }
         Event::BrokerGone { broker, open_calls } => format!("{broker} is gone; {open_calls} of its calls had no end"),
+        Event::LogKeySucceeded { new_key, from, .. } => format!("the log's key is {new_key} from {from} entries on"),
         Event::ClockChanged { trust, source, .. } => format!("the clock is {} ({source})", trust.as_str()),
         Event::ClockStarted { key, window, grant } => {
             let (start, end) = (window.start(), window.end());

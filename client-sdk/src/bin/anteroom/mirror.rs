@@ -64,7 +64,7 @@ impl Trust {
         };
         let pinned = home.as_ref().map(Home::log_trust).transpose();
         let pinned = match (pinned, &self.log_key) {
-            (Ok(Some(trust)), Some(key)) if trust.log() != key => {
+            (Ok(Some(trust)), Some(key)) if !trust.knows(key) => {
                 return Err(Fail::Usage("`--log-key` is another than the one pinned in this folder".to_owned()));
             }
             (Ok(Some(trust)), _) => trust,
@@ -76,7 +76,7 @@ impl Trust {
             pinned
         } else {
             let quorum = self.quorum.unwrap_or(self.witnesses.len());
-            LogTrust::new(pinned.log().clone(), self.witnesses.clone(), quorum).map_err(HomeError::from)?
+            pinned.with_witnesses(self.witnesses.clone(), quorum).map_err(HomeError::from)?
         };
         let known = home.as_ref().map_or_else(|| Ok(TagKeys::default()), Home::tag_keys)?;
         let seen = match &home {

@@ -266,8 +266,8 @@ pub(crate) fn checked(home: &Home, kept: &KeptReceipt, call: CallId) -> Result<R
 /// Asks for evidence of each receipt that has none.
 async fn witness(ctx: &Ctx, home: &Home, stores: Stores, calls: Vec<CallId>) -> Result<(), Fail> {
     let calls = if calls.is_empty() { stores.calls() } else { calls };
-    let trust = home.log_trust()?;
     let channel = home.channel(Use::Act).await?;
+    let trust = home.log_on(&channel).await?.trust().clone();
     let audit = AuditClient::new(channel.clone());
     let mut dossiers: BTreeMap<GrantId, VerifiedDossier> = BTreeMap::new();
     let (mut kept, mut found) = (Vec::new(), Vec::new());

@@ -20,6 +20,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   anteroom witness init --dir w1 --name witness.example/w1 --log LOG_VKEY
   anteroom witness serve --dir w1                     # POST http://127.0.0.1:7460/add-checkpoint
   anteroom witness serve --dir w1 --listen 127.0.0.1:9000 --log ANOTHER_LOG_VKEY
+  anteroom witness follow --dir w1 log.keys           # the log's key handed over: its chain, as the log publishes it
   anteroom witness status --dir w1
   anteroom witness run                                # cosign as this organisation, under its own witness key
 
@@ -50,6 +51,13 @@ pub(crate) enum Witness {
         /// A log's verifier key beside those in the folder; again for more logs
         #[arg(long = "log", value_name = "VKEY")]
         logs: Vec<String>,
+    },
+    /// Keep how a log's key handed over to the next one, from the file `log.keys` that the log publishes; counts from the next start on
+    Follow {
+        #[command(flatten)]
+        place: Place,
+        /// The file; `-` reads standard input
+        file: PathBuf,
     },
     /// Show what a witness cosigned last, whether it runs or not
     Status {
@@ -101,6 +109,11 @@ pub(crate) async fn run(ctx: &Ctx, verb: Witness) -> Result<(), Fail> {
             ctx.out.one(&Made { key: key.to_string(), dir: place.dir.display().to_string() })
         }
         Witness::Serve { place, listen, logs } => serve(ctx, &place, listen, &logs).await,
+        Witness::Follow { place, file } => {
+            let (log, key) = folder::follow(&place.dir, &ctx.read(&file)?).map_err(local)?;
+            ctx.out.note(&format!("{log}: its key is {key} from the next start of this witness on"));
+            Ok(())
+        }
         Witness::Status { place } => status(ctx, &place),
         Witness::Run => party(ctx).await,
     }

@@ -309,6 +309,7 @@ impl World {
         GetCheckpointReply {
             checkpoint: self.checkpoint(&self.tree).encode(),
             consistency: proof.iter().map(|hash| hash.as_bytes().to_vec()).collect(),
+            log_keys: Vec::new(),
         }
     }
 

@@ -83,7 +83,7 @@ impl MirrorSource for Broker<'_> {
         }
         let known = seen_size <= self.log.entries.len() as u64;
         let consistency = if known { self.log.consistency(seen_size) } else { Vec::new() };
-        Ok(GetCheckpointReply { checkpoint: note.encode(), consistency })
+        Ok(GetCheckpointReply { checkpoint: note.encode(), consistency, log_keys: Vec::new() })
     }
 
     async fn entries(&mut self, from: u64, to: u64, take: TakeEntries<'_>) -> Result<(), Error> {

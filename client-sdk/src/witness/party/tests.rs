@@ -67,7 +67,7 @@ impl Audit for Fake {
         let (size, log) = (self.shown.load(Ordering::Relaxed), self.log.lock().unwrap());
         let seen = request.into_inner().seen_size.min(size);
         let consistency = bytes(&log.proof(seen, size));
-        Ok(Response::new(GetCheckpointReply { checkpoint: log.note(size), consistency }))
+        Ok(Response::new(GetCheckpointReply { checkpoint: log.note(size), consistency, log_keys: Vec::new() }))
     }
 
     async fn get_published(

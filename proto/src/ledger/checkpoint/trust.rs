@@ -1,15 +1,34 @@
 //! Whom a reader believes about a log, and the checkpoint that held against it.
 
-use super::super::note::{Algorithm, KeyName, Note, SignedBy, VerifierKey};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::super::{
+    logkeys::{LogKeys, LogKeysError},
+    note::{Algorithm, KeyName, Note, SignedBy, VerifierKey, VerifyError},
+};
 use super::{Checkpoint, CheckpointError};
 
-/// Whom a reader believes about one log: the log's key, its witnesses, and how many of these must have cosigned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Whom a reader believes about one log: the log's key as it was pinned, the keys that came before and after it, its witnesses, and how
+/// many of these must have cosigned.
+///
+/// Copies follow together: what one of them learns of the log's keys, all of them know. So whatever a process holds against the log,
+/// a rotation that one of its parts is told of counts for all.
+#[derive(Clone, Debug)]
 pub struct LogTrust {
     log: VerifierKey,
+    keys: Arc<RwLock<Option<Arc<LogKeys>>>>,
     witnesses: Vec<VerifierKey>,
     quorum: usize,
 }
+
+impl PartialEq for LogTrust {
+    fn eq(&self, other: &Self) -> bool {
+        let same = self.log == other.log && self.witnesses == other.witnesses && self.quorum == other.quorum;
+        same && self.keys() == other.keys()
+    }
+}
+
+impl Eq for LogTrust {}
 
 /// Why keys cannot be trusted together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +50,12 @@ pub enum TrustError {
         /// How many there are.
         witnesses: usize,
     },
+    /// A chain of keys that the pinned one is not part of.
+    #[error("the chain of the log's keys does not hold the pinned key `{0}`")]
+    NotPinned(Box<VerifierKey>),
+    /// A chain of keys that does not hold, or contradicts the one that is known.
+    #[error(transparent)]
+    Keys(#[from] LogKeysError),
 }
 
 impl LogTrust {
@@ -53,7 +78,7 @@ impl LogTrust {
         if quorum > witnesses.len() {
             return Err(TrustError::Quorum { quorum, witnesses: witnesses.len() });
         }
-        Ok(Self { log, witnesses, quorum })
+        Ok(Self { log, keys: Arc::default(), witnesses, quorum })
     }
 
     /// Trust in a log's key alone.
@@ -61,9 +86,78 @@ impl LogTrust {
         Self::new(log, Vec::new(), 0)
     }
 
-    /// The log's key.
+    /// The same log and keys, with these witnesses in the place of its own.
+    pub fn with_witnesses(&self, witnesses: Vec<VerifierKey>, quorum: usize) -> Result<Self, TrustError> {
+        let trust = Self::new(self.log.clone(), witnesses, quorum)?;
+        if let Some(keys) = self.keys() {
+            trust.witnesses_beside(&keys)?;
+        }
+        Ok(Self { keys: Arc::clone(&self.keys), ..trust })
+    }
+
+    /// The same log and keys without witnesses.
+    #[must_use]
+    pub fn without_witnesses(&self) -> Self {
+        Self { log: self.log.clone(), keys: Arc::clone(&self.keys), witnesses: Vec::new(), quorum: 0 }
+    }
+
+    /// Trust that follows the log's keys along this chain, which the pinned key is part of.
+    pub fn following(self, chain: LogKeys) -> Result<Self, TrustError> {
+        self.learn(chain)?;
+        Ok(self)
+    }
+
+    /// Takes in a chain of the log's keys, for this and every copy; whether it said anything new. One that is a part of what is known
+    /// says nothing, and one that contradicts it is refused: nobody is led back or astray.
+    pub fn learn(&self, chain: LogKeys) -> Result<bool, TrustError> {
+        self.witnesses_beside(&chain)?;
+        let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let next = match known.as_deref() {
+            // An older chain may end before the pinned key.
+            Some(known) => known.clone().join(chain)?,
+            None if chain.contains(&self.log) => chain,
+            None => return Err(TrustError::NotPinned(Box::new(self.log.clone()))),
+        };
+        let new = known.as_deref() != Some(&next);
+        *known = Some(Arc::new(next));
+        Ok(new)
+    }
+
+    /// As [`LogTrust::learn`], from each link's signed note as others hand them on; none say nothing.
+    pub fn learn_notes<N: AsRef<str>>(&self, notes: &[N]) -> Result<bool, TrustError> {
+        // Mostly nothing happened since, and signatures take time.
+        let same = |known: Arc<LogKeys>| known.notes().eq(notes.iter().map(AsRef::as_ref));
+        if notes.is_empty() || self.keys().is_some_and(same) {
+            return Ok(false);
+        }
+        match LogKeys::of_notes(notes.iter().map(|note| note.as_ref().as_bytes()))? {
+            Some(chain) => self.learn(chain),
+            None => Ok(false),
+        }
+    }
+
+    fn witnesses_beside(&self, chain: &LogKeys) -> Result<(), TrustError> {
+        for key in chain.keys() {
+            if let Some(same) = self.witnesses.iter().find(|witness| witness.public() == key.public()) {
+                return Err(TrustError::Shared(key.name().clone(), same.name().clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The log's key as it was pinned. Which one signs is for [`LogTrust::keys`] to say.
     pub const fn log(&self) -> &VerifierKey {
         &self.log
+    }
+
+    /// The chain of the log's keys as far as it is known; none for a log that never had another key, as far as is known.
+    pub fn keys(&self) -> Option<Arc<LogKeys>> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether this is the log's key as it was pinned, or one that came before or after it.
+    pub fn knows(&self, key: &VerifierKey) -> bool {
+        *key == self.log || self.keys().is_some_and(|keys| keys.contains(key))
     }
 
     /// The known witnesses' keys.
@@ -76,6 +170,14 @@ impl LogTrust {
         self.quorum
     }
 
+    /// Whether a line under a note names a key of the log that is known. If none does, the log may have another key by now, and
+    /// whoever shows the note is to be asked how that came to be.
+    pub fn knows_signer(&self, note: &Note) -> bool {
+        let keys = self.keys();
+        let mut known = std::iter::once(&self.log).chain(keys.iter().flat_map(|keys| keys.keys()));
+        known.any(|key| note.signatures().iter().any(|line| key.made(line)))
+    }
+
     /// Reads and verifies a signed checkpoint.
     pub fn open(&self, bytes: &[u8]) -> Result<VerifiedCheckpoint, CheckpointError> {
         self.verify(Note::parse(bytes)?)
@@ -83,7 +185,10 @@ impl LogTrust {
 
     /// Verifies a signed checkpoint.
     pub fn verify(&self, note: Note) -> Result<VerifiedCheckpoint, CheckpointError> {
-        let mut signers = note.verify(std::slice::from_ref(&self.log), &self.witnesses)?;
+        let mut signers = match self.keys() {
+            None => note.verify(std::slice::from_ref(&self.log), &self.witnesses)?,
+            Some(keys) => self.signers(&note, &keys)?,
+        };
         signers.retain(|signer| signer.key().algorithm() == Algorithm::CosignatureV1);
         if signers.len() < self.quorum {
             return Err(CheckpointError::Quorum { quorum: self.quorum, found: signers.len() });
@@ -93,6 +198,26 @@ impl LogTrust {
             return Err(CheckpointError::OtherLog { expected: self.log.name().clone(), found: checkpoint.origin });
         }
         Ok(VerifiedCheckpoint { checkpoint, note, cosigners: signers })
+    }
+
+    /// Who signed, among them the key whose turn it is at the checkpoint's size. Lines of the log's other keys must hold, too, and are
+    /// worth nothing by themselves.
+    fn signers(&self, note: &Note, keys: &LogKeys) -> Result<Vec<SignedBy>, CheckpointError> {
+        let size = Checkpoint::parse(note.text())?.size;
+        let due = keys.at(size);
+        let known: Vec<VerifierKey> = keys.keys().chain(&self.witnesses).cloned().collect();
+        let missing = match note.verify(std::slice::from_ref(due), &known) {
+            Err(error @ VerifyError::Missing { .. }) => error,
+            verified => return Ok(verified?),
+        };
+        let by = |key: &&VerifierKey| note.verify(std::slice::from_ref(key), &[]).is_ok();
+        match keys.keys().take_while(|key| *key != due).find(by).and_then(|old| keys.after(old)) {
+            Some(link) => {
+                let (key, from) = (Box::new(link.old().clone()), link.from());
+                Err(CheckpointError::Succeeded { size, key, from })
+            }
+            None => Err(missing.into()),
+        }
     }
 }
 

@@ -230,29 +230,49 @@ pub(in super::super) fn cosigned_message(time: u64, text: &str) -> Option<String
     (time <= TIME_MAX).then(|| format!("cosignature/v1\ntime {time}\n{text}"))
 }
 
-/// Signs notes with an Ed25519 key: the log's voice.
-pub struct NoteSigner(Ed25519Signer);
+/// Signs notes with an Ed25519 key: the log's voice. While readers learn of a new key, the one before it signs as well.
+pub struct NoteSigner {
+    key: Ed25519Signer,
+    before: Option<Ed25519Signer>,
+}
 
 impl NoteSigner {
     /// The signer whose secret is this seed.
     pub fn from_seed(name: KeyName, seed: &[u8; SEED_BYTES]) -> Result<Self, KeyError> {
-        Ed25519Signer::from_seed(name, Algorithm::Ed25519, seed).map(Self)
+        Ed25519Signer::from_seed(name, Algorithm::Ed25519, seed).map(|key| Self { key, before: None })
+    }
+
+    /// Signs with the key of `before` as well, in a second line.
+    #[must_use]
+    pub fn beside(self, before: Self) -> Self {
+        Self { before: Some(before.key), ..self }
     }
 
     /// The key that verifies its signatures.
     pub const fn verifier(&self) -> &VerifierKey {
-        &self.0.verifier
+        &self.key.verifier
     }
 
-    /// Signs a note's text, which must end in a newline to become a note.
+    /// The key before it, which signs as well for now.
+    pub fn before(&self) -> Option<&VerifierKey> {
+        self.before.as_ref().map(|before| &before.verifier)
+    }
+
+    /// Signs a note's text, which must end in a newline to become a note, with its own key alone.
     pub fn sign(&self, text: &str) -> NoteSignature {
-        NoteSignature::made_by(&self.0.verifier, self.0.sign(text.as_bytes()))
+        NoteSignature::made_by(&self.key.verifier, self.key.sign(text.as_bytes()))
+    }
+
+    /// A line by each key: its own first.
+    pub(super) fn lines(&self, text: &str) -> Vec<NoteSignature> {
+        let made = |signer: &Ed25519Signer| NoteSignature::made_by(&signer.verifier, signer.sign(text.as_bytes()));
+        std::iter::once(&self.key).chain(&self.before).map(made).collect()
     }
 }
 
 impl fmt::Debug for NoteSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NoteSigner").field(&self.0.verifier).finish()
+        f.debug_struct("NoteSigner").field("key", self.verifier()).field("before", &self.before()).finish()
     }
 }
 
