@@ -242,9 +242,8 @@ impl Records {
                     bounds.insert(*grant, terms.budget.calls);
                 }
                 Event::GrantWithdrawn { .. } => {
-                    if ends.insert(*grant, *index).is_some() {
-                        wrong.push(format!("{grant} was withdrawn twice"));
-                    }
+                    let before = ends.insert(*grant, *index);
+                    wrong.extend(before.map(|before| format!("{grant} was withdrawn at {before} and at {index}")));
                 }
                 Event::CallAdmitted(admitted) => {
                     if ends.contains_key(grant) {
