@@ -29,7 +29,16 @@ pub struct Key {
 impl Key {
     /// The next one.
     pub fn new(rng: &mut Rng) -> Self {
-        let pair = Ed25519KeyPair::from_seed_unchecked(&rng.bytes::<32>()).expect("32 bytes are a seed");
+        Self::of(&rng.bytes())
+    }
+
+    /// One that follows from this one, without a draw: worlds stay what their seeds made them.
+    fn beside(&self) -> Self {
+        Self::of(Digest::of(self.public.bytes()).as_bytes())
+    }
+
+    fn of(seed: &[u8; 32]) -> Self {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("32 bytes are a seed");
         let public =
             PublicKey::new(Algorithm::Ed25519, pair.public_key().as_ref().to_vec()).expect("a public key has 32 bytes");
         Self { pair: Arc::new(pair), public }
@@ -87,7 +96,8 @@ impl Org {
         let pair = |rng: &mut Rng| [Key::new(rng), Key::new(rng)];
         let (roots, signers) = (pair(rng), pair(rng));
         let signers_needed = if kind == OrgKind::Operator { 0 } else { 1 + u8::from(rng.chance(20)) };
-        let (roster, connector, stop, oversight) = (Key::new(rng), Key::new(rng), Key::new(rng), Key::new(rng));
+        let (roster, connector, stop) = (Key::new(rng), Key::new(rng), Key::new(rng));
+        let oversight = stop.beside();
         let empty = SignedStatement::default();
         let mut org = Self {
             name,
@@ -145,7 +155,7 @@ impl Org {
             roster: Key::new(rng),
             connector: self.connector.clone(),
             stop: Key::new(rng),
-            oversight: Key::new(rng),
+            oversight: self.oversight.beside(),
             version: self.version + 1,
             key_set: self.key_set.clone(),
             enrolment: self.enrolment.clone(),
