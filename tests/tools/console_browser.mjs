@@ -355,7 +355,11 @@ const scenes = {
         say({ rows: await page.$$eval("main tbody tr", (all) => all.length) });
         continue;
       }
-      await page.waitForFunction((code) => document.querySelector("main .warning code")?.innerText === code, {}, next);
+      try {
+        await page.waitForFunction((code) => document.querySelector("main .warning code")?.innerText === code, {}, next);
+      } catch (error) {
+        throw new Error(`no warning \`${next}\` came; shown is: ${await text("body")}`, { cause: error });
+      }
       const violations = await looked(`warning-${grant}-${next}`);
       const { found } = next === "altered" ? await small(`warning-${grant}`) : { found: [] };
       violations.push(...found);

@@ -19,13 +19,20 @@ use tokio::io::AsyncWriteExt as _;
 use super::{ended, has, modules, next, none, played, setting};
 
 /// What a console of the agency shows once the liar says this and the page asks for what is new.
-async fn shown(modules: &Path, home: &Path, liar: &Liar, lies: Lies, (code, words): (&str, &[&str])) {
+async fn shown(
+    modules: &Path,
+    home: &Path,
+    (liar, lies): (&Liar, Lies),
+    news: impl AsyncFnOnce(),
+    (code, words): (&str, &[&str]),
+) {
     liar.tell(Lies::default());
     let address = liar.address().to_string();
     let console = Console::start(home, &["--addr", &address]).await;
     let (mut told, mut stdin) = played(modules, "warning", &console, code);
     let rows = next(&mut told).await["rows"].clone();
     assert!(rows.as_u64().unwrap() > 4, "{rows}");
+    news().await;
     liar.tell(lies);
     stdin.write_all(format!("{code}\n").as_bytes()).await.unwrap();
     let seen = next(&mut told).await;
@@ -111,11 +118,14 @@ async fn whatever_a_broker_lies_about_is_a_warning_of_its_own_in_the_place_of_ev
         (forked, ("split_view", &["Two histories of one log"])),
     ] {
         let folder = Liar::party(agency);
-        // Something is new each time, beside the reading itself.
-        for question in ["one", "two", "three"] {
-            caller.evaluator.complete(Route::Chat, chat_whole(question, 4)).await.unwrap();
-        }
-        shown(&modules, &folder.path().join("home"), &liar, lies, warning).await;
+        // Something is new each time, and published, beside the reading itself.
+        let news = async || {
+            for question in ["one", "two", "three"] {
+                caller.evaluator.complete(Route::Chat, chat_whole(question, 4)).await.unwrap();
+            }
+            published(agency).await;
+        };
+        shown(&modules, &folder.path().join("home"), (&liar, lies), news, warning).await;
     }
 }
 
