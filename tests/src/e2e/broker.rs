@@ -231,6 +231,12 @@ impl Broker {
         soon(verb, command.status()).await.expect("the broker's program can be started")
     }
 
+    /// Whether it was started and not ended.
+    #[must_use]
+    pub const fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn addresses(&self) -> Addresses {

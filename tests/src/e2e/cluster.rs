@@ -122,7 +122,10 @@ impl Cluster {
         home.with_addr(&self.brokers[at].addresses().programme.to_string())
     }
 
-    /// The agency's folder with all the brokers' addresses, from this one on.
+    /// A party's folder with all the brokers' addresses, from this one on.
+    ///
+    /// # Panics
+    /// It cannot be opened.
     #[must_use]
     pub fn anywhere(&self, party: &str, from: usize) -> Home {
         let addresses = self.brokers.iter().map(|broker| broker.addresses().programme.to_string());

@@ -12,7 +12,7 @@ use anteroom_tests::e2e::{
     wait::until,
 };
 
-use crate::killed::{end, load};
+use crate::killed::{end, load, settled};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_takes_over_with_everything_that_was_acknowledged() {
@@ -24,7 +24,7 @@ async fn a_standby_takes_over_with_everything_that_was_acknowledged() {
         grants.push(cluster.cast.granted(&plan()).await.unwrap());
     }
     let history = Arc::new(History::default());
-    let mut clients = load(&cluster, &grants, &history).await;
+    let clients = load(&cluster, &grants, &history).await;
     history.more(40).await;
     end(&cluster, grants[0], &history).await;
     history.more(20).await;
@@ -36,15 +36,7 @@ async fn a_standby_takes_over_with_everything_that_was_acknowledged() {
         broker.ready().await;
     }
     history.more(40).await;
-    history.finish();
-    while let Some(client) = clients.join_next().await {
-        client.unwrap();
-    }
-    for broker in &mut cluster.brokers {
-        assert!(broker.drain().await.success());
-    }
-    let checked = history.check(&ledger(&cluster));
-    assert_eq!(checked.wrong, Vec::<String>::new());
+    let checked = settled(&mut cluster, clients, &history).await;
     assert_eq!(checked.ends, 1);
 }
 
