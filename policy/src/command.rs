@@ -169,6 +169,12 @@ impl Command {
             | Self::Tick => false,
         }
     }
+
+    /// Whether this ends access: nothing may make it wait.
+    #[must_use]
+    pub fn ends_access(&self) -> bool {
+        matches!(self, Self::Act(act) if act.is_end())
+    }
 }
 
 /// A signed act as handed in.

@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** pure. No I/O, no clock, no randomness, no async runtime. A verifier needs nothing but this crate.
 
+mod ed25519;
 pub mod ledger;
 pub mod names;
 pub mod rpc;

@@ -12,7 +12,7 @@ use std::{
 use anteroom_broker::config::Settings;
 use bench::{
     Fallible, append, cluster, curve, cut, decide, durability, ledger, machine, pass_through, peers::Variant, pki::Pki,
-    replay, report, run, scan, soak, start as starting, trace,
+    profile, replay, report, run, scan, soak, start as starting, trace,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -53,6 +53,27 @@ enum Command {
         /// Run this workload alone: unary, unary_one, stream, stream_one, large or talk; can be given again
         #[arg(long, value_name = "NAME")]
         workload: Vec<String>,
+    },
+    /// Where a call's processor time goes, by part, with flame graphs; needs `perf`.
+    #[command(after_help = PROFILE_EXAMPLES)]
+    Profile {
+        #[command(flatten)]
+        common: Common,
+        /// This workload, as in `run`; can be given again
+        #[arg(long, value_name = "NAME", default_values = ["unary", "unary_one", "stream", "stream_one"])]
+        workload: Vec<String>,
+        /// Seconds that each is sampled for
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+        /// Samples a second
+        #[arg(long, default_value_t = 499, value_parser = clap::value_parser!(u32).range(10..=5_000))]
+        frequency: u32,
+        /// Clients
+        #[arg(long, default_value_t = 16)]
+        clients: usize,
+        /// Leave the pass-through out
+        #[arg(long)]
+        alone: bool,
     },
     /// A withdrawal with many streams open.
     Cut {
@@ -264,6 +285,10 @@ const CURVE_EXAMPLES: &str = "Examples:
   bench curve --long                             # with a million records and 10,000 streams: about 20
   bench curve --axis grants --most 100 --calls 50 # does it work at all";
 
+const PROFILE_EXAMPLES: &str = "Examples:
+  bench profile --out tests/bench/results        # NAME.md, and a flame graph for each workload: about 3 minutes
+  bench profile --workload stream --alone --seconds 20 --out /tmp/stream";
+
 const RUN_EXAMPLES: &str = "Examples:
   tests/bench/contenders.sh                     # installs the others, once
   bench run --out tests/bench/results           # all of them, under every workload: about 40 minutes
@@ -376,6 +401,17 @@ fn start(command: Command) -> Fallible<()> {
             let work = machine::until_told(run::run(&plan, folder.path()));
             let (text, data) = on_runtime(work, folder.path())?;
             common.tell("run", &text, &data)
+        }
+        Command::Profile { common, workload, seconds, frequency, clients, alone } => {
+            let core = common.pin();
+            let folder = common.folder()?;
+            let length = Duration::from_secs_f64(seconds);
+            let out = common.out.clone().unwrap_or_else(|| PathBuf::from("tests/bench/results"));
+            let plan = profile::Plan { workloads: workload, length, frequency, clients, plain: !alone, out, core };
+            let broker = common.broker()?;
+            let work = machine::until_told(profile::run(&plan, &broker, folder.path()));
+            let (text, data) = on_runtime(work, folder.path())?;
+            common.tell("profile", &text, &data)
         }
         Command::Cut { common, streams, rounds, rate } => {
             let core = common.pin();

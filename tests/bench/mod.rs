@@ -18,6 +18,7 @@ pub mod machine;
 pub mod pass_through;
 pub mod peers;
 pub mod pki;
+pub mod profile;
 pub mod replay;
 pub mod report;
 pub mod run;

@@ -1,7 +1,7 @@
 //! The publisher: takes what the ledger acknowledged, checks it once more from disk, and puts it where strangers can read it.
 //!
-//! It re-reads the entries of each batch, recomputes the root, and holds it against the batch's footer and the signed note in
-//! it. Then come tiles, the lock file, the checkpoint, and [`Published`](super::published::Published). It holds no keys: entries and footers are in the clear.
+//! It re-reads the entries of each batch, recomputes the root, and holds it against the batch's footer; the last one's note has to be
+//! the log's signature over it. Then come tiles, the lock file, the checkpoint, and [`Published`](super::published::Published). It holds no keys: entries and footers are in the clear.
 //!
 //! **Invariant:** no tile, lock file or checkpoint says anything that was not recomputed from the ledger's own bytes. After a
 //! disagreement or a failed write it publishes nothing more, and the process ends. The published size never goes down.
@@ -23,7 +23,7 @@ use super::published::Head;
 use super::standing::{CHECKPOINT, Disagreement, Standing, compare};
 use super::store::Reads;
 use super::tiles::{Edge, Shelf, TilesError};
-use super::wal::{Position, RecoveredBatch, WalError};
+use super::wal::{Footer, Position, RecoveredBatch, WalError};
 
 /// After so many records a publication comes to its end, so that a long backlog is published piece by piece.
 pub const STEP_RECORDS: u64 = 65_536;
@@ -205,10 +205,15 @@ impl Publisher {
         let (mut edge, mut at) = (self.edge.clone(), self.at);
         let mut note = self.standing.signed.clone();
         let stop = edge.size().saturating_add(STEP_RECORDS).min(target);
+        let mut newest_footer = None;
         while edge.size() < stop {
             let batch = self.next(edge.size(), at, target)?;
-            note = Some(self.check(&mut edge, &batch)?);
+            self.grow(&mut edge, &batch)?;
             at = Some(batch.end);
+            newest_footer = Some(batch.footer);
+        }
+        if let Some(footer) = newest_footer {
+            note = Some(self.signed(&footer)?);
         }
         if edge.size() < locked {
             self.shelf.sync().map_err(TilesError::Disk).map_err(PublishError::Tiles)?;
@@ -276,8 +281,8 @@ impl Publisher {
         }
     }
 
-    /// Grows the edge by a batch's entries, and holds what comes out against what was signed.
-    fn check(&mut self, edge: &mut Edge, batch: &RecoveredBatch) -> Result<Note, PublishError> {
+    /// Grows the edge by a batch's entries, and holds the root that comes out against the one that was written.
+    fn grow(&mut self, edge: &mut Edge, batch: &RecoveredBatch) -> Result<(), PublishError> {
         let shelf = &mut self.shelf;
         let mut full = |tile: Tile, bytes: Vec<u8>| -> Result<(), PublishError> {
             Ok(shelf.put(&tile, &bytes).map_err(TilesError::Disk)?)
@@ -292,11 +297,17 @@ impl Publisher {
         if edge.size() != size || edge.root() != Hash::from_bytes(batch.footer.root) {
             return Err(PublishError::Root { size });
         }
+        Ok(())
+    }
+
+    /// The note of the batch that a publication ends with. It alone is published, and its root stands for every entry before it, so
+    /// that one signature is checked a publication and not one a batch.
+    fn signed(&self, footer: &Footer) -> Result<Note, PublishError> {
+        let size = footer.size;
         let wrong = |why: String| PublishError::Note { size, why };
-        let verified =
-            self.trust.open(&batch.footer.note).map_err(|error| wrong(format!("does not verify: {error}")))?;
+        let verified = self.trust.open(&footer.note).map_err(|error| wrong(format!("does not verify: {error}")))?;
         let checkpoint = verified.checkpoint();
-        if checkpoint.size() != size || *checkpoint.root() != edge.root() {
+        if checkpoint.size() != size || *checkpoint.root() != Hash::from_bytes(footer.root) {
             return Err(wrong("names another size or root".to_owned()));
         }
         Ok(verified.note().clone())

@@ -125,6 +125,8 @@ impl Writer {
         kept.truncate(ENDS_WAITING_MAX.saturating_sub(lanes.ends.len()));
         kept.append(&mut lanes.ends);
         lanes.ends = kept;
+        // They have waited.
+        lanes.urgent = true;
         // Whatever is handed in meanwhile is as good a reason to try again as time.
         drop(self.sleep(lanes, 1, pause));
         Vec::new()

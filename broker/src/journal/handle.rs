@@ -216,8 +216,24 @@ pub(super) struct Lanes {
     pub(super) ends: VecDeque<Submission>,
     pub(super) rest: VecDeque<Submission>,
     pub(super) closed: bool,
-    /// How many in the slower lane wake the writer; none while it is at work and looks by itself.
+    /// Whether an end of access waits, which waits for nobody's company.
+    pub(super) urgent: bool,
+    /// How many of both lanes wake the writer; none while it is at work and looks by itself.
     pub(super) wakes: Option<usize>,
+}
+
+impl Lanes {
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len().saturating_add(self.rest.len())
+    }
+
+    /// Nothing more is taken, and what waits is not decided.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.ends.clear();
+        self.rest.clear();
+    }
 }
 
 /// What the writer and the tasks share.
@@ -277,7 +293,7 @@ impl Journal {
             if lanes.closed {
                 return Err(JournalError::Unavailable);
             }
-            let end = command.is_end();
+            let (end, urgent) = (command.is_end(), command.ends_access());
             let waits = self.shared.full.load(Ordering::Acquire) || self.is_fenced();
             if (!end && waits) || !self.shared.gate.takes(&command) {
                 return Err(JournalError::Unavailable);
@@ -288,7 +304,8 @@ impl Journal {
             }
             lane.push_back(Submission { command, answer });
             // Waking costs a system call whether somebody sleeps or not.
-            let wakes = lanes.wakes.is_some_and(|wakes| end || lanes.rest.len() >= wakes);
+            lanes.urgent |= urgent;
+            let wakes = lanes.wakes.is_some_and(|wakes| urgent || lanes.len() >= wakes);
             drop(lanes);
             if wakes {
                 self.shared.wake.notify_one();
@@ -463,11 +480,7 @@ impl Journal {
 
     /// Stops taking commands, and what waits is not decided any more: what is on disk is not what was signed.
     pub(crate) fn halt(&self) {
-        let mut lanes = self.shared.lanes();
-        lanes.closed = true;
-        lanes.ends.clear();
-        lanes.rest.clear();
-        drop(lanes);
+        self.shared.lanes().close();
         self.shared.wake.notify_all();
     }
 

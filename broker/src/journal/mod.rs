@@ -4,6 +4,7 @@
 //! callers; [`Journal`] is what the rest of the broker holds.
 
 pub mod blind;
+mod company;
 pub mod core;
 mod follow;
 pub mod gate;

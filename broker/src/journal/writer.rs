@@ -31,6 +31,7 @@ use arc_swap::ArcSwap;
 
 use super::{
     blind::unfinished,
+    company::{Company, LINGER},
     core::{Batch, Core, Sealed},
     gate::Gate,
     handle::{Journal, JournalError, Lanes, Newest, Shared, Submission, now},
@@ -58,8 +59,6 @@ use crate::{
 pub const BATCH_RECORDS_MAX: usize = 256;
 /// Most bytes of records in one batch; one decision more may be in it.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
-/// Longest wait for company.
-pub const LINGER: Duration = Duration::from_millis(2);
 /// How long an idle writer sleeps before it looks after the log.
 const IDLE: Duration = Duration::from_millis(500);
 
@@ -92,7 +91,7 @@ pub struct WriterConfig {
 /// How many records lie between two snapshots, unless configured otherwise.
 pub const SNAPSHOT_EVERY: u64 = 100_000;
 
-/// Where a log keeps its parts inside a data directory.
+/// Where a log's parts are in a data directory.
 #[derive(Clone, Debug)]
 pub struct LogPaths {
     /// Segments.
@@ -152,6 +151,7 @@ pub fn start(config: WriterConfig) -> Result<(Journal, JoinHandle<()>), RecoverE
         scribe: Some(scribe),
         doomed,
         entropy: config.entropy,
+        company: Company::new(Instant::now()),
         fatal: config.fatal,
     };
     let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run());
@@ -167,7 +167,7 @@ pub(super) struct Writer {
     pub(super) book: Box<dyn Book>,
     pub(super) keyring: Arc<RwLock<Keyring>>,
     pub(super) keys: BTreeMap<Scope, KeyId>,
-    /// Scopes whose keys were made for a batch that is not durable yet.
+    /// Scopes with keys that were made for a batch under way.
     pub(super) fresh: Vec<Scope>,
     /// Where the records of acts stand.
     acts: BTreeMap<u64, Position>,
@@ -181,6 +181,7 @@ pub(super) struct Writer {
     /// Keys of destroyed scopes that are still there.
     doomed: Vec<KeyId>,
     entropy: Box<dyn Entropy>,
+    company: Company,
     fatal: Box<dyn Fn(&str) + Send>,
 }
 
@@ -207,43 +208,39 @@ impl Writer {
 
     pub(super) fn stop(&self, why: &str) {
         tracing::error!(why, "the ledger cannot be written; stopping");
-        let mut lanes = self.shared.lanes();
-        lanes.closed = true;
-        lanes.ends.clear();
-        lanes.rest.clear();
-        drop(lanes);
+        self.shared.lanes().close();
         (self.fatal)(why);
     }
 
     /// What to decide next: ends first, then the rest up to a batch. `None` when nothing came for a while.
-    fn take(&self) -> Option<Vec<Submission>> {
+    fn take(&mut self) -> Option<Vec<Submission>> {
         let mut lanes = self.shared.lanes();
-        if lanes.ends.is_empty() && lanes.rest.is_empty() {
+        if lanes.len() == 0 {
             if lanes.closed {
                 return None;
             }
             lanes = self.sleep(lanes, 1, self.book.look_every().unwrap_or(IDLE));
         }
-        // With many calls open, a little patience gathers company for the sync; an end never waits.
-        let open = self.core.state().open_count();
-        let company = open.div_ceil(4).min(BATCH_RECORDS_MAX);
-        let until = Instant::now() + LINGER;
-        while open > 2 && !lanes.closed && lanes.ends.is_empty() && !lanes.rest.is_empty() && lanes.rest.len() < company
-        {
-            let left = until.saturating_duration_since(Instant::now());
+        let (begun, open) = (Instant::now(), self.core.state().open_count());
+        let company = self.company.wanted(open, begun).min(BATCH_RECORDS_MAX);
+        while !lanes.closed && !lanes.urgent && lanes.len() > 0 && lanes.len() < company {
+            let left = LINGER.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 break;
             }
             lanes = self.sleep(lanes, company, left);
         }
+        lanes.urgent = false;
         let ends = lanes.ends.len().min(BATCH_RECORDS_MAX);
         let mut taken: Vec<Submission> = lanes.ends.drain(..ends).collect();
         let room = BATCH_RECORDS_MAX.saturating_sub(taken.len()).min(lanes.rest.len());
         taken.extend(lanes.rest.drain(..room));
+        drop(lanes);
+        self.company.took(taken.len(), Instant::now());
         (!taken.is_empty()).then_some(taken)
     }
 
-    /// Sleeps until an end comes, or so many others, or it has been long enough.
+    /// Sleeps until an end of access comes, or so many others, or it has been long enough.
     pub(super) fn sleep<'s>(
         &'s self,
         mut lanes: MutexGuard<'s, Lanes>,

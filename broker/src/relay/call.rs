@@ -33,7 +33,7 @@ use super::{
     gate::{Cut, Flow},
     link::Link,
     plan::{Label, Plan},
-    queue::{ITEMS_MAX, Item, Receiver, Sender, Unsent, queue},
+    queue::{Item, Receiver, Sender, Unsent, queue},
     slots::Slot,
 };
 use crate::journal::{Admission, Recorded};
@@ -252,8 +252,8 @@ impl Job {
             }
         } else {
             self.hand_on(released).await?;
-            if seen.received.is_power_of_two() && seen.received <= ITEMS_MAX as u64 {
-                // The first events leave at once; the longer the answer, the more of what is there leaves together.
+            if seen.received == 1 {
+                // The first event leaves at once; of those behind it, what is there already leaves together.
                 tokio::task::yield_now().await;
             }
         }

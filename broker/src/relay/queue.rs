@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::status::Reject;
 
 /// Items of one call that wait for its caller.
-pub(crate) const ITEMS_MAX: usize = 32;
+pub(crate) const ITEMS_MAX: usize = 64;
 /// Bytes of them, unless one alone has more.
 pub(crate) const BYTES_MAX: usize = 256 * 1024;
 

@@ -38,24 +38,92 @@ pub fn sketch(body: &Body<'_>, keyed: &impl BuildHasher) -> Option<u64> {
     while !last.is_char_boundary(end) {
         end = end.saturating_sub(1);
     }
-    let words: Vec<String> = last
-        .get(..end)?
-        .split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_lowercase)
-        .collect();
+    let (mut word, mut words) = (String::new(), Vec::new());
+    for found in last.get(..end)?.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        word.clear();
+        if found.is_ascii() {
+            word.push_str(found);
+            word.make_ascii_lowercase();
+        } else {
+            word.extend(found.chars().flat_map(char::to_lowercase));
+        }
+        words.push(keyed.hash_one(word.as_str()));
+    }
     if words.len() < SKETCH_WORDS_MIN {
         return None;
     }
     // Each bit is what most of the shingles say.
-    let mut votes = [0_i32; 64];
+    let mut votes = Votes::default();
     for shingle in words.windows(SHINGLE) {
-        let hash = keyed.hash_one(shingle);
-        for (bit, vote) in votes.iter_mut().enumerate() {
-            *vote = if (hash >> bit) & 1 == 1 { vote.saturating_add(1) } else { vote.saturating_sub(1) };
+        votes.add(shingle.iter().fold(0, |hash, word| mixed(hash ^ word)));
+    }
+    Some(votes.majority())
+}
+
+/// A number all of whose bits depend on all bits of another; the words' own hashes are keyed.
+const fn mixed(number: u64) -> u64 {
+    let folded = (number ^ (number >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (folded ^ (folded >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(31)
+}
+
+/// How often each of 64 bits was set: eight counts of a byte in a number, emptied before one can overflow.
+struct Votes {
+    counts: [u32; 64],
+    packed: [u64; 8],
+    added: u32,
+    all: u32,
+}
+
+impl Default for Votes {
+    fn default() -> Self {
+        Self { counts: [0; 64], packed: [0; 8], added: 0, all: 0 }
+    }
+}
+
+/// For each byte, its bits as the lowest bit of a byte each.
+static SPREAD: [u64; 256] = spread();
+
+#[expect(clippy::indexing_slicing, reason = "the place runs from 0 to 255 at compile time")]
+const fn spread() -> [u64; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut bit = 0;
+        while bit < 8 {
+            table[byte] |= ((byte as u64 >> bit) & 1) << (8 * bit);
+            bit += 1;
+        }
+        byte += 1;
+    }
+    table
+}
+
+impl Votes {
+    fn add(&mut self, hash: u64) {
+        for (packed, byte) in self.packed.iter_mut().zip(hash.to_le_bytes()) {
+            *packed = packed.wrapping_add(SPREAD.get(usize::from(byte)).copied().unwrap_or(0));
+        }
+        self.added = self.added.saturating_add(1);
+        self.all = self.all.saturating_add(1);
+        if self.added == u32::from(u8::MAX) {
+            self.empty();
         }
     }
-    Some(votes.iter().enumerate().filter(|(_, vote)| **vote > 0).fold(0, |sketch, (bit, _)| sketch | (1 << bit)))
+
+    fn empty(&mut self) {
+        let bytes = self.packed.iter().flat_map(|packed| packed.to_le_bytes());
+        for (count, more) in self.counts.iter_mut().zip(bytes) {
+            *count = count.saturating_add(u32::from(more));
+        }
+        (self.packed, self.added) = ([0; 8], 0);
+    }
+
+    /// The bits that were set more often than not.
+    fn majority(mut self) -> u64 {
+        self.empty();
+        let set = |count: u32| count.saturating_mul(2) > self.all;
+        self.counts.iter().enumerate().filter(|(_, count)| set(**count)).fold(0, |bits, (bit, _)| bits | (1 << bit))
+    }
 }
 
 /// The parts of the last message, put together.
@@ -116,6 +184,18 @@ mod tests {
         let other = "Write a short story about a lighthouse keeper who finds a letter in a bottle and decides, after some \
             hesitation, to answer it by carving the reply into the cliff below the lamp room.";
         assert!(bits(LONG, other) > 16);
+    }
+
+    #[test]
+    fn each_bit_of_a_sketch_is_what_most_hashes_say_however_many_there_are() {
+        for all in [1_u64, 2, 255, 256, 1000] {
+            let hashes: Vec<u64> = (0..all).map(|n| mixed(n + 1)).collect();
+            let mut votes = Votes::default();
+            hashes.iter().for_each(|hash| votes.add(*hash));
+            let set = |bit: u32| hashes.iter().filter(|hash| (**hash >> bit) & 1 == 1).count() * 2 > hashes.len();
+            let wanted = (0..64).filter(|bit| set(*bit)).fold(0, |bits, bit| bits | (1_u64 << bit));
+            assert_eq!(votes.majority(), wanted, "{all}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod patterns;
 mod profile;
 mod secrets;
 pub mod seeded;
+mod skeleton;
 pub mod stream;
 
 use std::{

@@ -7,7 +7,7 @@ use std::fmt;
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use serde::{Deserialize, Serialize};
 
-use crate::names::Digest;
+use crate::{ed25519, names::Digest};
 
 /// How a key signs. Cards and hardware modules do not do Ed25519, so there are others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -130,6 +130,9 @@ impl PublicKey {
     /// Whether `signature` over `message` is this key's.
     #[must_use]
     pub fn holds(&self, message: &[u8], signature: &[u8]) -> bool {
+        if self.algorithm == Algorithm::Ed25519 {
+            return ed25519::holds(&self.bytes, message, signature);
+        }
         UnparsedPublicKey::new(self.algorithm.verifier(), &self.bytes).verify(message, signature).is_ok()
     }
 }

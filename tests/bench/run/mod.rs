@@ -17,10 +17,17 @@ use self::{
     field::{Books, Field},
     report::Report,
 };
-use super::{Fallible, contender::Round, load::Amount, machine, peers::Variant, report::round};
+use super::{Fallible, answers::Manner, contender::Round, load::Amount, machine, peers::Variant, report::round};
 
 /// Connections to a contender at least.
 const CONNECTIONS_MIN: usize = 64;
+
+/// A workload's title, what is asked and by how many, by its name.
+pub(super) fn workload(clients: usize, name: &str) -> Fallible<(String, Manner, usize)> {
+    let works = figures::workloads(clients, &[name.to_owned()])?;
+    let work = works.into_iter().next().ok_or("there is no such workload")?;
+    Ok((work.title, work.manner, work.clients))
+}
 
 /// What to run, and how long.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Findings, SCANNER_FAILED, ScanSummary, ScanVerdict, Scanner, channel::Flow, guarded};
+use super::{Findings, SCANNER_FAILED, ScanSummary, ScanVerdict, Scanner, channel::Flow, guarded, skeleton::Skeleton};
 use crate::content::strict_json::{self, Json};
 
 /// Most channels in one answer.
@@ -39,6 +39,11 @@ const POSITIONS_MAX: usize = 32;
 const NAME_BYTES: usize = 6;
 /// Most characters of a name that tell its channel from others.
 const NAME_CHARS_MAX: usize = 64;
+/// Members that say in every event of an answer what it is and not what it adds.
+const REPEATED: [&str; 8] =
+    ["id", "item_id", "model", "object", "response_id", "service_tier", "system_fingerprint", "type"];
+/// Longest of their values that is not read as often as it is said.
+const REPEATED_BYTES_MAX: usize = 128;
 /// Most names of members that are remembered as read.
 const NAMES_READ_MAX: usize = 64;
 
@@ -66,6 +71,10 @@ pub struct StreamScanner {
     findings: Findings,
     names: BTreeMap<String, usize>,
     channels: Vec<Flow>,
+    /// What stood last in the channels of [`REPEATED`] members.
+    last: BTreeMap<usize, String>,
+    /// What the event before said beside the text that it added.
+    skeleton: Skeleton,
     /// Names of members that were read. Each is read for itself, so reading it again would find the same.
     read: BTreeSet<Box<str>>,
     /// Where the walk stands; kept so that its memory is used again.
@@ -82,7 +91,7 @@ pub struct StreamScanner {
 impl StreamScanner {
     /// A scanner at the beginning of an answer.
     #[must_use]
-    pub const fn new(scanner: Arc<Scanner>) -> Self {
+    pub fn new(scanner: Arc<Scanner>) -> Self {
         Self {
             scanner,
             findings: Findings {
@@ -93,6 +102,8 @@ impl StreamScanner {
             },
             names: BTreeMap::new(),
             channels: Vec::new(),
+            last: BTreeMap::new(),
+            skeleton: Skeleton::default(),
             read: BTreeSet::new(),
             path: String::new(),
             holding: BTreeMap::new(),
@@ -175,6 +186,13 @@ impl StreamScanner {
     }
 
     fn read(&mut self, number: u64, event: &[u8]) -> Result<(), Stop> {
+        // What repeats need not be read again, unless it may end what it holds open.
+        if let Some((place, text)) = self.skeleton.text(event)
+            && self.holding.keys().all(|holding| *holding == place)
+        {
+            return self.add(number, place, text, Kind::Added);
+        }
+        self.skeleton.forget();
         if event.trim_ascii() == DONE {
             return Ok(());
         }
@@ -184,17 +202,34 @@ impl StreamScanner {
         let mut path = std::mem::take(&mut self.path);
         path.clear();
         prefix(&json, &mut path).ok_or(unknown)?;
-        let walked = self.walk(number, &mut path, None, &json);
+        let mut added = Added::None;
+        let walked = self.walk(number, &mut path, None, &json, &mut added);
         self.path = path;
+        if let (Ok(()), Added::One(place, text)) = (&walked, added) {
+            self.skeleton.learn(event, text, place);
+        }
         walked
     }
 
     /// Feeds every string to the channel of its place.
-    fn walk(&mut self, number: u64, path: &mut String, key: Option<&str>, value: &Json<'_>) -> Result<(), Stop> {
+    fn walk<'j>(
+        &mut self,
+        number: u64,
+        path: &mut String,
+        key: Option<&str>,
+        value: &'j Json<'_>,
+        added: &mut Added<'j>,
+    ) -> Result<(), Stop> {
         let length = path.len();
         match value {
             Json::Null | Json::Bool(_) | Json::Number(_) => {}
-            Json::Text(text) => self.feed(number, path, text, false)?,
+            Json::Text(text) => {
+                let kind = Kind::of(key, text);
+                let place = self.feed(number, path, text, kind)?;
+                if kind == Kind::Added {
+                    added.note(place, text);
+                }
+            }
             Json::List(list) => {
                 for (position, entry) in list.iter().enumerate() {
                     match place(key, position, entry) {
@@ -203,7 +238,7 @@ impl StreamScanner {
                         }
                         None => path.push_str("[]"),
                     }
-                    self.walk(number, path, None, entry)?;
+                    self.walk(number, path, None, entry, added)?;
                     path.truncate(length);
                 }
             }
@@ -212,7 +247,7 @@ impl StreamScanner {
                     let name = key.as_ref();
                     // Names are text too, each for itself; the schema's own are shorter than what stops.
                     if name.len() > NAME_BYTES && !self.read.contains(name) {
-                        self.feed(number, "#", name, true)?;
+                        self.feed(number, "#", name, Kind::Alone)?;
                         if name.len() <= NAME_CHARS_MAX && self.read.len() < NAMES_READ_MAX {
                             self.read.insert(name.into());
                         }
@@ -227,7 +262,7 @@ impl StreamScanner {
                         } else {
                             path.extend(name.chars().take(NAME_CHARS_MAX));
                         }
-                        self.walk(number, path, Some(key), member)?;
+                        self.walk(number, path, Some(key), member, added)?;
                         path.truncate(length);
                     }
                 }
@@ -236,7 +271,8 @@ impl StreamScanner {
         Ok(())
     }
 
-    fn feed(&mut self, number: u64, path: &str, text: &str, alone: bool) -> Result<(), Stop> {
+    /// Takes in a text; its channel.
+    fn feed(&mut self, number: u64, path: &str, text: &str, kind: Kind) -> Result<usize, Stop> {
         let place = match self.names.get(path) {
             Some(place) => *place,
             None if self.channels.len() >= CHANNELS_MAX => return Err(Stop { hit: TOO_MANY_CHANNELS, begin: number }),
@@ -247,12 +283,27 @@ impl StreamScanner {
                 place
             }
         };
+        if kind == Kind::Repeated {
+            let last = self.last.entry(place).or_default();
+            // It says again what it said in the event before. While something is held, it is read: it may end what is open.
+            if *last == text && !self.holding.contains_key(&place) {
+                return Ok(place);
+            }
+            last.clear();
+            last.push_str(text);
+        }
+        self.add(number, place, text, kind)?;
+        Ok(place)
+    }
+
+    /// Takes in a text in a channel.
+    fn add(&mut self, number: u64, place: usize, text: &str, kind: Kind) -> Result<(), Stop> {
         let Some(flow) = self.channels.get_mut(place) else {
             return Err(Stop { hit: TOO_MANY_CHANNELS, begin: number });
         };
         flow.event(number);
         let fed = flow.feed(&self.scanner, text, &mut self.findings);
-        if alone {
+        if kind == Kind::Alone {
             flow.end(&self.scanner, &mut self.findings);
         }
         match fed {
@@ -294,6 +345,39 @@ impl StreamScanner {
 
     fn oldest(&self) -> u64 {
         self.next.saturating_sub(u64::try_from(self.held.len()).unwrap_or(u64::MAX))
+    }
+}
+
+/// How a text goes on from the one before it in its channel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Part of one text with it.
+    Added,
+    /// The same, unless it says the same again.
+    Repeated,
+    /// For itself.
+    Alone,
+}
+
+impl Kind {
+    /// Of a member of that name with that text.
+    fn of(key: Option<&str>, text: &str) -> Self {
+        let repeated = key.is_some_and(|key| REPEATED.contains(&key)) && text.len() <= REPEATED_BYTES_MAX;
+        if repeated { Self::Repeated } else { Self::Added }
+    }
+}
+
+/// The texts that one event adds.
+enum Added<'j> {
+    None,
+    /// One, with its channel.
+    One(usize, &'j str),
+    More,
+}
+
+impl<'j> Added<'j> {
+    fn note(&mut self, place: usize, text: &'j str) {
+        *self = if matches!(self, Self::None) { Self::One(place, text) } else { Self::More };
     }
 }
 

@@ -15,6 +15,7 @@ mod corpora;
 mod encoded;
 mod glide;
 mod inputs;
+mod repeats;
 mod secrets;
 
 const CANARY: &str = "zephyr-quartz-0417-lantern";

@@ -8,9 +8,9 @@ use std::str::FromStr;
 
 use data_encoding::{BASE64, HEXLOWER};
 use ring::digest;
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
 use super::NoteSignature;
+use crate::ed25519::{self, Secret};
 
 /// The most bytes the name of a key or a log may have.
 pub const KEY_NAME_BYTES_MAX: usize = 255;
@@ -196,14 +196,14 @@ impl VerifierKey {
     /// Checks a signature's bytes over a note's text; the inner value is the time in seconds that a cosignature states. Nothing if
     /// the signature fails.
     pub(super) fn check(&self, text: &str, bytes: &[u8]) -> Option<Option<u64>> {
-        let key = UnparsedPublicKey::new(&ED25519, &self.public);
+        let holds = |text: &str, signature: &[u8]| ed25519::holds(&self.public, text.as_bytes(), signature);
         match self.algorithm {
-            Algorithm::Ed25519 => key.verify(text.as_bytes(), bytes).ok().map(|()| None),
+            Algorithm::Ed25519 => holds(text, bytes).then_some(None),
             Algorithm::CosignatureV1 => {
                 let (time, signature) = bytes.split_first_chunk()?;
                 let time = u64::from_be_bytes(*time);
                 let message = cosigned_message(time, text)?;
-                key.verify(message.as_bytes(), signature).ok().map(|()| Some(time))
+                holds(&message, signature).then_some(Some(time))
             }
         }
     }
@@ -279,7 +279,7 @@ impl fmt::Debug for NoteSigner {
 /// A secret key beside the verifier key that belongs to it.
 pub(in super::super) struct Ed25519Signer {
     pub(in super::super) verifier: VerifierKey,
-    pair: Ed25519KeyPair,
+    secret: Secret,
 }
 
 impl Ed25519Signer {
@@ -288,13 +288,12 @@ impl Ed25519Signer {
         algorithm: Algorithm,
         seed: &[u8; SEED_BYTES],
     ) -> Result<Self, KeyError> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::Seed)?;
-        let public = pair.public_key().as_ref().try_into().map_err(|_| KeyError::Seed)?;
-        Ok(Self { verifier: VerifierKey::new(name, algorithm, public), pair })
+        let secret = Secret::from_seed(seed);
+        Ok(Self { verifier: VerifierKey::new(name, algorithm, secret.public()), secret })
     }
 
     pub(in super::super) fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.pair.sign(message).as_ref().to_vec()
+        self.secret.sign(message).to_vec()
     }
 }
 
