@@ -19,6 +19,7 @@ const OF_OPEN: usize = 4;
 pub(super) struct Company {
     since: Instant,
     taken: u32,
+    batches: u32,
     /// How many come while one lingers.
     expected: usize,
 }
@@ -26,18 +27,20 @@ pub(super) struct Company {
 impl Company {
     /// Nobody yet.
     pub(super) const fn new(now: Instant) -> Self {
-        Self { since: now, taken: 0, expected: 0 }
+        Self { since: now, taken: 0, batches: 0, expected: 0 }
     }
 
-    /// So many commands were taken.
+    /// So many commands were taken for a batch.
     pub(super) fn took(&mut self, count: usize, now: Instant) {
         self.taken = self.taken.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        self.batches = self.batches.saturating_add(1);
         let counted = now.saturating_duration_since(self.since);
         if counted >= COUNTED {
             let expected = LINGER.as_secs_f64() * f64::from(self.taken) / counted.as_secs_f64();
-            // A cast to a whole number saturates.
-            self.expected = expected as usize;
-            (self.since, self.taken) = (now, 0);
+            // Where batches hold one command, or little more, nobody comes while one waits. A cast to a whole number saturates.
+            let together = self.taken.saturating_mul(2) >= self.batches.saturating_mul(3);
+            self.expected = if together { expected as usize } else { 0 };
+            (self.since, self.taken, self.batches) = (now, 0, 0);
         }
     }
 
@@ -55,24 +58,26 @@ impl Company {
 mod tests {
     use super::*;
 
-    /// Commands one by one, `every` apart, for a while; then how many are waited for.
-    fn wanted(every: Duration, open: usize) -> usize {
+    /// Batches of so many commands, `every` apart, for a while; then how many are waited for.
+    fn wanted(batch: usize, every: Duration, open: usize) -> usize {
         let mut now = Instant::now();
         let mut company = Company::new(now);
         for _ in 0..1_000 {
             now += every;
-            company.took(1, now);
+            company.took(batch, now);
         }
         company.wanted(open, now)
     }
 
     #[test]
     fn a_busy_writer_gathers_and_a_quiet_one_waits_for_nobody() {
-        assert_eq!(wanted(Duration::from_micros(100), 64), 16, "a quarter of the open calls");
-        assert_eq!(wanted(Duration::from_micros(500), 64), 4, "no more than will come in time");
+        assert_eq!(wanted(3, Duration::from_micros(300), 64), 16, "a quarter of the open calls");
+        assert_eq!(wanted(2, Duration::from_millis(1), 64), 4, "no more than will come in time");
         // Hundreds of open calls, and a few commands a second.
-        assert!(wanted(Duration::from_millis(50), 330) <= 1);
-        assert!(wanted(Duration::from_micros(100), 2) <= 1, "one or two clients only wait for the answer");
+        assert!(wanted(1, Duration::from_millis(50), 330) <= 1);
+        // One client as fast as it can, while others' streams are open.
+        assert!(wanted(1, Duration::from_micros(500), 2_048) <= 1);
+        assert!(wanted(2, Duration::from_micros(300), 2) <= 1, "one or two clients only wait for the answer");
     }
 
     #[test]
@@ -80,8 +85,8 @@ mod tests {
         let mut now = Instant::now();
         let mut company = Company::new(now);
         for _ in 0..1_000 {
-            now += Duration::from_micros(50);
-            company.took(1, now);
+            now += Duration::from_micros(100);
+            company.took(2, now);
         }
         assert!(company.wanted(64, now) > 1);
         assert!(company.wanted(64, now + Duration::from_secs(1)) <= 1);
