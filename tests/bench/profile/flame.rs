@@ -84,7 +84,7 @@ mod tests {
         let text = "w \n\t 1 <a::B as c>::run\n\n".repeat(3) + "w \n\t 2 other\n\n";
         let svg = draw("it", &Stacks::read(&text));
         assert!(
-            svg.contains("<title>&lt;a::B as c&gt;::run, 75.00 %</title><rect x=\"0.0\" y=\"17.0\" width=\"1200.0\""),
+            svg.contains("<title>&lt;a::B as c&gt;::run, 75.00 %</title><rect x=\"0.0\" y=\"34.0\" width=\"1200.0\""),
             "{svg}"
         );
         assert!(svg.contains("<title>w, 100.00 %</title>"));

@@ -111,7 +111,7 @@ mod tests {
             let event = FIRST.replace("one", &text);
             if let Some((_, found)) = learned(FIRST).text(event.as_bytes()) {
                 let json = parse(event.as_bytes()).unwrap();
-                let Some(Json::List(choices)) = json.member("choices") else { panic!("no choices") };
+                let Some(Json::List(choices)) = json.member("choices") else { return Err(TestCaseError::fail("no choices")) };
                 let content = choices.first().and_then(|choice| choice.member("delta")?.member("content"));
                 prop_assert_eq!(content.and_then(Json::as_text).unwrap().as_ref(), found);
                 prop_assert_eq!(found, text.as_str());
