@@ -1,7 +1,7 @@
 //! Ed25519 (RFC 8032): the one algorithm that stands on the path of every call, behind one door.
 //!
-//! Everything else cryptographic is `ring`'s; this is done by `ed25519-dalek`, which takes some 60 % of the time to verify and to sign
-//! here. Both hold a signature against `[s]B = R + [k]A` without the cofactor, byte for byte, so that no verdict of the past changes
+//! Everything else cryptographic is `ring`'s; this is done by `ed25519-dalek`, which takes two thirds of the time here, to verify and to
+//! sign. Both hold a signature against `[s]B = R + [k]A` without the cofactor, byte for byte, so that no verdict of the past changes
 //! and other languages' libraries agree; the tests below put the same inputs to both.
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, Verifier as _, VerifyingKey};

@@ -1,7 +1,8 @@
 //! How long the writer waits for company before it pays for a sync.
 //!
 //! A batch costs one sync and one signature, however many share it. Waiting is worth it only where others are about to come, so it
-//! depends on how many came lately: a busy broker gathers, and one with many calls open and few commands writes at once.
+//! depends on how many came lately and on whether they came together: a busy broker gathers; one with many calls open and few
+//! commands writes at once, and so does one whose only client has to be answered before it asks again.
 //!
 //! **Invariant:** never longer than [`LINGER`], and an end of access waits for nobody.
 

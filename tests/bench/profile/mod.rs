@@ -20,7 +20,7 @@ use super::{
     load::Amount,
     machine,
     report::{Table, round as told},
-    run::{BROKER, Plain, workload},
+    run::{BROKER, Plain, connections, workload},
     setup::World,
 };
 
@@ -53,7 +53,7 @@ pub struct Plan {
 /// Runs it; the text and the data.
 pub async fn run(plan: &Plan, program: &Path, folder: &Path) -> Fallible<(String, Value)> {
     fs::create_dir_all(&plan.out)?;
-    let connections = 64.max(plan.clients * 4);
+    let connections = connections(plan.clients);
     let mut world = World::start(program, folder, plan.core).await?;
     world.serve(plan.clients * 2, Duration::ZERO).await?;
     let broker = world.contender(BROKER, connections).await?;

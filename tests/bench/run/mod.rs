@@ -22,6 +22,11 @@ use super::{Fallible, answers::Manner, contender::Round, load::Amount, machine, 
 /// Connections to a contender at least.
 const CONNECTIONS_MIN: usize = 64;
 
+/// Connections that so many clients need.
+pub(super) fn connections(clients: usize) -> usize {
+    CONNECTIONS_MIN.max(clients * 4)
+}
+
 /// A workload's title, what is asked and by how many, by its name.
 pub(super) fn workload(clients: usize, name: &str) -> Fallible<(String, Manner, usize)> {
     let works = figures::workloads(clients, &[name.to_owned()])?;
@@ -54,7 +59,7 @@ impl Plan {
     /// Connections to each contender. One certificate may make 200 calls a second, so one client alone needs many to be stopped by
     /// nothing but the broker's work.
     fn connections(&self) -> usize {
-        CONNECTIONS_MIN.max(self.clients * 4)
+        connections(self.clients)
     }
 }
 
