@@ -277,7 +277,7 @@ impl World {
         let clock = Arc::new(Timekeeper::start(Arc::new(time.clone()), None).unwrap());
         clock.confirm(START_MS).unwrap();
         let origin = KeyName::parse(ORIGIN).unwrap();
-        let log = Arc::new(NoteSigner::from_seed(origin, &random::<32>()).unwrap());
+        let log = Arc::new(NoteSigner::from_seed(origin, &random::<32>()));
         let kek = random();
         let config = config(folder.path(), disks.as_ref(), kek, &log, &clock);
         let (journal, writer) = writer::start(config).unwrap();

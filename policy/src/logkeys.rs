@@ -70,7 +70,7 @@ mod tests {
     use crate::event::Entered;
 
     fn signer(seed: u8) -> NoteSigner {
-        NoteSigner::from_seed(KeyName::parse("log.example/a").unwrap(), &[seed; 32]).unwrap()
+        NoteSigner::from_seed(KeyName::parse("log.example/a").unwrap(), &[seed; 32])
     }
 
     fn apply_to(state: &mut State, event: Event) {

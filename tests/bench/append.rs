@@ -72,7 +72,7 @@ struct Row {
 async fn width(folder: &Path, at_once: usize, length: Duration) -> Fallible<Row> {
     let mut random = SystemEntropy::new();
     let origin = KeyName::parse(ORIGIN)?;
-    let signer = Arc::new(NoteSigner::from_seed(origin.clone(), &entropy::bytes::<32>(&mut random))?);
+    let signer = Arc::new(NoteSigner::from_seed(origin.clone(), &entropy::bytes::<32>(&mut random)));
     let log_key = signer.verifier().to_string();
     let (keys, wal) = (folder.join("keys"), folder.join("wal"));
     std::fs::create_dir_all(folder)?;

@@ -153,7 +153,7 @@ async fn start(
     seed: &[u8; 32],
 ) -> Fallible<(Journal, std::thread::JoinHandle<()>)> {
     let origin = KeyName::parse(ORIGIN)?;
-    let signer = Arc::new(NoteSigner::from_seed(origin.clone(), seed)?);
+    let signer = Arc::new(NoteSigner::from_seed(origin.clone(), seed));
     let log_key = signer.verifier().to_string();
     let config = WriterConfig {
         store,

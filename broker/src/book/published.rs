@@ -175,7 +175,7 @@ mod tests {
 
     fn head(size: u64) -> Head {
         let name = KeyName::parse("broker.example/log").unwrap();
-        let signer = NoteSigner::from_seed(name.clone(), &[1; SEED_BYTES]).unwrap();
+        let signer = NoteSigner::from_seed(name.clone(), &[1; SEED_BYTES]);
         let root = leaf_hash(&size.to_be_bytes());
         Head { size, root, note: Checkpoint::new(name, size, root).unwrap().sign(&signer).unwrap() }
     }

@@ -370,7 +370,7 @@ pub(super) fn signer_of(
     let mut seed = secret.read(environment)?;
     let signer = NoteSigner::from_seed(config.origin.clone(), &seed);
     seed.fill(0);
-    signer.map_err(|error| StartError::LogKey(error.to_string()))
+    Ok(signer)
 }
 
 pub(super) fn make(path: &Path) -> io::Result<()> {

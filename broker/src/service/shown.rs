@@ -159,7 +159,7 @@ mod tests {
     #[tokio::test]
     async fn what_another_key_signed_is_refused_and_stops_nothing() {
         let desk = Desk::open().await;
-        let stranger = NoteSigner::from_seed(KeyName::parse(ORIGIN).unwrap(), &[3; 32]).unwrap();
+        let stranger = NoteSigner::from_seed(KeyName::parse(ORIGIN).unwrap(), &[3; 32]);
         let forged = desk.note(1_000, Hash::from_bytes([7; 32]), &stranger);
         assert_eq!(desk.check(&forged), (Some("checkpoint_diverges"), 0));
         assert_eq!(desk.check("nonsense"), (Some("checkpoint_diverges"), 0));

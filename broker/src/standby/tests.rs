@@ -123,7 +123,7 @@ impl Log {
 }
 
 fn signer() -> Arc<NoteSigner> {
-    Arc::new(NoteSigner::from_seed(KeyName::parse(ORIGIN).unwrap(), &random::<32>()).unwrap())
+    Arc::new(NoteSigner::from_seed(KeyName::parse(ORIGIN).unwrap(), &random::<32>()))
 }
 
 fn filled(disk: &LossyDisk, log: &Log) -> Result<Replica, CopyError> {

@@ -42,11 +42,11 @@ fn name(text: &str) -> KeyName {
 }
 
 fn signer() -> NoteSigner {
-    NoteSigner::from_seed(name("log.example"), &[1; 32]).unwrap()
+    NoteSigner::from_seed(name("log.example"), &[1; 32])
 }
 
 fn cosigner(seed: u8) -> Cosigner {
-    Cosigner::from_seed(name("w.example"), &[seed; 32]).unwrap()
+    Cosigner::from_seed(name("w.example"), &[seed; 32])
 }
 
 /// The line by which the witness with this seed cosigns `size`.

@@ -378,7 +378,7 @@ mod tests {
     use super::*;
 
     fn signer() -> NoteSigner {
-        NoteSigner::from_seed(KeyName::parse("log.example/one").unwrap(), &[1; 32]).unwrap()
+        NoteSigner::from_seed(KeyName::parse("log.example/one").unwrap(), &[1; 32])
     }
 
     fn trust() -> LogTrust {
@@ -454,7 +454,7 @@ mod tests {
     #[test]
     fn a_file_of_another_log_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let other = NoteSigner::from_seed(KeyName::parse("log.example/two").unwrap(), &[2; 32]).unwrap();
+        let other = NoteSigner::from_seed(KeyName::parse("log.example/two").unwrap(), &[2; 32]);
         let checkpoint = Checkpoint::new(other.verifier().name().clone(), 0, EMPTY_ROOT).unwrap();
         durable::write_whole(dir.path(), FILE, checkpoint.sign(&other).unwrap().encode().as_bytes()).unwrap();
         assert!(matches!(Heads::open(dir.path(), trust()), Err(HeadError::Checkpoint(_))));

@@ -12,7 +12,7 @@ use anteroom_proto::ledger::{
 use super::*;
 
 fn signer() -> NoteSigner {
-    NoteSigner::from_seed(KeyName::parse("log.example/one").unwrap(), &[1; 32]).unwrap()
+    NoteSigner::from_seed(KeyName::parse("log.example/one").unwrap(), &[1; 32])
 }
 
 fn trust() -> LogTrust {
@@ -149,7 +149,7 @@ struct Handed {
 
 impl Handed {
     fn to(seed: u8) -> Self {
-        let next = NoteSigner::from_seed(signer().verifier().name().clone(), &[seed; 32]).unwrap();
+        let next = NoteSigner::from_seed(signer().verifier().name().clone(), &[seed; 32]);
         let chain = LogKeys::of(KeySuccession::sign(50, &signer(), &next).unwrap());
         Self { log: Log::new("a", 60), next, chain }
     }

@@ -225,7 +225,7 @@ impl MiniLog {
         let name = KeyName::parse("log.example/one").unwrap();
         Self {
             tree: Tree::new(),
-            signer: NoteSigner::from_seed(name, &[99; 32]).unwrap(),
+            signer: NoteSigner::from_seed(name, &[99; 32]),
             heads: HashMap::new(),
             records: Vec::new(),
             entries: Vec::new(),

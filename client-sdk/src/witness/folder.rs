@@ -246,8 +246,8 @@ mod tests {
     #[test]
     fn a_witness_follows_the_chain_that_it_is_given_and_no_other() {
         let log = Log::new("log.example/one", "a");
-        let next = NoteSigner::from_seed(KeyName::parse("log.example/one").unwrap(), &[9; 32]).unwrap();
-        let other = NoteSigner::from_seed(KeyName::parse("log.example/two").unwrap(), &[9; 32]).unwrap();
+        let next = NoteSigner::from_seed(KeyName::parse("log.example/one").unwrap(), &[9; 32]);
+        let other = NoteSigner::from_seed(KeyName::parse("log.example/two").unwrap(), &[9; 32]);
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("w");
         init(&dir, "witness.example/w1", &[log.signer.verifier().to_string()]).unwrap();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     fn signer_of(log: &str) -> NoteSigner {
-        NoteSigner::from_seed(KeyName::parse(log).unwrap(), &[3; 32]).unwrap()
+        NoteSigner::from_seed(KeyName::parse(log).unwrap(), &[3; 32])
     }
 
     #[test]

@@ -214,13 +214,13 @@ pub(super) mod tests {
                 let salt = if index < 5 { "" } else { salt };
                 tree.push(leaf_hash(format!("{index}{salt}").as_bytes())).unwrap();
             }
-            Self { signer: NoteSigner::from_seed(KeyName::parse(name).unwrap(), &[1; 32]).unwrap(), tree }
+            Self { signer: NoteSigner::from_seed(KeyName::parse(name).unwrap(), &[1; 32]), tree }
         }
 
         /// The same log under a key that nobody knows.
         pub(crate) fn forged(&self) -> Self {
             let name = self.signer.verifier().name().clone();
-            Self { signer: NoteSigner::from_seed(name, &[2; 32]).unwrap(), tree: self.tree.clone() }
+            Self { signer: NoteSigner::from_seed(name, &[2; 32]), tree: self.tree.clone() }
         }
 
         pub(crate) fn trust(&self) -> LogTrust {

@@ -17,6 +17,7 @@ mod fold;
 mod form;
 mod numbers;
 mod patterns;
+mod plain;
 mod profile;
 mod secrets;
 pub mod seeded;
@@ -103,6 +104,8 @@ pub struct ScanSummary {
 pub struct Scanner {
     profile: Profile,
     automaton: Automaton,
+    /// What each byte is while nothing is open.
+    plain: Box<plain::Table>,
     /// The automaton's first literals; those of [`FORMATS`] follow.
     patterns: Vec<Pattern>,
     /// Of each form, in plain text and inside base64.
@@ -147,6 +150,7 @@ impl Scanner {
         let flags = config.flags.iter().copied().collect();
         Ok(Self {
             profile: config.profile,
+            plain: plain::table(&automaton),
             automaton,
             patterns,
             forms,

@@ -12,8 +12,8 @@ use std::fmt;
 pub use trust::{LogTrust, TrustError, VerifiedCheckpoint};
 
 use super::note::{
-    Algorithm, Ed25519Signer, KeyError, KeyName, Note, NoteError, NoteSignature, NoteSigner, SEED_BYTES,
-    TIMED_SIGNATURE_BYTES, VerifierKey, VerifyError, cosigned_message,
+    Algorithm, Ed25519Signer, KeyName, Note, NoteError, NoteSignature, NoteSigner, SEED_BYTES, TIMED_SIGNATURE_BYTES,
+    VerifierKey, VerifyError, cosigned_message,
 };
 use super::text;
 use super::tree::{EMPTY_ROOT, Hash, HashError, TREE_SIZE_MAX};
@@ -140,8 +140,8 @@ pub struct Cosigner(Ed25519Signer);
 
 impl Cosigner {
     /// The witness whose secret is this seed.
-    pub fn from_seed(name: KeyName, seed: &[u8; SEED_BYTES]) -> Result<Self, KeyError> {
-        Ed25519Signer::from_seed(name, Algorithm::CosignatureV1, seed).map(Self)
+    pub fn from_seed(name: KeyName, seed: &[u8; SEED_BYTES]) -> Self {
+        Self(Ed25519Signer::from_seed(name, Algorithm::CosignatureV1, seed))
     }
 
     /// The key that verifies its cosignatures.
@@ -207,11 +207,11 @@ mod tests {
     }
 
     fn log() -> NoteSigner {
-        NoteSigner::from_seed(name("example.com/log"), &[1; SEED_BYTES]).unwrap()
+        NoteSigner::from_seed(name("example.com/log"), &[1; SEED_BYTES])
     }
 
     fn witness(number: u8) -> Cosigner {
-        Cosigner::from_seed(name(&format!("w{number}.example")), &[100 + number; SEED_BYTES]).unwrap()
+        Cosigner::from_seed(name(&format!("w{number}.example")), &[100 + number; SEED_BYTES])
     }
 
     fn checkpoint() -> Checkpoint {

@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     fn signer(name: &str, seed: u8) -> NoteSigner {
-        NoteSigner::from_seed(KeyName::parse(name).unwrap(), &[seed; SEED_BYTES]).unwrap()
+        NoteSigner::from_seed(KeyName::parse(name).unwrap(), &[seed; SEED_BYTES])
     }
 
     #[test]

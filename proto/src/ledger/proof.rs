@@ -182,7 +182,7 @@ mod tests {
     }
 
     fn log() -> NoteSigner {
-        NoteSigner::from_seed(KeyName::parse("example.com/log").unwrap(), &[1; SEED_BYTES]).unwrap()
+        NoteSigner::from_seed(KeyName::parse("example.com/log").unwrap(), &[1; SEED_BYTES])
     }
 
     fn trust() -> LogTrust {

@@ -66,7 +66,7 @@ pub struct Open {
 
 /// Signs checkpoints.
 pub fn signer() -> Fallible<Arc<NoteSigner>> {
-    Ok(Arc::new(NoteSigner::from_seed(KeyName::parse(ORIGIN)?, &LOG_SEED)?))
+    Ok(Arc::new(NoteSigner::from_seed(KeyName::parse(ORIGIN)?, &LOG_SEED)))
 }
 
 /// A keyring in `disk`.

@@ -201,11 +201,7 @@ pub(super) fn of(tally: &Tally, ledger: &Ledger, before: &Watched, after: &Watch
         Check::none("receipts whose record is not in the ledger", ledger.receipts_without_record),
         Check::none("answered calls without a receipt", ledger.answered_without_receipt),
         Check::none("answered calls without a record of it", ledger.answered_without_record),
-        Check::holds(
-            "descriptors and threads are back",
-            back(before, after),
-            format!("at most {SLACK} more are allowed"),
-        ),
+        Check::holds("descriptors and threads are back", back(before, after), more(before, after)),
     ];
     for grown in grown {
         let a_call = match grown.name {
@@ -227,6 +223,16 @@ pub(super) fn of(tally: &Tally, ledger: &Ledger, before: &Watched, after: &Watch
         ));
     }
     all
+}
+
+/// How many more descriptors and threads each has at rest.
+fn more(before: &Watched, after: &Watched) -> String {
+    let each = before.processes.iter().zip(&after.processes).map(|(before, after)| {
+        let [descriptors, threads] = [(before.descriptors, after.descriptors), (before.threads, after.threads)]
+            .map(|(before, after)| after.cast_signed() - before.cast_signed());
+        format!("{} {descriptors:+} and {threads:+}", before.name)
+    });
+    format!("{}; {SLACK} more are allowed", each.collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

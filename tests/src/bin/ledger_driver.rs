@@ -124,7 +124,7 @@ fn lock(folder: &Path) -> Fallible<LockFile> {
 fn signer() -> Fallible<NoteSigner> {
     let mut seed = [0; 32];
     Rng::new(1).fill(&mut seed);
-    Ok(NoteSigner::from_seed(KeyName::parse(ORIGIN)?, &seed)?)
+    Ok(NoteSigner::from_seed(KeyName::parse(ORIGIN)?, &seed))
 }
 
 type Opened = (Journal, std::thread::JoinHandle<()>, Publisher);

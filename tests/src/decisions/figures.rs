@@ -52,7 +52,7 @@ pub struct Figures {
 pub fn measure(seed: u64, calls: usize) -> Fallible<Figures> {
     let mut entropy = Rng::new(seed ^ 0x656e_7472);
     let origin = KeyName::parse(ORIGIN)?;
-    let signer = Arc::new(NoteSigner::from_seed(origin.clone(), &entropy.bytes())?);
+    let signer = Arc::new(NoteSigner::from_seed(origin.clone(), &entropy.bytes()));
     let mut world = World::new(seed, &signer.verifier().to_string(), ORIGIN)?;
     let mut core = Core::new(origin, signer);
     let mut straight = State::default();

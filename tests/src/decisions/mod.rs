@@ -95,7 +95,7 @@ pub fn run(seed: u64, calls: u64) -> Fallible<Summary> {
 pub fn run_with(seed: u64, calls: u64, change: &mut dyn FnMut(&mut Entered)) -> Fallible<Summary> {
     let mut entropy = Rng::new(seed ^ 0x656e_7472);
     let origin = KeyName::parse(ORIGIN)?;
-    let signer = Arc::new(NoteSigner::from_seed(origin.clone(), &entropy.bytes())?);
+    let signer = Arc::new(NoteSigner::from_seed(origin.clone(), &entropy.bytes()));
     let mut world = World::new(seed, &signer.verifier().to_string(), ORIGIN)?;
     let mut readers = Readers::new(&world, change)?;
     let mut live = Live {

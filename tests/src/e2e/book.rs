@@ -168,5 +168,5 @@ impl PartialEq for Book {
 pub fn signer(data: &Path) -> Fallible<NoteSigner> {
     let seed = std::fs::read(data.join("log.key"))?;
     let seed: [u8; 32] = seed.as_slice().try_into()?;
-    Ok(NoteSigner::from_seed(KeyName::parse(ORIGIN)?, &seed)?)
+    Ok(NoteSigner::from_seed(KeyName::parse(ORIGIN)?, &seed))
 }

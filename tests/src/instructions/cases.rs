@@ -105,7 +105,7 @@ impl Scene {
     ) -> Fallible<Self> {
         let mut entropy = Rng::new(7);
         let origin = KeyName::parse(ORIGIN)?;
-        let signer = Arc::new(NoteSigner::from_seed(origin.clone(), &entropy.bytes())?);
+        let signer = Arc::new(NoteSigner::from_seed(origin.clone(), &entropy.bytes()));
         let world = World::new(1, &signer.verifier().to_string(), ORIGIN)?;
         let mut core = Core::new(origin, signer);
         let mut straight = State::default();

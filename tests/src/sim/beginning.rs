@@ -54,8 +54,7 @@ impl World {
     fn beginning(number: u64) -> Result<Self, String> {
         let mut rng = Rng::new(number ^ 0x6361_7374);
         let origin = KeyName::parse(ORIGIN).expect("a name");
-        let signer = NoteSigner::from_seed(origin.clone(), &rng.bytes()).expect("a seed");
-        let signer = Arc::new(signer);
+        let signer = Arc::new(NoteSigner::from_seed(origin.clone(), &rng.bytes()));
         let core = Core::new(origin, Arc::clone(&signer));
         let (cast, roles) = acts::cast(&mut rng);
         let outsider = Human { pseudonym: Pseudonym::parse("nobody").expect("a name"), key: Key::new(&mut rng) };

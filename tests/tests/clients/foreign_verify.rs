@@ -127,7 +127,7 @@ async fn strangers_tools_verify_a_mirror_and_find_what_was_touched() {
     let trust = LogTrust::log_only(broker.log_key().parse().unwrap()).unwrap();
     let path = copy.join("checkpoint");
     let verified = trust.open(&fs::read(&path).unwrap()).unwrap();
-    let witness = Cosigner::from_seed(KeyName::parse("witness.example/one").unwrap(), &[9; 32]).unwrap();
+    let witness = Cosigner::from_seed(KeyName::parse("witness.example/one").unwrap(), &[9; 32]);
     let mut note = verified.note().clone();
     note.add(witness.cosign(&verified, 1_795_000_000).unwrap()).unwrap();
     fs::write(&path, note.encode()).unwrap();

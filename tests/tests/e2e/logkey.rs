@@ -135,7 +135,7 @@ async fn the_logs_key_is_exchanged_and_everybody_follows() {
     }
 
     // Whoever found the old key signs in vain.
-    let thief = NoteSigner::from_seed(old.name().clone(), &seed).unwrap();
+    let thief = NoteSigner::from_seed(old.name().clone(), &seed);
     let (checkpoint, trust) = (Checkpoint::parse(note.text()).unwrap(), scene.cast.oversight.log_trust().unwrap());
     assert_eq!(trust.log(), &old, "what is pinned stays pinned");
     let forged = checkpoint.sign(&thief).unwrap();

@@ -259,7 +259,7 @@ async fn a_touched_receipt_is_not_believed() {
         anteroom_proto::ledger::note::KeyName::parse("anteroom.localhost/log").unwrap(),
         &[7; 32],
     );
-    let stranger = stranger.unwrap().verifier().to_string();
+    let stranger = stranger.verifier().to_string();
     let own = before.lines().find_map(|line| line.strip_prefix("log = ")).unwrap().trim_matches('"').to_owned();
     write(&pins, &before.replace(&own, &stranger));
     dev.fails("agency-a", &["receipt", "verify"], 7).await;

@@ -21,7 +21,7 @@ const KEY: KeyId = KeyId([7; 16]);
 const SIZES: wal::Config = wal::Config { segment_bytes: 96 * 1024, reserve_bytes: 48 * 1024 };
 
 fn signer() -> NoteSigner {
-    NoteSigner::from_seed(KeyName::parse(ORIGIN).unwrap(), &[1; SEED_BYTES]).unwrap()
+    NoteSigner::from_seed(KeyName::parse(ORIGIN).unwrap(), &[1; SEED_BYTES])
 }
 
 fn trust() -> LogTrust {
@@ -214,7 +214,7 @@ fn unknown_signatures_are_kept_over_a_restart() {
     let mut publisher = disks.open().unwrap();
     let published = Published::default();
     published.publish(publisher.publish(3).unwrap().head.unwrap());
-    let witness = Cosigner::from_seed(KeyName::parse("w.example").unwrap(), &[2; SEED_BYTES]).unwrap();
+    let witness = Cosigner::from_seed(KeyName::parse("w.example").unwrap(), &[2; SEED_BYTES]);
     let verified = trust().verify(published.newest().unwrap().note.clone()).unwrap();
     let grease = NoteSignature::parse("\u{2014} grease.example AAAAAAAA").unwrap();
     published.cosigned(3, &[witness.cosign(&verified, 5).unwrap(), grease]).unwrap();

@@ -186,7 +186,7 @@ impl World {
             },
             terms: made,
             pinned,
-            log: NoteSigner::from_seed(KeyName::parse("log.example/one").unwrap(), &[1; 32]).unwrap(),
+            log: NoteSigner::from_seed(KeyName::parse("log.example/one").unwrap(), &[1; 32]),
             tree: Tree::new(),
             seq: 0,
             now: Arc::new(AtomicI64::new(NOW)),

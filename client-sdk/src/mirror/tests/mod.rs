@@ -178,7 +178,7 @@ fn mirror_error(error: Error) -> MirrorError {
 }
 
 fn witness() -> Cosigner {
-    Cosigner::from_seed(KeyName::parse("witness.example").unwrap(), &[7; 32]).unwrap()
+    Cosigner::from_seed(KeyName::parse("witness.example").unwrap(), &[7; 32])
 }
 
 fn quorum(log: &MiniLog) -> LogTrust {

@@ -57,8 +57,17 @@ impl Automaton {
 
     /// The state after one more byte, and whether literals end there.
     pub(super) fn step(&self, state: StateId, byte: u8) -> (StateId, bool) {
-        let class = usize::from(self.classes.get(usize::from(byte)).copied().unwrap_or(0));
-        let to = self.next.get(usize::from(state) * self.width + class).copied().unwrap_or(0);
+        self.step_by(state, self.class(byte))
+    }
+
+    /// What a byte is to [`Self::step_by`].
+    pub(super) fn class(&self, byte: u8) -> u8 {
+        self.classes.get(usize::from(byte)).copied().unwrap_or(0)
+    }
+
+    /// [`Self::step`], by the byte's class.
+    pub(super) fn step_by(&self, state: StateId, class: u8) -> (StateId, bool) {
+        let to = self.next.get(usize::from(state) * self.width + usize::from(class)).copied().unwrap_or(0);
         (to & !ENDS, to & ENDS != 0)
     }
 

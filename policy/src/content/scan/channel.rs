@@ -15,6 +15,7 @@ use super::{
     form::{self, Form, Step},
     numbers::Numbers,
     patterns::{Left, Pattern, Right},
+    plain::{Kind, Plain},
     secrets::FORMATS,
 };
 
@@ -22,6 +23,8 @@ use super::{
 const TAIL_BYTES: usize = 256;
 /// The tail is cut when it has grown to this.
 const TAIL_BYTES_MAX: usize = 1024;
+/// Bytes of shadow that are passed over before they are noted.
+const GLIDE_BYTES: usize = 256;
 /// Most decoration before a marking on a line of its own.
 const DECORATION_BYTES_MAX: usize = 64;
 const _: () = assert!(TAIL_BYTES > super::CANARY_BYTES_MAX + DECORATION_BYTES_MAX);
@@ -146,38 +149,60 @@ impl Flow {
             && !self.numbers.is_open()
             && self.waiting.is_empty()
             && self.forms.is_empty()
-            && scanner.flags.is_empty()
     }
 
     /// Takes in what is plain from the beginning of `bytes` on; answers how many bytes that was. While nothing is open, it does what
     /// [`Self::take`] does with each of them, in fewer steps; whatever could open or complete something is left to that.
     fn glide(&mut self, scanner: &Scanner, bytes: &[u8]) -> usize {
-        self.trim();
-        let room = TAIL_BYTES_MAX.saturating_sub(self.tail.len());
-        let (before, mut state) = (self.tail.len(), self.state);
-        let mut last = self.tail.last().copied();
         let mut taken = 0;
-        for byte in bytes.iter().take(room) {
-            let Some(folded) = fold::ASCII.get(usize::from(*byte)).copied() else { break };
-            if folded == NOTHING || (folded == b' ' && last == Some(b' ')) {
+        loop {
+            let (some, full) = self.glide_some(scanner, bytes.get(taken..).unwrap_or_default());
+            taken += some;
+            if !full {
+                return taken;
+            }
+        }
+    }
+
+    /// [`Self::glide`] until some shadow has gathered, and whether that is why it ends. What changes with each byte is kept out of
+    /// `self` meanwhile.
+    fn glide_some(&mut self, scanner: &Scanner, bytes: &[u8]) -> (usize, bool) {
+        self.trim();
+        let mut shadow = [0_u8; GLIDE_BYTES];
+        let room = TAIL_BYTES_MAX.saturating_sub(self.tail.len());
+        let shadow = shadow.get_mut(..room.min(GLIDE_BYTES)).unwrap_or_default();
+        let (mut length, mut state, mut run, mut word) = (0, self.state, self.run, self.word);
+        let flags = !scanner.flags.is_empty();
+        let mut after_blank = self.tail.last() == Some(&b' ');
+        let mut taken = 0;
+        for byte in bytes {
+            let Some(Plain { folded, class, kind, breaks }) = scanner.plain.get(usize::from(*byte)).copied() else {
+                break;
+            };
+            if kind == Kind::Skip || (kind == Kind::Blank && after_blank) {
                 taken += 1;
                 continue;
             }
-            #[cfg(test)]
-            super::tests::trap(scanner, folded);
-            let class = classes::of(folded);
-            let (next, ends) = scanner.automaton.step(state, folded);
-            if ends || class & classes::DIGIT != 0 || !self.run.passes(class & classes::BASE64 != 0) {
+            if kind == Kind::Leave {
                 break;
             }
-            state = next;
-            self.tail.push(folded);
-            last = Some(folded);
+            let Some(place) = shadow.get_mut(length) else { break };
+            #[cfg(test)]
+            super::tests::trap(scanner, folded);
+            let (next, ends) = scanner.automaton.step_by(state, class);
+            let flag = flags && breaks && word.could_be_flag();
+            if ends || flag || !run.passes(kind == Kind::Base64) {
+                break;
+            }
+            word.passes(breaks);
+            (*place, state, after_blank) = (folded, next, kind == Kind::Blank);
+            length += 1;
             taken += 1;
         }
-        self.state = state;
-        self.total = self.total.saturating_add(u64::try_from(self.tail.len() - before).unwrap_or(u64::MAX));
-        taken
+        (self.state, self.run, self.word) = (state, run, word);
+        self.tail.extend_from_slice(shadow.get(..length).unwrap_or_default());
+        self.total = self.total.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        (taken, length == shadow.len())
     }
 
     /// Cuts the tail where it has grown too long.

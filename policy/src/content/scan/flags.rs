@@ -24,10 +24,19 @@ impl Word {
             self.0 = self.0.saturating_add(1);
             return false;
         }
-        let length = std::mem::take(&mut self.0);
+        let (looked_at, length) = (self.could_be_flag(), std::mem::take(&mut self.0));
+        looked_at && tail.get(tail.len().saturating_sub(length)..).is_some_and(|word| is_flag(flags, word))
+    }
+
+    /// Whether the word has the length of a flag, so that it has to be looked at where it ends.
+    pub(super) const fn could_be_flag(self) -> bool {
         // Two more, for punctuation that is trimmed.
-        (FLAG_BYTES_MIN..=FLAG_BYTES_MAX.saturating_add(2)).contains(&length)
-            && tail.get(tail.len().saturating_sub(length)..).is_some_and(|word| is_flag(flags, word))
+        self.0 >= FLAG_BYTES_MIN && self.0 <= FLAG_BYTES_MAX.saturating_add(2)
+    }
+
+    /// Takes in a character with which no flag ends; `breaks` says that it separates words.
+    pub(super) const fn passes(&mut self, breaks: bool) {
+        self.0 = if breaks { 0 } else { self.0.saturating_add(1) };
     }
 }
 

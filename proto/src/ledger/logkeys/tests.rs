@@ -16,7 +16,7 @@ fn signer(seed: u8) -> NoteSigner {
 }
 
 fn named(name: &str, seed: u8) -> NoteSigner {
-    NoteSigner::from_seed(KeyName::parse(name).unwrap(), &[seed; SEED_BYTES]).unwrap()
+    NoteSigner::from_seed(KeyName::parse(name).unwrap(), &[seed; SEED_BYTES])
 }
 
 fn link(from: u64, old: u8, new: u8) -> KeySuccession {
@@ -207,9 +207,8 @@ fn copies_follow_together_and_nobody_is_led_back_or_astray() {
 
 #[test]
 fn no_witness_shares_a_key_with_the_log() {
-    let witness = |seed: u8| {
-        Cosigner::from_seed(KeyName::parse("w.example").unwrap(), &[seed; SEED_BYTES]).unwrap().verifier().clone()
-    };
+    let witness =
+        |seed: u8| Cosigner::from_seed(KeyName::parse("w.example").unwrap(), &[seed; SEED_BYTES]).verifier().clone();
     let trust = trust(1).following(chain()).unwrap();
     assert!(matches!(trust.with_witnesses(vec![witness(3)], 1), Err(TrustError::Shared(..))));
     let apart = trust.with_witnesses(vec![witness(7)], 1).unwrap();

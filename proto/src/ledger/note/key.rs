@@ -99,7 +99,7 @@ impl Algorithm {
     }
 }
 
-/// Why text is not a key, or a key cannot be made.
+/// Why text is not a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The name is empty, too long, or holds a space, a plus, a control character or a scheme.
@@ -122,9 +122,6 @@ pub enum KeyError {
         /// What the text gives.
         found: KeyId,
     },
-    /// The seed is refused by the signature library.
-    #[error("the seed of an Ed25519 key is refused")]
-    Seed,
 }
 
 /// A public key that a verifier pins, with its name and algorithm; as text a `vkey`, `name+id+base64`.
@@ -238,8 +235,8 @@ pub struct NoteSigner {
 
 impl NoteSigner {
     /// The signer whose secret is this seed.
-    pub fn from_seed(name: KeyName, seed: &[u8; SEED_BYTES]) -> Result<Self, KeyError> {
-        Ed25519Signer::from_seed(name, Algorithm::Ed25519, seed).map(|key| Self { key, before: None })
+    pub fn from_seed(name: KeyName, seed: &[u8; SEED_BYTES]) -> Self {
+        Self { key: Ed25519Signer::from_seed(name, Algorithm::Ed25519, seed), before: None }
     }
 
     /// Signs with the key of `before` as well, in a second line.
@@ -283,13 +280,9 @@ pub(in super::super) struct Ed25519Signer {
 }
 
 impl Ed25519Signer {
-    pub(in super::super) fn from_seed(
-        name: KeyName,
-        algorithm: Algorithm,
-        seed: &[u8; SEED_BYTES],
-    ) -> Result<Self, KeyError> {
+    pub(in super::super) fn from_seed(name: KeyName, algorithm: Algorithm, seed: &[u8; SEED_BYTES]) -> Self {
         let secret = Secret::from_seed(seed);
-        Ok(Self { verifier: VerifierKey::new(name, algorithm, secret.public()), secret })
+        Self { verifier: VerifierKey::new(name, algorithm, secret.public()), secret }
     }
 
     pub(in super::super) fn sign(&self, message: &[u8]) -> Vec<u8> {
@@ -350,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_signer_says_nothing_of_its_secret() {
-        let signer = NoteSigner::from_seed(KeyName::parse("a").unwrap(), &[7; SEED_BYTES]).unwrap();
+        let signer = NoteSigner::from_seed(KeyName::parse("a").unwrap(), &[7; SEED_BYTES]);
         let shown = format!("{signer:?}");
         assert!(!shown.contains("7, 7, 7") && !shown.contains("0707"), "{shown}");
     }

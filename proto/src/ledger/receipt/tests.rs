@@ -26,7 +26,7 @@ fn tag_key() -> TagKey {
 }
 
 fn signer(name: &str) -> NoteSigner {
-    NoteSigner::from_seed(KeyName::parse(name).unwrap(), &[7; 32]).unwrap()
+    NoteSigner::from_seed(KeyName::parse(name).unwrap(), &[7; 32])
 }
 
 fn trust() -> LogTrust {

@@ -159,7 +159,7 @@ fn entries_that_make_another_root_than_the_signed_one_are_never_published() {
 fn another_keys_note_is_never_published() {
     let (disks, mut ledger) = ledger(&[2]);
     let mut publisher = disks.publish_all(2).unwrap();
-    let other = NoteSigner::from_seed(KeyName::parse(ORIGIN).unwrap(), &[8; SEED_BYTES]).unwrap();
+    let other = NoteSigner::from_seed(KeyName::parse(ORIGIN).unwrap(), &[8; SEED_BYTES]);
     let newest = ledger.append_signed(1, &other);
     assert!(matches!(publisher.publish(newest), Err(PublishError::Note { size: 3, .. })));
     disks.assert_published(2);
