@@ -123,7 +123,7 @@ impl Flow {
         let bytes = text.as_bytes();
         let mut at = 0;
         loop {
-            if self.is_calm(scanner) && bytes.get(at).is_some_and(u8::is_ascii) {
+            if self.is_calm() && bytes.get(at).is_some_and(u8::is_ascii) {
                 at += self.glide(scanner, bytes.get(at..).unwrap_or_default());
             }
             let Some(byte) = bytes.get(at) else { break };
@@ -143,7 +143,7 @@ impl Flow {
     }
 
     /// Whether nothing is open but literals in the automaton.
-    fn is_calm(&self, scanner: &Scanner) -> bool {
+    fn is_calm(&self) -> bool {
         self.run.is_short()
             && self.depth == 0
             && !self.numbers.is_open()
