@@ -4,8 +4,9 @@
 //! depends on how many came lately and on whether they came together: a busy broker gathers; one with many calls open and few
 //! commands writes at once, and so does one whose only client has to be answered before it asks again.
 //!
-//! A wait is short beside the calls: each has two commands, so that as many as half of the open calls come within a quarter of the time
-//! that a call takes. Where calls are quick or few, that is far less than [`LINGER`].
+//! A wait is short beside the calls on average: each has two commands, so that as many as half of the open calls come within a quarter of
+//! the time that a call takes. Where calls are quick or few, that is far less than [`LINGER`]. Where a few quick ones stand beside many
+//! slow ones, the quick ones may wait for all of it.
 //!
 //! **Invariant:** never longer than [`LINGER`], and an end of access waits for nobody.
 

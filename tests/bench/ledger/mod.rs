@@ -243,7 +243,7 @@ fn work(verified: &Value, replayed: &Value, indexed: &Value) -> Table {
     let mut table = Table::new(&["work", "of", "seconds", "a second", "MB before", "MB at most"]);
     let rows = [
         ("mirror verified: entries, every tile, checkpoint", verified, "entries", "seconds"),
-        ("calls decided again, from their records' bytes", replayed, "decisions", "seconds"),
+        ("calls that all ask the same decided again, from their records' bytes", replayed, "decisions", "seconds"),
         ("… of that, deciding alone", replayed, "decisions", "decide_seconds"),
         ("index made anew, in the background", indexed, "records", "seconds"),
     ];

@@ -142,7 +142,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Whether nothing is open but literals in the automaton.
+    /// Whether nothing is open but literals in the automaton, a word, and a run too short to be read.
     fn is_calm(&self) -> bool {
         self.run.is_short()
             && self.depth == 0
